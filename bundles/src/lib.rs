@@ -1,0 +1,1 @@
+//! Images to hardened bundles: create, check, sign. Empty until the issue that fills it.

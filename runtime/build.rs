@@ -1,0 +1,3 @@
+//! Builds the embedded init.
+
+fn main() {}

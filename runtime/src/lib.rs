@@ -1,0 +1,6 @@
+// SPDX-License-Identifier: Apache-2.0
+//! wsbox runs untrusted workspaces in hardened Linux containers.
+
+pub mod error;
+
+pub use error::{Error, Result};

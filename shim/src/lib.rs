@@ -1,0 +1,1 @@
+//! The containerd shim of wsbox. Empty until the issue that fills it.
