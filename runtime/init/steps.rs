@@ -1,0 +1,385 @@
+// SPDX-License-Identifier: Apache-2.0
+//! How each step is carried out.
+
+use core::ffi::CStr;
+
+use crate::program::{Op, ROOT, Report, SLOTS};
+use crate::sys::{self, *};
+use crate::{Init, Step, operation, word};
+
+pub const PR_SET_DUMPABLE: u32 = 4;
+const PR_CAPBSET_DROP: u32 = 24;
+const PR_CAP_AMBIENT: u32 = 47;
+const DEVPTS_SUPER_MAGIC: u64 = 0x1cd1;
+
+/// Within the root, whatever the links in it say, and through no magic link.
+const INSIDE: u64 = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS;
+
+impl Init {
+    pub fn carry_out(&mut self, step: Step) -> Result<()> {
+        let Step { a, b, c, s, t, n, .. } = step;
+        match operation(&step)? {
+            Op::SetNs => sys::setns(self.fd(a)?, b),
+            Op::Unshare => sys::unshare(a),
+            Op::BecomeRoot => sys::setresgid(0).and_then(|()| sys::setresuid(0)),
+            Op::Prctl => sys::prctl(a, n, 0).map(drop),
+            Op::Keyring => self.keyring(s),
+            Op::Setsid => sys::setsid(),
+            Op::Hostname => sys::sethostname(self.text(s)?),
+            Op::Domainname => sys::setdomainname(self.text(s)?),
+            Op::Propagate => sys::propagate(n),
+            Op::FsOpen => self.keep(a, sys::fsopen(self.text(s)?)?),
+            Op::FsConfig => sys::fsconfig(self.fd(a)?, self.text(s)?, if t == 0 { None } else { Some(self.text(t)?) }),
+            Op::FsMount => self.keep(a, sys::fsmount(self.fd(a)?, n)?),
+            Op::SetAttr => sys::mount_setattr(self.fd(a)?, n, u64::from(c), b == 1),
+            Op::AttachRoot => sys::move_mount_to_root(self.fd(ROOT)?),
+            Op::Dest => self.dest(a, s, b == 1, c == 1),
+            Op::Attach => sys::move_mount(self.fd(a)?, self.fd(b)?),
+            Op::Write => self.write_file(self.fd(a)?, self.text(s)?, self.text(t)?),
+            Op::Mask => self.mask(self.fd(a)?, self.text(s)?),
+            Op::ReadOnly => self.read_only(self.text(s)?),
+            Op::Pivot => self.pivot(),
+            Op::LoUp => lo_up(),
+            Op::Console => self.console(a, n as u32, b == 1, c),
+            Op::Rlimit => sys::set_rlimit(a, n, u64::from(s) | u64::from(t) << 32),
+            Op::Umask => {
+                sys::umask(a);
+                Ok(())
+            }
+            Op::Bounding => drop_bounding(n, c),
+            Op::Groups => sys::setgroups(self.data(s, a * 4)?),
+            Op::Gid => sys::setresgid(a),
+            Op::Uid => sys::setresuid(a),
+            Op::Capset => self.capset(s),
+            Op::Ambient => set_ambient(n),
+            Op::Chdir => self.chdir(s, a),
+            Op::CheckCwd => check_cwd(),
+            Op::FindExec => self.find_exec(s, a),
+            Op::Ready => self.report(Report::Ready, 0, 0, None),
+            Op::Await => self.wait_for_start(a),
+            Op::Fork => self.fork(),
+            Op::CloseFds => self.close_fds(a),
+            Op::Seccomp => sys::seccomp(self.data(s, a * 8)?, b),
+            Op::Exec => self.exec(&step),
+        }
+    }
+
+    fn keyring(&self, name: u32) -> Result<()> {
+        match sys::join_session_keyring(self.text(name)?) {
+            Err(ENOSYS) => Ok(()),
+            result => result,
+        }
+    }
+
+    /// Finds `path` below the root mount, making it where it is missing, and checks that it is what the mount needs.
+    fn dest(&mut self, slot: u32, path: u32, file: bool, no_symlinks: bool) -> Result<()> {
+        let root = self.fd(ROOT)?;
+        let resolve = INSIDE | if no_symlinks { RESOLVE_NO_SYMLINKS } else { 0 };
+        let path = self.text(path)?;
+        let fd = match sys::openat2(root, path, O_PATH, 0, resolve) {
+            Err(ENOENT) => make_path(root, path, file, resolve).and_then(|()| sys::openat2(root, path, O_PATH, 0, resolve)),
+            // The image has a link where a directory must be (CVE-2019-19921): runc's word for it.
+            Err(ELOOP) if no_symlinks => Err(ENOTDIR),
+            result => result,
+        }?;
+        let is_dir = sys::fstat(fd)?.is_dir();
+        self.keep(slot, fd)?;
+        match (file, is_dir) {
+            (true, true) => Err(EISDIR),
+            (false, false) => Err(ENOTDIR),
+            _ => Ok(()),
+        }
+    }
+
+    fn write_file(&self, dir: i32, path: &CStr, value: &CStr) -> Result<()> {
+        let resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV;
+        let file = sys::openat2(dir, path, O_WRONLY | O_NOFOLLOW, 0, resolve)?;
+        let written = sys::write(file, value.to_bytes());
+        sys::close(file);
+        written.map(drop)
+    }
+
+    /// Our own empty file or directory, not the image's /dev/null (CVE-2025-31133).
+    fn mask(&self, empty: i32, path: &CStr) -> Result<()> {
+        let Some(target) = self.open_present(path)? else { return Ok(()) };
+        let cover = if sys::fstat(target)?.is_dir() { c"dir" } else { c"file" };
+        attach_and_close(sys::open_tree(empty, cover, false)?, target)
+    }
+
+    fn read_only(&self, path: &CStr) -> Result<()> {
+        const MOUNT_ATTR_RDONLY: u64 = 1;
+        let Some(target) = self.open_present(path)? else { return Ok(()) };
+        let tree = sys::open_tree(target, c"", true)?;
+        sys::mount_setattr(tree, MOUNT_ATTR_RDONLY, 0, true)?;
+        attach_and_close(tree, target)
+    }
+
+    /// None where nothing is there to protect; any other failure is one.
+    fn open_present(&self, path: &CStr) -> Result<Option<i32>> {
+        match sys::openat2(self.fd(ROOT)?, path, O_PATH, 0, INSIDE) {
+            Err(ENOENT | ENOTDIR) => Ok(None),
+            result => result.map(Some),
+        }
+    }
+
+    /// The old root is stacked on the new one by pivot_root(".", "."), as pivot_root(2) describes, and detached from there.
+    fn pivot(&self) -> Result<()> {
+        sys::fchdir(self.fd(ROOT)?)?;
+        sys::pivot_root_here()?;
+        sys::detach_here()?;
+        sys::chdir(c"/")
+    }
+
+    fn console(&self, devpts: u32, uid: u32, bind: bool, size: u32) -> Result<()> {
+        let master = self.open_ptmx(devpts)?;
+        let slave = open_peer(master)?;
+        sys::chown(slave, uid)?;
+        if size != 0 {
+            set_window_size(master, size)?;
+        }
+        self.report(Report::Console, 0, 0, Some(master))?;
+        if bind {
+            self.bind_console(self.fd(devpts)?, master)?;
+        }
+        sys::close(master);
+        take_terminal(slave)
+    }
+
+    /// Slot SLOTS stands for the devpts that a running container has at /dev/pts: it is checked, for it may be anything
+    /// by now (CVE-2025-52565).
+    fn open_ptmx(&self, devpts: u32) -> Result<i32> {
+        const PTMX: u64 = 5 << 8 | 2;
+        let flags = O_RDWR | O_NOCTTY | O_NOFOLLOW;
+        let master = if devpts as usize == SLOTS {
+            sys::openat2(AT_FDCWD, c"/dev/pts/ptmx", flags, 0, RESOLVE_NO_MAGICLINKS)?
+        } else {
+            sys::openat2(self.fd(devpts)?, c"ptmx", flags, 0, RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS)?
+        };
+        let stat = sys::fstat(master)?;
+        if sys::fs_type(master)? != DEVPTS_SUPER_MAGIC || stat.ino != 2 || stat.rdev != PTMX {
+            return Err(EINVAL);
+        }
+        Ok(master)
+    }
+
+    fn bind_console(&self, devpts: i32, master: i32) -> Result<()> {
+        const TIOCGPTN: u32 = 0x8004_5430;
+        let mut number = [0u32];
+        sys::ioctl_buffer(master, TIOCGPTN, &mut number)?;
+        let mut name = [0u8; 12];
+        let tree = sys::open_tree(devpts, decimal(number[0], &mut name)?, false)?;
+        let target = sys::openat2(self.fd(ROOT)?, c"dev/console", O_PATH | O_NOFOLLOW, 0, INSIDE | RESOLVE_NO_SYMLINKS)?;
+        attach_and_close(tree, target)
+    }
+
+    /// Effective, permitted and inheritable set, `u64` each.
+    fn capset(&self, at: u32) -> Result<()> {
+        let sets = self.data(at, 24)?;
+        let set = |index: usize| -> Result<u64> {
+            let raw = sets.get(index * 8..index * 8 + 8).ok_or(EBADMSG)?;
+            Ok(u64::from_ne_bytes(raw.try_into().map_err(|_| EBADMSG)?))
+        };
+        sys::capset(set(0)?, set(1)?, set(2)?)
+    }
+
+    /// Once as root; where root may not (its capabilities do not reach a network file system), once more as the user.
+    fn chdir(&mut self, path: u32, turn: u32) -> Result<()> {
+        if turn == 2 && self.in_cwd {
+            return Ok(());
+        }
+        match sys::chdir(self.text(path)?) {
+            Err(EACCES) if turn == 1 => Ok(()),
+            result => {
+                self.in_cwd = result.is_ok();
+                result
+            }
+        }
+    }
+
+    /// As execvp(3) searches: the first executable regular file; EACCES if there were only others.
+    fn find_exec(&mut self, list: u32, count: u32) -> Result<()> {
+        let mut error = ENOENT;
+        for index in 0..count {
+            let at = word(self.data(list + index * 4, 4)?, 0).ok_or(EBADMSG)?;
+            match executable(self.text(at)?) {
+                Ok(()) => {
+                    self.chosen = at;
+                    return Ok(());
+                }
+                Err(EACCES) => error = EACCES,
+                Err(errno) if count == 1 => error = errno,
+                Err(_) => {}
+            }
+        }
+        Err(error)
+    }
+
+    fn wait_for_start(&mut self, listener: u32) -> Result<()> {
+        sys::close(self.control);
+        self.control = sys::accept(self.fd(listener)?)?;
+        Ok(())
+    }
+
+    /// Only a child is born into a joined PID namespace, and as our sibling it is the caller's to wait for. Nothing of ours
+    /// is left in the parent when the container first sees the child.
+    fn fork(&mut self) -> Result<()> {
+        let (pid, pidfd) = sys::fork_sibling()?;
+        if pid == 0 {
+            return Ok(());
+        }
+        let reported = self.report(Report::Forked, 0, pid, Some(pidfd));
+        sys::exit(i32::from(reported.is_err()))
+    }
+
+    /// For real, not on exec: /proc/self/fd must be empty before the payload's path is looked up (CVE-2024-21626).
+    fn close_fds(&mut self, first: u32) -> Result<()> {
+        let control = self.control as u32;
+        sys::close_range(first, control.wrapping_sub(1).max(first.wrapping_sub(1)))?;
+        sys::close_range(control.max(first.wrapping_sub(1)) + 1, u32::MAX)?;
+        self.fds.fill(-1);
+        Ok(())
+    }
+
+    fn exec(&mut self, step: &Step) -> Result<()> {
+        let argv = Pointers::relocate(self.program, step.s as usize, step.a as usize).ok_or(EBADMSG)?;
+        let envp = Pointers::relocate(self.program, step.t as usize, step.b as usize).ok_or(EBADMSG)?;
+        sys::reset_signals();
+        sys::execve(self.text(self.chosen)?, &argv, &envp)
+    }
+}
+
+/// Makes the missing components of `path`, each below a directory that was just resolved inside the root: never through a
+/// link that somebody swaps in (CVE-2024-45310).
+fn make_path(root: i32, path: &CStr, file: bool, resolve: u64) -> Result<()> {
+    let mut buffer = [0u8; 4096];
+    let bytes = path.to_bytes();
+    if bytes.len() >= buffer.len() {
+        return Err(ENAMETOOLONG);
+    }
+    let mut parent = sys::openat2(root, c".", O_PATH, 0, resolve)?;
+    let mut start = 0;
+    while start < bytes.len() {
+        let end = bytes.iter().skip(start).position(|&byte| byte == b'/').map_or(bytes.len(), |len| start + len);
+        if end > start {
+            buffer[..end].copy_from_slice(&bytes[..end]);
+            buffer[end] = 0;
+            let prefix = CStr::from_bytes_with_nul(&buffer[..=end]).map_err(|_| EBADMSG)?;
+            let name = CStr::from_bytes_with_nul(&buffer[start..=end]).map_err(|_| EBADMSG)?;
+            let last = file && end == bytes.len();
+            let next = open_or_make(root, prefix, parent, name, last, resolve);
+            sys::close(parent);
+            parent = next?;
+        }
+        start = end + 1;
+    }
+    sys::close(parent);
+    Ok(())
+}
+
+fn open_or_make(root: i32, prefix: &CStr, parent: i32, name: &CStr, file: bool, resolve: u64) -> Result<i32> {
+    match sys::openat2(root, prefix, O_PATH, 0, resolve) {
+        Err(ENOENT) => {}
+        result => return result,
+    }
+    let made = if file {
+        sys::openat2(parent, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0o644, RESOLVE_BENEATH).map(sys::close)
+    } else {
+        sys::mkdirat(parent, name, 0o755)
+    };
+    match made {
+        Err(EEXIST) | Ok(()) => sys::openat2(root, prefix, O_PATH, 0, resolve),
+        Err(errno) => Err(errno),
+    }
+}
+
+fn attach_and_close(tree: i32, target: i32) -> Result<()> {
+    let attached = sys::move_mount(tree, target);
+    sys::close(tree);
+    sys::close(target);
+    attached
+}
+
+fn executable(path: &CStr) -> Result<()> {
+    let stat = sys::stat(path)?;
+    if stat.is_dir() {
+        return Err(if path.to_bytes().contains(&b'/') { EISDIR } else { EACCES });
+    }
+    if !stat.is_file() {
+        return Err(EACCES);
+    }
+    sys::may_execute(path)
+}
+
+fn check_cwd() -> Result<()> {
+    let mut path = [0u8; 4096];
+    sys::getcwd(&mut path)?;
+    if path[0] == b'/' { Ok(()) } else { Err(ENOENT) }
+}
+
+fn drop_bounding(keep: u64, last: u32) -> Result<()> {
+    for cap in (0..=last).filter(|cap| keep & 1 << cap == 0) {
+        sys::prctl(PR_CAPBSET_DROP, u64::from(cap), 0)?;
+    }
+    Ok(())
+}
+
+fn set_ambient(mask: u64) -> Result<()> {
+    const RAISE: u64 = 2;
+    const CLEAR_ALL: u64 = 4;
+    sys::prctl(PR_CAP_AMBIENT, CLEAR_ALL, 0)?;
+    for cap in (0..64).filter(|cap| mask & 1 << cap != 0) {
+        sys::prctl(PR_CAP_AMBIENT, RAISE, cap)?;
+    }
+    Ok(())
+}
+
+/// SIOCSIFFLAGS on "lo" (netdevice(7)): struct ifreq is 40 bytes, the name in the first 16, the flags after it.
+fn lo_up() -> Result<()> {
+    const SIOCSIFFLAGS: u32 = 0x8914;
+    const IFF_UP: u32 = 1;
+    let mut request = [0u32; 10];
+    request[0] = u32::from_ne_bytes(*b"lo\0\0");
+    request[4] = IFF_UP;
+    let socket = sys::inet_socket()?;
+    let result = sys::ioctl_buffer(socket, SIOCSIFFLAGS, &mut request);
+    sys::close(socket);
+    result
+}
+
+/// The slave by its master, never by name (ioctl_tty(2), TIOCGPTPEER).
+fn open_peer(master: i32) -> Result<i32> {
+    const TIOCSPTLCK: u32 = 0x4004_5431;
+    const TIOCGPTPEER: u32 = 0x5441;
+    sys::ioctl_buffer(master, TIOCSPTLCK, &mut [0])?;
+    sys::ioctl(master, TIOCGPTPEER, (O_RDWR | O_NOCTTY | O_CLOEXEC) as usize)
+}
+
+fn set_window_size(master: i32, size: u32) -> Result<()> {
+    const TIOCSWINSZ: u32 = 0x5414;
+    // struct winsize: rows and columns, 16 bits each, then the pixels.
+    let words = if cfg!(target_endian = "little") { [size >> 16 | size << 16, 0] } else { [size, 0] };
+    sys::ioctl_buffer(master, TIOCSWINSZ, &mut { words })
+}
+
+fn take_terminal(slave: i32) -> Result<()> {
+    const TIOCSCTTY: u32 = 0x540e;
+    sys::ioctl(slave, TIOCSCTTY, 0)?;
+    for stdio in 0..3 {
+        sys::dup_onto(slave, stdio)?;
+    }
+    sys::close(slave);
+    Ok(())
+}
+
+/// `number` in decimal, in `buffer`.
+fn decimal(mut number: u32, buffer: &mut [u8; 12]) -> Result<&CStr> {
+    let mut at = buffer.len() - 1;
+    loop {
+        at -= 1;
+        buffer[at] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            return CStr::from_bytes_with_nul(&buffer[at..]).map_err(|_| EBADMSG);
+        }
+    }
+}

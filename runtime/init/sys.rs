@@ -1,0 +1,521 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The system calls of the init, and all of its unsafe code but the entry point and memory functions in rt.rs.
+//!
+//! Every wrapper takes borrowed, bounds-checked data, so that a caller needs no unsafe code; a result is the kernel's value
+//! or its error number.
+
+use core::arch::asm;
+use core::ffi::CStr;
+
+/// A value, or the kernel's errno.
+pub type Result<T> = core::result::Result<T, i32>;
+
+pub const ENOENT: i32 = 2;
+pub const EINTR: i32 = 4;
+pub const EAGAIN: i32 = 11;
+pub const EACCES: i32 = 13;
+pub const EEXIST: i32 = 17;
+pub const ENOTDIR: i32 = 20;
+pub const EISDIR: i32 = 21;
+pub const EINVAL: i32 = 22;
+pub const ENAMETOOLONG: i32 = 36;
+pub const ENOSYS: i32 = 38;
+pub const ELOOP: i32 = 40;
+pub const EPROTO: i32 = 71;
+pub const EBADMSG: i32 = 74;
+
+pub const AT_FDCWD: i32 = -100;
+const AT_SYMLINK_NOFOLLOW: u32 = 0x100;
+const AT_EACCESS: u32 = 0x200;
+const AT_EMPTY_PATH: u32 = 0x1000;
+const AT_RECURSIVE: u32 = 0x8000;
+
+pub const O_WRONLY: u64 = 1;
+pub const O_RDWR: u64 = 2;
+pub const O_CREAT: u64 = 0o100;
+pub const O_EXCL: u64 = 0o200;
+pub const O_NOCTTY: u64 = 0o400;
+pub const O_CLOEXEC: u64 = 0o2000000;
+pub const O_PATH: u64 = 0o10000000;
+#[cfg(target_arch = "x86_64")]
+pub const O_NOFOLLOW: u64 = 0o400000;
+#[cfg(target_arch = "aarch64")]
+pub const O_NOFOLLOW: u64 = 0o100000;
+
+pub const RESOLVE_NO_XDEV: u64 = 0x01;
+pub const RESOLVE_NO_MAGICLINKS: u64 = 0x02;
+pub const RESOLVE_NO_SYMLINKS: u64 = 0x04;
+pub const RESOLVE_BENEATH: u64 = 0x08;
+pub const RESOLVE_IN_ROOT: u64 = 0x10;
+
+const OPEN_TREE_CLONE: u32 = 1;
+const MOVE_MOUNT_F_EMPTY_PATH: u32 = 0x4;
+const MOVE_MOUNT_T_EMPTY_PATH: u32 = 0x40;
+const CLONE_PARENT: u64 = 0x8000;
+const CLONE_PIDFD: u64 = 0x1000;
+
+macro_rules! numbers {
+    ($($name:ident $x86_64:literal $aarch64:literal)*) => {
+        mod nr { $(
+            #[cfg(target_arch = "x86_64")] pub const $name: usize = $x86_64;
+            #[cfg(target_arch = "aarch64")] pub const $name: usize = $aarch64;
+        )* }
+    };
+}
+numbers! {
+    READ 0 63  WRITE 1 64  CLOSE 3 57  MMAP 9 222  RT_SIGACTION 13 134  RT_SIGPROCMASK 14 135  IOCTL 16 29
+    SOCKET 41 198  SENDMSG 46 211  RECVMSG 47 212  EXECVE 59 221  GETCWD 79 17  CHDIR 80 49  FCHDIR 81 50
+    UMASK 95 166  SETSID 112 157  SETGROUPS 116 159  SETRESUID 117 147  SETRESGID 119 149  CAPSET 126 91  FSTATFS 138 44
+     PIVOT_ROOT 155 41  PRCTL 157 167  MOUNT 165 40  UMOUNT2 166 39  SETHOSTNAME 170 161
+    SETDOMAINNAME 171 162  EXIT_GROUP 231 94  KEYCTL 250 219  FCHOWNAT 260 54  MKDIRAT 258 34  NEWFSTATAT 262 79
+    UNSHARE 272 97  ACCEPT4 288 242  DUP3 292 24  PRLIMIT64 302 261  SETNS 308 268  SECCOMP 317 277  OPEN_TREE 428 428
+    MOVE_MOUNT 429 429  FSOPEN 430 430  FSCONFIG 431 431  FSMOUNT 432 432  CLONE3 435 435  CLOSE_RANGE 436 436
+    OPENAT2 437 437  FACCESSAT2 439 439  MOUNT_SETATTR 442 442
+}
+
+/// A pointer or a number, as the kernel takes it.
+trait Arg {
+    fn arg(self) -> usize;
+}
+impl Arg for usize {
+    fn arg(self) -> usize { self }
+}
+impl Arg for u64 {
+    fn arg(self) -> usize { self as usize }
+}
+impl Arg for u32 {
+    fn arg(self) -> usize { self as usize }
+}
+impl Arg for i32 {
+    fn arg(self) -> usize { self as isize as usize }
+}
+impl Arg for &CStr {
+    fn arg(self) -> usize { self.as_ptr() as usize }
+}
+impl<T> Arg for *const T {
+    fn arg(self) -> usize { self as usize }
+}
+impl<T> Arg for *mut T {
+    fn arg(self) -> usize { self as usize }
+}
+
+/// # Safety
+/// Pointers among the arguments must be valid for what the call does with them.
+#[cfg(target_arch = "x86_64")]
+unsafe fn call(nr: usize, a: [usize; 6]) -> isize {
+    let result: isize;
+    // SAFETY: the caller's; the kernel clobbers rcx and r11 only.
+    unsafe {
+        asm!("syscall", inlateout("rax") nr as isize => result, in("rdi") a[0], in("rsi") a[1], in("rdx") a[2],
+            in("r10") a[3], in("r8") a[4], in("r9") a[5], lateout("rcx") _, lateout("r11") _, options(nostack));
+    }
+    result
+}
+
+/// # Safety
+/// Pointers among the arguments must be valid for what the call does with them.
+#[cfg(target_arch = "aarch64")]
+unsafe fn call(nr: usize, a: [usize; 6]) -> isize {
+    let result: isize;
+    // SAFETY: the caller's.
+    unsafe {
+        asm!("svc 0", in("x8") nr, inlateout("x0") a[0] as isize => result, in("x1") a[1], in("x2") a[2], in("x3") a[3],
+            in("x4") a[4], in("x5") a[5], options(nostack));
+    }
+    result
+}
+
+/// Calls the kernel: `sys!(NAME, arguments…)`, each a number, a C string or a pointer to a local.
+macro_rules! sys {
+    ($nr:ident $(, $arg:expr)*) => {{
+        let given: &[usize] = &[$( Arg::arg($arg) ),*];
+        let mut args = [0usize; 6];
+        args[..given.len()].copy_from_slice(given);
+        // SAFETY: every pointer that the wrappers below pass comes from a live reference of the size that the call uses.
+        check(unsafe { call(nr::$nr, args) })
+    }};
+}
+
+fn check(result: isize) -> Result<usize> {
+    if (-4095..0).contains(&result) { Err(-result as i32) } else { Ok(result as usize) }
+}
+
+pub fn exit(code: i32) -> ! {
+    loop {
+        let _ = sys!(EXIT_GROUP, code);
+    }
+}
+
+pub fn read(fd: i32, buffer: &mut [u8]) -> Result<usize> {
+    sys!(READ, fd, buffer.as_mut_ptr(), buffer.len())
+}
+
+pub fn write(fd: i32, data: &[u8]) -> Result<usize> {
+    sys!(WRITE, fd, data.as_ptr(), data.len())
+}
+
+pub fn close(fd: i32) {
+    let _ = sys!(CLOSE, fd);
+}
+
+pub fn close_range(first: u32, last: u32) -> Result<()> {
+    if first > last { Ok(()) } else { sys!(CLOSE_RANGE, first, last, 0u32).map(drop) }
+}
+
+/// The whole of a sealed memfd, privately mapped and writable, for as long as the process lives.
+pub fn map(fd: i32, len: usize) -> Result<&'static mut [u8]> {
+    let at = sys!(MMAP, 0usize, len, 3u32, 2u32, fd, 0usize)?;
+    // SAFETY: the kernel mapped len bytes there for us alone; the file is sealed, so it can not shrink below them.
+    Ok(unsafe { core::slice::from_raw_parts_mut(at as *mut u8, len) })
+}
+
+#[repr(C)]
+struct IoVec {
+    base: *mut u8,
+    len: usize,
+}
+
+#[repr(C)]
+struct MsgHdr {
+    name: *const u8,
+    name_len: u32,
+    iov: *mut IoVec,
+    iov_len: usize,
+    control: *mut u8,
+    control_len: usize,
+    flags: u32,
+}
+
+/// Room for FDS_PER_MESSAGE descriptors: a cmsghdr (length, SOL_SOCKET, SCM_RIGHTS) and the numbers.
+#[repr(C, align(8))]
+pub struct Rights {
+    len: usize,
+    level: i32,
+    kind: i32,
+    pub fds: [i32; 254],
+}
+
+impl Rights {
+    pub const fn new() -> Self {
+        Self { len: 0, level: 1, kind: 1, fds: [-1; 254] }
+    }
+
+    /// How many descriptors the kernel put in.
+    pub fn count(&self) -> usize {
+        if self.level == 1 && self.kind == 1 { self.len.saturating_sub(16) / 4 } else { 0 }
+    }
+}
+
+/// Receives one message with its descriptors, close-on-exec: the number of bytes, 0 at the end of the stream.
+pub fn receive(socket: i32, data: &mut [u8], rights: &mut Rights) -> Result<usize> {
+    const MSG_CMSG_CLOEXEC: u32 = 0x4000_0000;
+    rights.len = 0;
+    let mut iov = IoVec { base: data.as_mut_ptr(), len: data.len() };
+    let mut header = MsgHdr {
+        name: core::ptr::null(), name_len: 0, iov: &mut iov, iov_len: 1, control: (rights as *mut Rights).cast(),
+        control_len: size_of::<Rights>(), flags: 0,
+    };
+    loop {
+        match sys!(RECVMSG, socket, &raw mut header, MSG_CMSG_CLOEXEC) {
+            Err(EINTR) => continue,
+            result => return result,
+        }
+    }
+}
+
+/// Sends one message, with `fd` if there is one.
+pub fn send(socket: i32, data: &[u8], fd: Option<i32>) -> Result<()> {
+    const MSG_NOSIGNAL: u32 = 0x4000;
+    let mut rights = Rights::new();
+    rights.len = 20;
+    rights.fds[0] = fd.unwrap_or(-1);
+    let mut iov = IoVec { base: data.as_ptr().cast_mut(), len: data.len() };
+    let header = MsgHdr {
+        name: core::ptr::null(), name_len: 0, iov: &mut iov, iov_len: 1, control: (&raw mut rights).cast(),
+        control_len: if fd.is_some() { 24 } else { 0 }, flags: 0,
+    };
+    sys!(SENDMSG, socket, &raw const header, MSG_NOSIGNAL).map(drop)
+}
+
+pub fn accept(socket: i32) -> Result<i32> {
+    loop {
+        match sys!(ACCEPT4, socket, 0usize, 0usize, O_CLOEXEC) {
+            Err(EINTR) => continue,
+            result => return result.map(|fd| fd as i32),
+        }
+    }
+}
+
+pub fn setns(fd: i32, flags: u32) -> Result<()> {
+    sys!(SETNS, fd, flags).map(drop)
+}
+
+pub fn unshare(flags: u32) -> Result<()> {
+    sys!(UNSHARE, flags).map(drop)
+}
+
+pub fn setresuid(uid: u32) -> Result<()> {
+    sys!(SETRESUID, uid, uid, uid).map(drop)
+}
+
+pub fn setresgid(gid: u32) -> Result<()> {
+    sys!(SETRESGID, gid, gid, gid).map(drop)
+}
+
+/// `groups` holds `u32` numbers.
+pub fn setgroups(groups: &[u8]) -> Result<()> {
+    sys!(SETGROUPS, groups.len() / 4, groups.as_ptr()).map(drop)
+}
+
+pub fn prctl(option: u32, a: u64, b: u64) -> Result<usize> {
+    sys!(PRCTL, option, a, b, 0u32, 0u32)
+}
+
+pub fn join_session_keyring(name: &CStr) -> Result<()> {
+    const KEYCTL_JOIN_SESSION_KEYRING: u32 = 1;
+    sys!(KEYCTL, KEYCTL_JOIN_SESSION_KEYRING, name).map(drop)
+}
+
+pub fn setsid() -> Result<()> {
+    sys!(SETSID).map(drop)
+}
+
+pub fn sethostname(name: &CStr) -> Result<()> {
+    sys!(SETHOSTNAME, name, name.to_bytes().len()).map(drop)
+}
+
+pub fn setdomainname(name: &CStr) -> Result<()> {
+    sys!(SETDOMAINNAME, name, name.to_bytes().len()).map(drop)
+}
+
+pub fn umask(mask: u32) {
+    let _ = sys!(UMASK, mask);
+}
+
+pub fn propagate(flags: u64) -> Result<()> {
+    sys!(MOUNT, 0usize, c"/", 0usize, flags, 0usize).map(drop)
+}
+
+pub fn fsopen(kind: &CStr) -> Result<i32> {
+    const FSOPEN_CLOEXEC: u32 = 1;
+    sys!(FSOPEN, kind, FSOPEN_CLOEXEC).map(|fd| fd as i32)
+}
+
+/// Sets a string, or a flag where `value` is none.
+pub fn fsconfig(context: i32, key: &CStr, value: Option<&CStr>) -> Result<()> {
+    const FSCONFIG_SET_FLAG: u32 = 0;
+    const FSCONFIG_SET_STRING: u32 = 1;
+    match value {
+        Some(value) => sys!(FSCONFIG, context, FSCONFIG_SET_STRING, key, value, 0u32),
+        None => sys!(FSCONFIG, context, FSCONFIG_SET_FLAG, key, 0usize, 0u32),
+    }
+    .map(drop)
+}
+
+/// Makes the superblock of a context and a detached mount of it.
+pub fn fsmount(context: i32, attributes: u64) -> Result<i32> {
+    const FSCONFIG_CMD_CREATE: u32 = 6;
+    const FSMOUNT_CLOEXEC: u32 = 1;
+    sys!(FSCONFIG, context, FSCONFIG_CMD_CREATE, 0usize, 0usize, 0u32)?;
+    sys!(FSMOUNT, context, FSMOUNT_CLOEXEC, attributes).map(|fd| fd as i32)
+}
+
+/// A detached copy of the mount at `path` below `dir` (of `dir` itself where the path is empty).
+pub fn open_tree(dir: i32, path: &CStr, recursive: bool) -> Result<i32> {
+    let depth = if recursive { AT_RECURSIVE } else { 0 };
+    sys!(OPEN_TREE, dir, path, OPEN_TREE_CLONE | O_CLOEXEC as u32 | AT_EMPTY_PATH | depth).map(|fd| fd as i32)
+}
+
+pub fn mount_setattr(mount: i32, set: u64, propagation: u64, recursive: bool) -> Result<()> {
+    let attributes = [set, 0, propagation, 0];
+    let depth = if recursive { AT_RECURSIVE } else { 0 };
+    sys!(MOUNT_SETATTR, mount, c"", AT_EMPTY_PATH | depth, attributes.as_ptr(), size_of_val(&attributes)).map(drop)
+}
+
+pub fn move_mount(from: i32, to: i32) -> Result<()> {
+    sys!(MOVE_MOUNT, from, c"", to, c"", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH).map(drop)
+}
+
+pub fn move_mount_to_root(from: i32) -> Result<()> {
+    sys!(MOVE_MOUNT, from, c"", AT_FDCWD, c"/", MOVE_MOUNT_F_EMPTY_PATH).map(drop)
+}
+
+pub fn fchdir(dir: i32) -> Result<()> {
+    sys!(FCHDIR, dir).map(drop)
+}
+
+pub fn chdir(path: &CStr) -> Result<()> {
+    sys!(CHDIR, path).map(drop)
+}
+
+/// The raw call, which says "(unreachable)" where libc would not.
+pub fn getcwd(buffer: &mut [u8]) -> Result<usize> {
+    sys!(GETCWD, buffer.as_mut_ptr(), buffer.len())
+}
+
+pub fn pivot_root_here() -> Result<()> {
+    sys!(PIVOT_ROOT, c".", c".").map(drop)
+}
+
+pub fn detach_here() -> Result<()> {
+    const MNT_DETACH: u32 = 2;
+    sys!(UMOUNT2, c".", MNT_DETACH).map(drop)
+}
+
+/// openat2(2); EAGAIN (a rename raced with a `..`) and EINTR are tried again.
+pub fn openat2(dir: i32, path: &CStr, flags: u64, mode: u64, resolve: u64) -> Result<i32> {
+    let how = [flags | O_CLOEXEC, mode, resolve];
+    loop {
+        match sys!(OPENAT2, dir, path, how.as_ptr(), size_of_val(&how)) {
+            Err(EAGAIN | EINTR) => continue,
+            result => return result.map(|fd| fd as i32),
+        }
+    }
+}
+
+pub fn mkdirat(dir: i32, name: &CStr, mode: u32) -> Result<()> {
+    sys!(MKDIRAT, dir, name, mode).map(drop)
+}
+
+pub fn chown(fd: i32, uid: u32) -> Result<()> {
+    sys!(FCHOWNAT, fd, c"", uid, u32::MAX, AT_EMPTY_PATH).map(drop)
+}
+
+/// What a file is.
+#[derive(Clone, Copy)]
+pub struct Stat {
+    pub ino: u64,
+    pub mode: u32,
+    pub rdev: u64,
+}
+
+impl Stat {
+    pub fn is_dir(&self) -> bool {
+        self.mode & 0o170000 == 0o040000
+    }
+
+    pub fn is_file(&self) -> bool {
+        self.mode & 0o170000 == 0o100000
+    }
+}
+
+/// struct stat: 144 bytes on x86_64, 128 on aarch64, with the mode in different places (asm/stat.h).
+fn decode(raw: &[u64; 18]) -> Stat {
+    #[cfg(target_arch = "x86_64")]
+    return Stat { ino: raw[1], mode: raw[3] as u32, rdev: raw[5] };
+    #[cfg(target_arch = "aarch64")]
+    return Stat { ino: raw[1], mode: raw[2] as u32, rdev: raw[4] };
+}
+
+pub fn fstat(fd: i32) -> Result<Stat> {
+    let mut raw = [0u64; 18];
+    sys!(NEWFSTATAT, fd, c"", raw.as_mut_ptr(), AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW)?;
+    Ok(decode(&raw))
+}
+
+pub fn stat(path: &CStr) -> Result<Stat> {
+    let mut raw = [0u64; 18];
+    sys!(NEWFSTATAT, AT_FDCWD, path, raw.as_mut_ptr(), 0u32)?;
+    Ok(decode(&raw))
+}
+
+/// The file system's magic number.
+pub fn fs_type(fd: i32) -> Result<u64> {
+    let mut raw = [0u64; 16];
+    sys!(FSTATFS, fd, raw.as_mut_ptr())?;
+    Ok(raw[0])
+}
+
+pub fn may_execute(path: &CStr) -> Result<()> {
+    const X_OK: u32 = 1;
+    sys!(FACCESSAT2, AT_FDCWD, path, X_OK, AT_EACCESS).map(drop)
+}
+
+pub fn dup_onto(from: i32, to: i32) -> Result<()> {
+    sys!(DUP3, from, to, 0u32).map(drop)
+}
+
+pub fn ioctl(fd: i32, request: u32, value: usize) -> Result<i32> {
+    sys!(IOCTL, fd, request, value).map(|value| value as i32)
+}
+
+pub fn ioctl_buffer(fd: i32, request: u32, buffer: &mut [u32]) -> Result<()> {
+    sys!(IOCTL, fd, request, buffer.as_mut_ptr()).map(drop)
+}
+
+pub fn inet_socket() -> Result<i32> {
+    const AF_INET: u32 = 2;
+    const SOCK_DGRAM: u32 = 2;
+    sys!(SOCKET, AF_INET, SOCK_DGRAM | O_CLOEXEC as u32, 0u32).map(|fd| fd as i32)
+}
+
+pub fn set_rlimit(resource: u32, soft: u64, hard: u64) -> Result<()> {
+    let limit = [soft, hard];
+    sys!(PRLIMIT64, 0u32, resource, limit.as_ptr(), 0usize).map(drop)
+}
+
+/// capset(2), version 3: the low and the high words in turn.
+pub fn capset(effective: u64, permitted: u64, inheritable: u64) -> Result<()> {
+    let header = [0x2008_0522u32, 0];
+    let low = |set: u64| set as u32;
+    let high = |set: u64| (set >> 32) as u32;
+    let data =
+        [low(effective), low(permitted), low(inheritable), high(effective), high(permitted), high(inheritable)];
+    sys!(CAPSET, header.as_ptr(), data.as_ptr()).map(drop)
+}
+
+/// Installs a filter of 8-byte instructions; `filter` must be a multiple of them.
+pub fn seccomp(filter: &[u8], flags: u32) -> Result<()> {
+    const SECCOMP_SET_MODE_FILTER: u32 = 1;
+    #[repr(C)]
+    struct Fprog {
+        len: u16,
+        filter: *const u8,
+    }
+    let program = Fprog { len: (filter.len() / 8) as u16, filter: filter.as_ptr() };
+    sys!(SECCOMP, SECCOMP_SET_MODE_FILTER, flags, &raw const program).map(drop)
+}
+
+/// Every signal to its default action and none blocked: what the payload must begin with.
+pub fn reset_signals() {
+    let default = [0u64; 4];
+    let none = 0u64;
+    for signal in 1u32..=64 {
+        let _ = sys!(RT_SIGACTION, signal, default.as_ptr(), 0usize, 8u32);
+    }
+    let _ = sys!(RT_SIGPROCMASK, 2u32, &raw const none, 0usize, 8u32);
+}
+
+/// Forks a sibling: 0 in it, (pid, pidfd) in the caller.
+pub fn fork_sibling() -> Result<(u32, i32)> {
+    let mut pidfd = -1i32;
+    let mut args = [0u64; 11];
+    args[0] = CLONE_PARENT | CLONE_PIDFD;
+    args[1] = (&raw mut pidfd) as u64;
+    let pid = sys!(CLONE3, args.as_ptr(), size_of_val(&args))?;
+    Ok((pid as u32, pidfd))
+}
+
+/// Executes `path`. `argv` and `envp` are NULL-terminated arrays of addresses of C strings, made by `Pointers`.
+pub fn execve(path: &CStr, argv: &Pointers, envp: &Pointers) -> Result<()> {
+    sys!(EXECVE, path, argv.0, envp.0).map(drop)
+}
+
+/// An array of C strings as execve takes it.
+pub struct Pointers(*const u64);
+
+impl Pointers {
+    /// Turns `count` offsets at `at` (`u64` each, and room for one more) into addresses, in place. None unless each is the
+    /// start of a string that ends within `data`.
+    pub fn relocate(data: &mut [u8], at: usize, count: usize) -> Option<Pointers> {
+        let base = data.as_ptr() as u64;
+        for index in 0..count {
+            let slot = at + index * 8;
+            let offset = u64::from_ne_bytes(data.get(slot..slot + 8)?.try_into().ok()?);
+            CStr::from_bytes_until_nul(data.get(offset as usize..)?).ok()?;
+            data.get_mut(slot..slot + 8)?.copy_from_slice(&(base + offset).to_ne_bytes());
+        }
+        data.get_mut(at + count * 8..at + count * 8 + 8)?.fill(0);
+        Some(Pointers(data.get(at..)?.as_ptr().cast()))
+    }
+}
