@@ -47,8 +47,10 @@ fn main(argument: &CStr) -> ! {
     let control = argument.to_bytes().iter().fold(0i32, |n, digit| n * 10 + i32::from(digit.wrapping_sub(b'0')));
     // Nobody in the container may trace or inspect us before the payload is executed (CVE-2016-9962).
     let undumpable = sys::prctl(steps::PR_SET_DUMPABLE, 0, 0).map(drop);
+    // It had to survive our own exec; the end of it tells the parent of the payload's.
+    let closes = sys::close_on_exec(control);
     let mut init = Init { control, program: &mut [], fds: [-1; SLOTS], at: 0, chosen: 0, in_cwd: false };
-    let error = match undumpable.and_then(|()| init.receive()).and_then(|()| init.run()) {
+    let error = match undumpable.and(closes).and_then(|()| init.receive()).and_then(|()| init.run()) {
         Ok(()) => EPROTO,
         Err(errno) => errno,
     };

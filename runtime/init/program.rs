@@ -34,6 +34,15 @@ pub const ROOT: u32 = 0;
 /// The most descriptors in one message (SCM_MAX_FD in the kernel's include/net/scm.h).
 pub const FDS_PER_MESSAGE: usize = 253;
 
+/// Kinds of Op::Dest: a directory, or whichever slot n is.
+pub const DEST_DIR: u32 = 0;
+/// See [`DEST_DIR`].
+pub const DEST_LIKE_SLOT: u32 = 1;
+/// Flag of Op::Dest: the image may have no symbolic link on the way.
+pub const DEST_NO_SYMLINKS: u32 = 1;
+/// Flag of Op::Dest: the place may lie in a proc file system.
+pub const DEST_IN_PROC: u32 = 2;
+
 /// One step: about one system call. `a b c n` are numbers, `s t` offsets of data; a slot is an index into the init's
 /// table of file descriptors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,7 +76,7 @@ pub enum Op {
     SetAttr,
     /// move_mount of slot ROOT onto "/"
     AttachRoot,
-    /// Finds path s below the root, makes what is missing (b: 0 directory, 1 file), into slot a; c = 1: no symlinks at all
+    /// Finds path s below the root, makes what is missing (b: one of DEST_*; n: a slot), into slot a; c: DEST_* flags
     Dest,
     /// move_mount of slot a onto slot b
     Attach,

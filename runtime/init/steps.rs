@@ -3,7 +3,7 @@
 
 use core::ffi::CStr;
 
-use crate::program::{Op, ROOT, Report, SLOTS};
+use crate::program::{DEST_IN_PROC, DEST_LIKE_SLOT, DEST_NO_SYMLINKS, Op, ROOT, Report, SLOTS};
 use crate::sys::{self, *};
 use crate::{Init, Step, operation, word};
 
@@ -11,6 +11,7 @@ pub const PR_SET_DUMPABLE: u32 = 4;
 const PR_CAPBSET_DROP: u32 = 24;
 const PR_CAP_AMBIENT: u32 = 47;
 const DEVPTS_SUPER_MAGIC: u64 = 0x1cd1;
+const PROC_SUPER_MAGIC: u64 = 0x9fa0;
 
 /// Within the root, whatever the links in it say, and through no magic link.
 const INSIDE: u64 = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS;
@@ -33,7 +34,7 @@ impl Init {
             Op::FsMount => self.keep(a, sys::fsmount(self.fd(a)?, n)?),
             Op::SetAttr => sys::mount_setattr(self.fd(a)?, n, u64::from(c), b == 1),
             Op::AttachRoot => sys::move_mount_to_root(self.fd(ROOT)?),
-            Op::Dest => self.dest(a, s, b == 1, c == 1),
+            Op::Dest => self.dest(&step),
             Op::Attach => sys::move_mount(self.fd(a)?, self.fd(b)?),
             Op::Write => self.write_file(self.fd(a)?, self.text(s)?, self.text(t)?),
             Op::Mask => self.mask(self.fd(a)?, self.text(s)?),
@@ -72,18 +73,24 @@ impl Init {
     }
 
     /// Finds `path` below the root mount, making it where it is missing, and checks that it is what the mount needs.
-    fn dest(&mut self, slot: u32, path: u32, file: bool, no_symlinks: bool) -> Result<()> {
+    fn dest(&mut self, step: &Step) -> Result<()> {
         let root = self.fd(ROOT)?;
+        let no_symlinks = step.c & DEST_NO_SYMLINKS != 0;
         let resolve = INSIDE | if no_symlinks { RESOLVE_NO_SYMLINKS } else { 0 };
-        let path = self.text(path)?;
+        let path = self.text(step.s)?;
+        let file = step.b == DEST_LIKE_SLOT && !sys::fstat(self.fd(step.n as u32)?)?.is_dir();
         let fd = match sys::openat2(root, path, O_PATH, 0, resolve) {
             Err(ENOENT) => make_path(root, path, file, resolve).and_then(|()| sys::openat2(root, path, O_PATH, 0, resolve)),
             // The image has a link where a directory must be (CVE-2019-19921): runc's word for it.
             Err(ELOOP) if no_symlinks => Err(ENOTDIR),
             result => result,
         }?;
+        // However the image leads there: nothing may hide the files that labels and sysctls are written to (CVE-2019-16884).
+        if step.c & DEST_IN_PROC == 0 && sys::fs_type(fd)? == PROC_SUPER_MAGIC {
+            return Err(EPERM);
+        }
         let is_dir = sys::fstat(fd)?.is_dir();
-        self.keep(slot, fd)?;
+        self.keep(step.a, fd)?;
         match (file, is_dir) {
             (true, true) => Err(EISDIR),
             (false, false) => Err(ENOTDIR),

@@ -10,6 +10,7 @@ use core::ffi::CStr;
 /// A value, or the kernel's errno.
 pub type Result<T> = core::result::Result<T, i32>;
 
+pub const EPERM: i32 = 1;
 pub const ENOENT: i32 = 2;
 pub const EINTR: i32 = 4;
 pub const EAGAIN: i32 = 11;
@@ -64,7 +65,7 @@ macro_rules! numbers {
 }
 numbers! {
     READ 0 63  WRITE 1 64  CLOSE 3 57  MMAP 9 222  RT_SIGACTION 13 134  RT_SIGPROCMASK 14 135  IOCTL 16 29
-    SOCKET 41 198  SENDMSG 46 211  RECVMSG 47 212  EXECVE 59 221  GETCWD 79 17  CHDIR 80 49  FCHDIR 81 50
+    FCNTL 72 25  SOCKET 41 198  SENDMSG 46 211  RECVMSG 47 212  EXECVE 59 221  GETCWD 79 17  CHDIR 80 49  FCHDIR 81 50
     UMASK 95 166  SETSID 112 157  SETGROUPS 116 159  SETRESUID 117 147  SETRESGID 119 149  CAPSET 126 91  FSTATFS 138 44
      PIVOT_ROOT 155 41  PRCTL 157 167  MOUNT 165 40  UMOUNT2 166 39  SETHOSTNAME 170 161
     SETDOMAINNAME 171 162  EXIT_GROUP 231 94  KEYCTL 250 219  FCHOWNAT 260 54  MKDIRAT 258 34  NEWFSTATAT 262 79
@@ -160,6 +161,12 @@ pub fn close(fd: i32) {
 
 pub fn close_range(first: u32, last: u32) -> Result<()> {
     if first > last { Ok(()) } else { sys!(CLOSE_RANGE, first, last, 0u32).map(drop) }
+}
+
+pub fn close_on_exec(fd: i32) -> Result<()> {
+    const F_SETFD: u32 = 2;
+    const FD_CLOEXEC: u32 = 1;
+    sys!(FCNTL, fd, F_SETFD, FD_CLOEXEC).map(drop)
 }
 
 /// The whole of a sealed memfd, privately mapped and writable, for as long as the process lives.

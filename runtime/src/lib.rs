@@ -1,6 +1,38 @@
 // SPDX-License-Identifier: Apache-2.0
-//! wsbox runs untrusted workspaces in hardened Linux containers.
+//! wsbox runs untrusted workspaces in hardened Linux containers, from OCI bundles.
+//!
+//! # The way of a config
+//! `bundle` parses it, `validate` refuses what can not be done, `plan` turns it into a flat program, `launch` clones
+//! the embedded init (runtime/init) and hands it the program, the init carries it out and becomes the payload. `state`
+//! knows of the container afterwards; `cgroup` and `seccomp` are what their names say; `sys` holds the system calls
+//! that nix lacks, and all of the unsafe code.
+//!
+//! # Example
+//! ```no_run
+//! use wsbox::{Bundle, Options, Root, run};
+//! let bundle = Bundle::open("./bundle".as_ref())?;
+//! let root = Root::new(None);
+//! let process = run(&root, "web1", &bundle, &Options::default())?;
+//! println!("exit code {}", process.wait()?.code());
+//! wsbox::delete(&root, "web1", true)?;
+//! # Ok::<(), wsbox::Error>(())
+//! ```
 
-pub mod error;
+mod bundle;
+mod cgroup;
+#[doc(hidden)]
+pub mod cli;
+mod error;
+mod launch;
+mod plan;
+mod seccomp;
+mod state;
+mod sys;
+mod validate;
 
-pub use error::{Error, Result};
+pub use bundle::Bundle;
+pub use error::{Error, Kind, Result};
+pub use launch::{Exec, Options, Process, create, exec, run, start};
+pub use state::Root;
+pub use state::lifecycle::{delete, kill, pause, resume};
+pub use sys::pidfd::Exit;

@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The `wsbox` command.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    wsbox::cli::main()
+}

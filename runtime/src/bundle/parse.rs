@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+//! config.json to Spec, with the JSON path in every error and a warning for every field that nobody knows.
+
+use std::path::Path;
+
+use oci_spec::runtime::{Process, Spec};
+use serde::de::DeserializeOwned;
+
+use crate::error::{Error, Kind, Result};
+
+/// Parses a config; `file` is only for messages. The second value names unknown or misspelt fields: the spec says to
+/// ignore them, but a misspelt limit is no limit.
+///
+/// # Errors
+/// If it is no JSON, or a field has the wrong type or value.
+pub fn parse(config: &[u8], file: &Path) -> Result<(Spec, Vec<String>)> {
+    let (spec, unknown) = from_slice::<Spec>(config, file)?;
+    let warn = |path: String| format!("{path}: nobody knows this field, it is ignored (misspelt?)");
+    Ok((spec, unknown.into_iter().map(warn).collect()))
+}
+
+/// Parses the file of `exec --process`.
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_process(bytes: &[u8], file: &Path) -> Result<Process> {
+    from_slice(bytes, file).map(|(process, _)| process)
+}
+
+fn from_slice<T: DeserializeOwned>(bytes: &[u8], file: &Path) -> Result<(T, Vec<String>)> {
+    let mut unknown = Vec::new();
+    let mut json = serde_json::Deserializer::from_slice(bytes);
+    let value = serde_ignored::deserialize(&mut json, |path| unknown.push(plain(&path.to_string())));
+    match value.and_then(|value| json.end().map(|()| value)) {
+        Ok(value) => Ok((value, unknown)),
+        Err(_) => Err(explain::<T>(bytes, file)),
+    }
+}
+
+/// serde_ignored writes `?` for each Option on the way.
+fn plain(path: &str) -> String {
+    path.split('.').filter(|part| *part != "?").collect::<Vec<_>>().join(".")
+}
+
+/// Parses once more, slowly, for the path of what is wrong.
+fn explain<T: DeserializeOwned>(bytes: &[u8], file: &Path) -> Error {
+    let mut json = serde_json::Deserializer::from_slice(bytes);
+    let file = file.display();
+    match serde_path_to_error::deserialize::<_, T>(&mut json) {
+        Err(error) if error.path().iter().len() == 0 => Error::invalid(file.to_string(), error.inner().to_string()),
+        Err(error) => Error::invalid(error.path().to_string(), format!("{} in {file}", error.inner())),
+        Ok(_) => match json.end() {
+            Err(error) => Error::invalid(file.to_string(), error.to_string()),
+            Ok(()) => Error::new(Kind::Invalid, file.to_string(), "can not be parsed"),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(config: &str) -> String {
+        parse(config.as_bytes(), Path::new("/b/config.json")).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn errors_name_the_json_path() {
+        let process = |process: &str| format!(r#"{{"ociVersion":"1.0.2","process":{{"cwd":"/","user":{{"uid":0,"gid":0}},{process}}}}}"#);
+        for (config, path) in [
+            (process(r#""args":"sh""#), "process.args:"),
+            (process(r#""args":["sh",3]"#), "process.args[1]:"),
+            (process(r#""rlimits":[{"type":"RLIMIT_X","soft":1,"hard":1}]"#), "process.rlimits[0].type:"),
+            (process(r#""capabilities":{"bounding":["CAP_NEW_THING"]}"#), "process.capabilities.bounding"),
+            (process(r#""noNewPrivileges":"yes""#), "process.noNewPrivileges:"),
+            (r#"{"ociVersion":"1","mounts":[{"destination":"/a"},{"type":"proc"}]}"#.into(), "mounts[1]:"),
+            (r#"{"ociVersion":"1","linux":{"namespaces":[{"type":"pit"}]}}"#.into(), "linux.namespaces[0].type:"),
+            (r#"{"ociVersion":"1","linux":{"uidMappings":[{"containerID":-1,"hostID":0,"size":1}]}}"#.into(), "linux.uidMappings[0].containerID:"),
+            (r#"{"ociVersion":"1","linux":{"seccomp":{"defaultAction":"SCMP_ACT_NO"}}}"#.into(), "linux.seccomp.defaultAction:"),
+            (r#"{"ociVersion":"1","linux":{"resources":{"memory":{"limit":"1G"}}}}"#.into(), "linux.resources.memory.limit:"),
+            (r#"{"ociVersion":"1","root":{"path":7}}"#.into(), "root.path:"),
+        ] {
+            assert!(error(&config).starts_with(path), "{config}: {}", error(&config));
+        }
+    }
+
+    #[test]
+    fn what_is_no_json_names_the_file() {
+        assert!(error("{").starts_with("/b/config.json: EOF"), "{}", error("{"));
+        assert!(error("").starts_with("/b/config.json:"));
+        assert!(error(r#"{"ociVersion":"1"} x"#).starts_with("/b/config.json: trailing"), "{}", error(r#"{"ociVersion":"1"} x"#));
+    }
+
+    #[test]
+    fn unknown_fields_are_warned_of_by_path() {
+        let config = br#"{"ociVersion":"1","linux":{"resources":{"memmory":{"limit":1}}},"proces":{}}"#;
+        let (_, warnings) = parse(config, Path::new("config.json")).unwrap();
+        assert_eq!(warnings.len(), 2, "{warnings:?}");
+        assert!(warnings[0].starts_with("linux.resources.memmory:"), "{warnings:?}");
+        assert!(warnings[1].starts_with("proces:"), "{warnings:?}");
+    }
+}

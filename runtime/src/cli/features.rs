@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `wsbox features`: what the runtime can do, as runtime-spec's features.md has it; engines read it before they ask.
+
+use serde_json::{Value, json};
+
+use super::{Global, output};
+use crate::error::Result;
+use crate::launch;
+
+#[derive(Debug, clap::Args)]
+pub struct Arguments {}
+
+const MOUNT_OPTIONS: &[&str] = &[
+    "async", "atime", "bind", "defaults", "dev", "diratime", "dirsync", "exec", "idmap", "nodev", "nodiratime", "noexec",
+    "noatime", "norelatime", "nostrictatime", "nosuid", "nosymfollow", "private", "rbind", "relatime", "ridmap", "rnodev",
+    "rnoexec", "rnosuid", "rnosymfollow", "ro", "rprivate", "rro", "rshared", "rslave", "runbindable", "rw", "rrw", "shared",
+    "slave", "strictatime", "suid", "symfollow", "sync", "unbindable", "rsuid", "rdev", "rexec",
+];
+
+pub fn run(_: &Global, _: Arguments) -> Result<u8> {
+    output::json(&features())
+}
+
+fn features() -> Value {
+    let last = launch::last_cap();
+    let mut capabilities: Vec<String> = caps::all().iter().filter(|cap| u32::from(cap.index()) <= last).map(ToString::to_string).collect();
+    capabilities.sort();
+    json!({
+        "ociVersionMin": "1.0.0",
+        "ociVersionMax": "1.3.0",
+        "hooks": [],
+        "mountOptions": MOUNT_OPTIONS,
+        "linux": {
+            "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "user", "uts"],
+            "capabilities": capabilities,
+            "cgroup": { "v1": cfg!(feature = "cgroup-compat"), "v2": true, "systemd": false, "systemdUser": false, "rdma": false },
+            "seccomp": {
+                "enabled": true,
+                "actions": ["SCMP_ACT_ALLOW", "SCMP_ACT_ERRNO", "SCMP_ACT_KILL", "SCMP_ACT_KILL_PROCESS", "SCMP_ACT_KILL_THREAD", "SCMP_ACT_LOG", "SCMP_ACT_TRACE", "SCMP_ACT_TRAP"],
+                "operators": ["SCMP_CMP_EQ", "SCMP_CMP_GE", "SCMP_CMP_GT", "SCMP_CMP_LE", "SCMP_CMP_LT", "SCMP_CMP_MASKED_EQ", "SCMP_CMP_NE"],
+                "archs": ["SCMP_ARCH_AARCH64", "SCMP_ARCH_X32", "SCMP_ARCH_X86", "SCMP_ARCH_X86_64"],
+                "knownFlags": ["SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW", "SECCOMP_FILTER_FLAG_TSYNC"],
+                "supportedFlags": ["SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW", "SECCOMP_FILTER_FLAG_TSYNC"]
+            },
+            "apparmor": { "enabled": false },
+            "selinux": { "enabled": false },
+            "intelRdt": { "enabled": false },
+            "memoryPolicy": {},
+            "mountExtensions": { "idmap": { "enabled": true } },
+            "netDevices": { "enabled": false }
+        },
+        "annotations": { "dev.wsbox.version": env!("CARGO_PKG_VERSION") }
+    })
+}

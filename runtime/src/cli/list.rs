@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `wsbox list`
+
+use super::{Global, log, output};
+use crate::error::Result;
+use crate::state::lifecycle::{self, State};
+
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// table or json
+    #[arg(short, long, value_name = "FORMAT", default_value = "table", value_parser = ["table", "json"])]
+    format: String,
+    /// Print ids only
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+pub fn run(global: &Global, arguments: Arguments) -> Result<u8> {
+    let root = global.root();
+    let ids = root.ids()?;
+    if arguments.quiet {
+        return output::text(&ids.iter().map(|id| format!("{id}\n")).collect::<String>());
+    }
+    let mut states = Vec::with_capacity(ids.len());
+    for id in ids {
+        match root.read(&id).and_then(|record| lifecycle::state(&record)) {
+            Ok(state) => states.push(state),
+            // Deleted while we looked.
+            Err(error) if error.kind() == crate::error::Kind::NotFound => {}
+            Err(error) => log::warning(&error.to_string()),
+        }
+    }
+    if arguments.format == "json" { output::json(&states) } else { output::table(&rows(&states)) }
+}
+
+fn rows(states: &[State]) -> Vec<Vec<String>> {
+    let head = ["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"].map(str::to_owned).to_vec();
+    let row = |state: &State| {
+        let status = lifecycle::word(state.status).to_owned();
+        vec![state.id.clone(), state.pid.to_string(), status, state.bundle.display().to_string(), state.created.clone(), state.owner.clone()]
+    };
+    std::iter::once(head).chain(states.iter().map(row)).collect()
+}

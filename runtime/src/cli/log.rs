@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Errors and warnings: on stderr, and in the file of `--log` as runc writes it, for engines read their errors there.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+use std::sync::OnceLock;
+
+struct Log {
+    file: File,
+    json: bool,
+}
+
+static LOG: OnceLock<Log> = OnceLock::new();
+
+/// Opens the file of `--log` for appending; a file that can not be opened is told and done without.
+pub fn open(path: Option<&Path>, json: bool) {
+    let Some(path) = path else { return };
+    match File::options().append(true).create(true).open(path) {
+        Ok(file) => drop(LOG.set(Log { file, json })),
+        Err(error) => eprintln!("wsbox: --log {}: {error}", path.display()),
+    }
+}
+
+/// One error, once.
+pub fn error(message: &str) {
+    write("error", message);
+}
+
+/// One warning.
+pub fn warning(message: &str) {
+    write("warning", message);
+}
+
+fn write(level: &str, message: &str) {
+    let _ = match level {
+        "error" => writeln!(std::io::stderr(), "wsbox: {message}"),
+        _ => writeln!(std::io::stderr(), "wsbox: {level}: {message}"),
+    };
+    let Some(mut log) = LOG.get().map(|log| (&log.file, log.json)) else { return };
+    let time = crate::state::now();
+    let line = if log.1 {
+        serde_json::json!({"level": level, "msg": message, "time": time}).to_string()
+    } else {
+        format!("time={time:?} level={level} msg={message:?}")
+    };
+    let _ = writeln!(log.0, "{line}");
+}

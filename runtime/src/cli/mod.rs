@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The command line: a table of commands, each in a file of its own: arguments, one library call, output.
+
+mod completion;
+mod create;
+mod debug_steps;
+mod delete;
+mod exec;
+mod features;
+mod foreground;
+mod inspect;
+mod kill;
+mod list;
+mod log;
+mod output;
+mod pause;
+mod plan;
+mod ps;
+mod resume;
+mod run;
+mod spec;
+mod start;
+mod state;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{ArgMatches, Args, Command, FromArgMatches};
+
+use crate::error::Result;
+use crate::state::Root;
+
+/// Flags before the command, as runc has them.
+#[derive(Debug, Args)]
+struct Global {
+    /// Where the state of containers is kept [default: /run/wsbox, for a user $XDG_RUNTIME_DIR/wsbox]
+    #[arg(long, value_name = "DIR")]
+    root: Option<PathBuf>,
+    /// Append errors and warnings to this file as well
+    #[arg(long, value_name = "FILE")]
+    log: Option<PathBuf>,
+    /// How: text or json
+    #[arg(long, value_name = "FORMAT", default_value = "text", value_parser = ["text", "json"])]
+    log_format: String,
+    /// Say more
+    #[arg(long)]
+    debug: bool,
+    /// Let systemd make the cgroups (not in this version: an error)
+    #[arg(long)]
+    systemd_cgroup: bool,
+    /// Accepted for runc's sake: wsbox finds out by itself
+    #[arg(long, value_name = "WHETHER", hide = true)]
+    rootless: Option<String>,
+}
+
+impl Global {
+    fn root(&self) -> Root {
+        Root::new(self.root.clone())
+    }
+}
+
+/// A command of the table.
+struct Entry {
+    name: &'static str,
+    about: &'static str,
+    examples: &'static str,
+    hidden: bool,
+    augment: fn(Command) -> Command,
+    run: fn(&Global, &ArgMatches) -> Result<u8>,
+}
+
+macro_rules! entry {
+    ($module:ident, $name:literal, $about:literal, $examples:literal, $hidden:literal) => {
+        Entry {
+            name: $name,
+            about: $about,
+            examples: $examples,
+            hidden: $hidden,
+            augment: <$module::Arguments as Args>::augment_args,
+            run: |global, matches| match $module::Arguments::from_arg_matches(matches) {
+                Ok(arguments) => $module::run(global, arguments),
+                Err(error) => error.exit(),
+            },
+        }
+    };
+}
+
+const COMMANDS: &[Entry] = &[
+    entry!(run, "run", "Create a container, run its payload, delete it", "  wsbox run ./bundle/\n  wsbox run --bundle ./bundle web1\n  wsbox run --detach --pid-file web1.pid ./bundle/ --id web1", false),
+    entry!(create, "create", "Create a container; its payload waits for start", "  wsbox create --bundle ./bundle web1", false),
+    entry!(start, "start", "Start the payload of a created container", "  wsbox start web1", false),
+    entry!(state, "state", "Print what a container is doing, as JSON", "  wsbox state web1", false),
+    entry!(exec, "exec", "Run another process in a container", "  wsbox exec web1 ps\n  wsbox exec -t web1 sh\n  wsbox exec --user 1000:1000 --env A=1 web1 id", false),
+    entry!(kill, "kill", "Send a signal to a container", "  wsbox kill web1\n  wsbox kill web1 KILL\n  wsbox kill --all web1 9", false),
+    entry!(delete, "delete", "Delete a container", "  wsbox delete web1\n  wsbox delete --force web1", false),
+    entry!(list, "list", "List the containers", "  wsbox list\n  wsbox list --format json", false),
+    entry!(ps, "ps", "List the processes of a container", "  wsbox ps web1\n  wsbox ps --format json web1", false),
+    entry!(pause, "pause", "Freeze a container", "  wsbox pause web1", false),
+    entry!(resume, "resume", "Let a paused container go on", "  wsbox resume web1", false),
+    entry!(inspect, "inspect", "Show the eight layers of a container as the kernel has them in force", "  wsbox inspect web1\n  wsbox inspect --format json web1", false),
+    entry!(plan, "plan", "Print the program that a bundle becomes, without running anything", "  wsbox plan ./bundle/", false),
+    entry!(spec, "spec", "Write a config.json that has all eight layers", "  mkdir -p bundle/rootfs && cd bundle && wsbox spec", false),
+    entry!(features, "features", "Print what this runtime can do, as JSON (runtime-spec, features.md)", "  wsbox features", false),
+    entry!(completion, "completion", "Print completions for a shell", "  wsbox completion bash > /etc/bash_completion.d/wsbox", false),
+    entry!(debug_steps, "debug-steps", "Print the steps that WSBOX_PAUSE_AT can name (debug builds)", "", true),
+];
+
+fn subcommand(entry: &Entry) -> Command {
+    let command = (entry.augment)(Command::new(entry.name)).about(entry.about).hide(entry.hidden);
+    if entry.examples.is_empty() { command } else { command.after_help(format!("Examples:\n{}", entry.examples)) }
+}
+
+/// The parser. With `only`, it knows that one command: building all of them costs more than `state` does.
+fn parser(only: Option<&Entry>) -> Command {
+    let command = Global::augment_args(Command::new("wsbox"))
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("Runs untrusted workspaces in hardened Linux containers")
+        .subcommand_required(true)
+        .arg_required_else_help(true);
+    match only {
+        Some(entry) => command.subcommand(subcommand(entry)),
+        None => command.subcommands(COMMANDS.iter().map(subcommand)),
+    }
+}
+
+/// The command that the arguments can only mean: the first word that is neither a flag nor a flag's value.
+fn named(args: &[OsString]) -> Option<&'static Entry> {
+    let mut args = args.iter().skip(1).map(|arg| arg.to_str().unwrap_or_default());
+    while let Some(arg) = args.next() {
+        match arg {
+            "--root" | "--log" | "--log-format" | "--rootless" => drop(args.next()),
+            arg if arg.starts_with("--") && arg.contains('=') => {}
+            "--debug" | "--systemd-cgroup" => {}
+            arg => return COMMANDS.iter().find(|entry| entry.name == arg),
+        }
+    }
+    None
+}
+
+/// Parses the arguments, runs the command, prints one error; the exit code is the command's.
+pub fn main() -> ExitCode {
+    let args: Vec<OsString> = std::env::args_os().collect();
+    let matches = parser(named(&args)).get_matches_from(args);
+    let global = match Global::from_arg_matches(&matches) {
+        Ok(global) => global,
+        Err(error) => error.exit(),
+    };
+    log::open(global.log.as_deref(), global.log_format == "json");
+    match dispatch(&global, &matches) {
+        Ok(code) => code.into(),
+        Err(error) => {
+            log::error(&error.to_string());
+            (error.exit_code() as u8).into()
+        }
+    }
+}
+
+fn dispatch(global: &Global, matches: &ArgMatches) -> Result<u8> {
+    if global.systemd_cgroup {
+        let error = crate::Error::invalid("--systemd-cgroup", "this version of wsbox makes cgroups by itself only");
+        return Err(error.hint("leave it out, or set native.cgroupdriver=cgroupfs in the engine"));
+    }
+    match matches.subcommand() {
+        Some((name, matches)) => match COMMANDS.iter().find(|entry| entry.name == name) {
+            Some(entry) => (entry.run)(global, matches),
+            None => Ok(1),
+        },
+        None => Ok(1),
+    }
+}

@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What commands print: JSON or a table.
+
+use serde::Serialize;
+
+use crate::error::{Context, Error, Result};
+
+/// Writes text to stdout; a reader that has gone away is no error.
+pub fn text(text: &str) -> Result<u8> {
+    use std::io::Write;
+    let mut stdout = std::io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(0),
+        result => result.context(|| "stdout".into()).map(|()| 0),
+    }
+}
+
+/// Prints indented JSON.
+pub fn json(value: &impl Serialize) -> Result<u8> {
+    let json = serde_json::to_string_pretty(value).map_err(|error| Error::invalid("output", error.to_string()))?;
+    text(&(json + "\n"))
+}
+
+/// Prints rows in columns as wide as their widest cell.
+pub fn table(rows: &[Vec<String>]) -> Result<u8> {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or_default();
+    let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or_default();
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let line = |row: &Vec<String>| {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned() + "\n"
+    };
+    text(&rows.iter().map(line).collect::<String>())
+}

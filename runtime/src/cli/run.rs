@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `wsbox run`: of a bundle, or as runc has it.
+
+use std::path::{Path, PathBuf};
+
+use super::create::{StartOptions, open_bundle, write_pid_file};
+use super::{Global, foreground, log};
+use crate::bundle::Bundle;
+use crate::error::{Context, Error, Result};
+use crate::launch;
+use crate::state::lifecycle;
+
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// A bundle (a path with a `/`, or a directory with a config.json); else the new container's id
+    #[arg(value_name = "BUNDLE|ID")]
+    what: String,
+    /// The bundle, if an id is given [default: .]
+    #[arg(short, long, value_name = "DIR")]
+    bundle: Option<PathBuf>,
+    /// The id, if a bundle is given [default: a random one]
+    #[arg(long, value_name = "ID")]
+    id: Option<String>,
+    /// Leave it running and return
+    #[arg(short, long)]
+    detach: bool,
+    /// Do not delete it when it ends
+    #[arg(long)]
+    keep: bool,
+    #[command(flatten)]
+    start: StartOptions,
+}
+
+impl Arguments {
+    /// The bundle and the id, by the rule of the command's help.
+    fn names(&self) -> Result<(PathBuf, String)> {
+        let path = Path::new(&self.what);
+        if self.bundle.is_none() && (self.what.contains('/') || path.join("config.json").is_file()) {
+            return Ok((path.to_owned(), self.id.clone().map_or_else(random_id, Ok)?));
+        }
+        if self.id.is_some() {
+            return Err(Error::invalid("--id", format!("{:?} is no bundle, so it is the id already", self.what)));
+        }
+        Ok((self.bundle.clone().unwrap_or_else(|| ".".into()), self.what.clone()))
+    }
+}
+
+fn random_id() -> Result<String> {
+    let file = "/proc/sys/kernel/random/uuid";
+    let uuid = std::fs::read_to_string(file).context(|| file.into())?;
+    Ok(format!("ws-{}", uuid.chars().filter(char::is_ascii_hexdigit).take(12).collect::<String>()))
+}
+
+/// Whether the payload is to have a terminal.
+pub fn wants_terminal(bundle: &Bundle) -> bool {
+    bundle.spec.process().as_ref().and_then(|process| process.terminal()).unwrap_or_default()
+}
+
+pub fn run(global: &Global, arguments: Arguments) -> Result<u8> {
+    let (path, id) = arguments.names()?;
+    let bundle = open_bundle(&path)?;
+    let (root, options) = (global.root(), arguments.start.options());
+    if arguments.detach && options.console_socket.is_none() && wants_terminal(&bundle) {
+        return Err(Error::invalid("--detach", "a terminal (process.terminal) needs --console-socket: nobody would hold it"));
+    }
+    let signals = if arguments.detach { None } else { Some(foreground::Signals::block()?) };
+    let process = launch::run(&root, &id, &bundle, &options)?;
+    process.warnings.iter().for_each(|warning| log::warning(warning));
+    write_pid_file(arguments.start.pid_file.as_deref(), process.pid)
+        .inspect_err(|_| drop(lifecycle::delete(&root, &id, true)))?;
+    let Some(signals) = signals else { return Ok(0) };
+    let exit = foreground::follow(&process, &signals);
+    crate::launch::pause::before("exited");
+    if !arguments.keep {
+        lifecycle::delete(&root, &id, true).unwrap_or_else(|error| log::error(&error.to_string()));
+    }
+    Ok(exit?.code() as u8)
+}

@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The parent's end of the control socket: see init/program.rs for the protocol.
+
+use std::io::{IoSlice, IoSliceMut};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+
+use nix::cmsg_space;
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, sendmsg, socketpair,
+};
+
+use crate::error::{Context, Error, Result};
+use crate::plan::program::{FDS_PER_MESSAGE, REPORT, Report};
+use crate::plan::{Program, Step};
+
+/// What the init said.
+#[derive(Debug)]
+pub enum Answer {
+    /// All is done but the payload
+    Ready,
+    /// The master of its terminal
+    Console(OwnedFd),
+    /// The payload's pid and pidfd (exec into a PID namespace)
+    Forked(i32, OwnedFd),
+    /// The step with this index failed
+    Failed(usize, Errno),
+    /// End of file: it executed the payload, or died
+    Closed,
+}
+
+/// Our end of a control socket.
+#[derive(Debug)]
+pub struct Channel(OwnedFd);
+
+impl Channel {
+    /// Both ends: ours, and the init's.
+    pub fn pair() -> Result<(Self, OwnedFd)> {
+        let (ours, inits) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
+            .context(|| "socketpair".into())?;
+        Ok((Self(ours), inits))
+    }
+
+    /// The connection that `start` made.
+    pub fn from_socket(socket: OwnedFd) -> Self {
+        Self(socket)
+    }
+
+    /// Sends the program and the descriptors, in slot order.
+    pub fn send(&self, program: &OwnedFd, fds: &[OwnedFd]) -> Result<()> {
+        let all: Vec<RawFd> = std::iter::once(program).chain(fds).map(AsRawFd::as_raw_fd).collect();
+        let chunks = all.chunks(FDS_PER_MESSAGE);
+        let last = chunks.len() - 1;
+        for (at, chunk) in chunks.enumerate() {
+            let more = [u8::from(at < last)];
+            let rights = [ControlMessage::ScmRights(chunk)];
+            sendmsg::<()>(self.0.as_raw_fd(), &[IoSlice::new(&more)], &rights, MsgFlags::MSG_NOSIGNAL, None)
+                .context(|| "send the program to the init".into())?;
+        }
+        Ok(())
+    }
+
+    /// Waits for the next answer.
+    pub fn receive(&self) -> Result<Answer> {
+        let mut data = [0u8; REPORT];
+        let mut space = cmsg_space!(RawFd);
+        let (len, fd) = loop {
+            let mut iov = [IoSliceMut::new(&mut data)];
+            match recvmsg::<()>(self.0.as_raw_fd(), &mut iov, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC) {
+                Err(Errno::EINTR) => continue,
+                // It died with our message unread.
+                Err(Errno::ECONNRESET) => break (0, None),
+                Err(errno) => return Err(Error::system("hear from the init", errno)),
+                Ok(message) => break (message.bytes, received_fd(&message)?),
+            }
+        };
+        Ok(if len == 0 { Answer::Closed } else { decode(&data[..len], fd)? })
+    }
+}
+
+impl AsFd for Channel {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+#[allow(unsafe_code)]
+fn received_fd(message: &nix::sys::socket::RecvMsg<'_, '_, ()>) -> Result<Option<OwnedFd>> {
+    for control in message.cmsgs().context(|| "hear from the init".into())? {
+        if let ControlMessageOwned::ScmRights(fds) = control {
+            // SAFETY: the kernel just installed it for us.
+            return Ok(fds.first().map(|fd| unsafe { OwnedFd::from_raw_fd(*fd) }));
+        }
+    }
+    Ok(None)
+}
+
+fn decode(data: &[u8], fd: Option<OwnedFd>) -> Result<Answer> {
+    let word = |at: usize| data.get(at * 4..at * 4 + 4).map_or(0, |raw| u32::from_ne_bytes([raw[0], raw[1], raw[2], raw[3]]));
+    match (Report::from_u32(word(0)), fd) {
+        (Some(Report::Failed), _) => Ok(Answer::Failed(word(1) as usize, Errno::from_raw(word(2) as i32))),
+        (Some(Report::Ready), _) => Ok(Answer::Ready),
+        (Some(Report::Console), Some(fd)) => Ok(Answer::Console(fd)),
+        (Some(Report::Forked), Some(fd)) => Ok(Answer::Forked(word(3) as i32, fd)),
+        _ => Err(Error::system("hear from the init", Errno::EPROTO)),
+    }
+}
+
+/// The error for a step that failed, in words that name the field.
+pub fn failure(program: &Program, at: usize, errno: Errno) -> Error {
+    let Some(planned) = program.steps.get(at) else { return Error::system("the init", errno) };
+    if let Some(error) = exec_failure(&planned.step, program, errno) {
+        return error;
+    }
+    let doing = doing(&planned.step);
+    let subject = if planned.field.is_empty() { doing } else { format!("{}: {doing}", planned.field) };
+    let error = Error::system(subject, errno);
+    match (&planned.step, errno) {
+        (Step::Dest { .. }, Errno::ENOTDIR) => error.hint("the image has a link or a file there"),
+        (Step::Dest { .. }, Errno::EROFS) => error.hint("make it in the image, it can not be made at run time"),
+        (Step::Chdir { .. }, Errno::ENOENT) => error.hint("the directory is not in the image"),
+        (Step::Seccomp { .. }, Errno::EACCES) => error.hint("without noNewPrivileges a filter needs CAP_SYS_ADMIN"),
+        (Step::Capset { .. }, Errno::EPERM) => error.hint("wsbox itself lacks a capability that the config asks for"),
+        _ => error,
+    }
+}
+
+/// runc's words, which the Docker CLI takes its exit code from.
+fn exec_failure(step: &Step, program: &Program, errno: Errno) -> Option<Error> {
+    use crate::error::Kind::{ExecDenied, ExecNotFound};
+    let argv0 = program.steps.iter().find_map(|planned| match &planned.step {
+        Step::Exec { argv, .. } => argv.first(),
+        _ => None,
+    })?;
+    let subject = format!("exec: {argv0:?}");
+    let path = argv0.contains('/');
+    Some(match (step, errno) {
+        (Step::FindExec { .. }, Errno::ENOENT | Errno::ENOTDIR) if path => {
+            Error::new(ExecNotFound, subject, format!("stat {argv0}: no such file or directory"))
+        }
+        (Step::FindExec { .. }, Errno::ENOENT) => Error::new(ExecNotFound, subject, "executable file not found in $PATH"),
+        (Step::FindExec { .. } | Step::Exec { .. }, Errno::EACCES) => Error::new(ExecDenied, subject, "permission denied"),
+        (Step::FindExec { .. }, Errno::EISDIR) => Error::new(ExecDenied, subject, "is a directory: permission denied"),
+        (Step::Exec { .. }, Errno::ENOENT) => {
+            Error::new(ExecNotFound, subject, "no such file or directory").hint("the interpreter that it names is missing")
+        }
+        (Step::Exec { .. }, Errno::ENOEXEC) => Error::new(ExecDenied, subject, "exec format error"),
+        (Step::Exec { .. } | Step::FindExec { .. }, errno) => Error::new(ExecDenied, subject, crate::error::describe(errno)),
+        _ => return None,
+    })
+}
+
+fn doing(step: &Step) -> String {
+    match step {
+        Step::Dest { path, .. } => format!("find or make /{path} in the root file system"),
+        Step::Attach { .. } => "attach the mount".into(),
+        Step::FsOpen { kind, .. } => format!("file system type {kind:?}"),
+        Step::FsConfig { key, value: Some(value), .. } => format!("option {key}={value}"),
+        Step::FsConfig { key, .. } => format!("option {key}"),
+        Step::FsMount { .. } => "make the file system".into(),
+        Step::Write { path, value, .. } => format!("write {value:?} to /proc/{path}"),
+        Step::Mask { path, .. } => format!("mask {path}"),
+        Step::ReadOnly { path } => format!("make {path} read-only"),
+        Step::Chdir { path, .. } => format!("chdir to {path}"),
+        Step::CheckCwd => "the directory lies outside of the container".into(),
+        Step::SetNs { .. } => "join the namespace".into(),
+        Step::Rlimit { soft, hard, .. } => format!("set the limit to {soft}:{hard}"),
+        Step::Seccomp { filter, .. } => format!("install the filter ({} instructions)", filter.len()),
+        Step::LoUp => "bring lo up".into(),
+        Step::Console { .. } => "open the terminal".into(),
+        step => format!("{:?}", step.op()).to_lowercase(),
+    }
+}

@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Where the master of a terminal goes: over a console socket, as conmon and containerd-shim give it, or to the caller.
+
+use std::io::IoSlice;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::Path;
+
+use nix::sys::socket::{AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, connect, sendmsg, socket};
+
+use crate::error::{Context, Error, Result};
+
+/// Who gets the master.
+#[derive(Debug)]
+pub enum Console {
+    /// There is no terminal
+    None,
+    /// The caller
+    Caller,
+    /// Whoever listens there
+    Socket(OwnedFd),
+}
+
+impl Console {
+    /// Connects to `socket` before anything is made.
+    ///
+    /// # Errors
+    /// If a socket is given without a terminal, as in runc; or nobody listens.
+    pub fn connect(path: Option<&Path>, terminal: bool) -> Result<Self> {
+        match (path, terminal) {
+            (None, false) => Ok(Console::None),
+            (None, true) => Ok(Console::Caller),
+            (Some(_), false) => Err(Error::invalid("--console-socket", "is of no use: process.terminal is not set")),
+            (Some(path), true) => {
+                let step = || format!("--console-socket {}", path.display());
+                let fd = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).context(step)?;
+                connect(fd.as_raw_fd(), &UnixAddr::new(path).context(step)?).context(step)?;
+                Ok(Console::Socket(fd))
+            }
+        }
+    }
+
+    /// Hands the master over; what comes back is the caller's.
+    pub fn deliver(&self, master: OwnedFd) -> Result<Option<OwnedFd>> {
+        let Console::Socket(socket) = self else { return Ok(Some(master)) };
+        let fds = [master.as_raw_fd()];
+        // The message is the descriptor's name, as in runc.
+        let name = [IoSlice::new(b"/dev/ptmx")];
+        sendmsg::<()>(socket.as_raw_fd(), &name, &[ControlMessage::ScmRights(&fds)], MsgFlags::MSG_NOSIGNAL, None)
+            .context(|| "send the terminal over --console-socket".into())?;
+        Ok(None)
+    }
+}

@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `exec`: another process in a running container, by the same init with a shorter program. It joins the namespaces by the
+//! pidfd of the container's first process and is born into the PID namespace last, with nothing left to be taken from it.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, OFlag, openat};
+use nix::sys::stat::Mode;
+use nix::unistd::Pid;
+use oci_spec::runtime::Process as Wanted;
+
+use super::{Answer, Channel, Console, Process, failure, last_cap, memfd, plan_host, raise_limits, userns};
+use crate::bundle::{Bundle, passwd};
+use crate::cgroup::{self, Cgroup};
+use crate::error::{Context, Error, Kind, Result};
+use crate::plan::{self, Program};
+use crate::seccomp::{Filter, Insn};
+use crate::state::{self, Record, Root, Status};
+use crate::sys::clone::{Spawn, Spawned, spawn};
+use crate::sys::pidfd;
+use crate::validate;
+
+/// A process to run in a container.
+pub struct Exec {
+    /// The process: what the config's is with some fields changed, or read from a file
+    pub process: Wanted,
+    /// Where the master of its terminal is sent
+    pub console_socket: Option<PathBuf>,
+    /// How many of the caller's descriptors from 3 on it gets
+    pub preserve_fds: u32,
+    /// Run it in a paused container: it waits for the resume
+    pub ignore_paused: bool,
+}
+
+/// Runs a process in container `id`. `exec` makes it from the container's own config.
+///
+/// # Errors
+/// If the container does not run; or what failed, on which field of the process.
+pub fn exec(root: &Root, id: &str, exec: impl FnOnce(&Wanted) -> Result<Exec>) -> Result<Process> {
+    let record = root.read(id)?;
+    let container = running(&record, id)?;
+    let (config, filter) = root.config(id)?;
+    let bundle = Bundle::from_config(record.bundle.clone(), config)?;
+    let own = bundle.spec.process().as_ref().ok_or_else(|| Error::invalid("process", "is missing"))?;
+    let exec = exec(own)?;
+    validate::process(&exec.process, "process")?;
+    let cgroup = Cgroup::open(&record.cgroup)?;
+    if !exec.ignore_paused && cgroup.frozen()? {
+        let paused = Error::new(Kind::State, "", format!("cannot exec in a paused container {id}"));
+        return Err(paused.hint("resume it, or use --ignore-paused"));
+    }
+    let options = plan::Options { preserve_fds: exec.preserve_fds, home: home(&exec.process, &record), ..plan::Options::default() };
+    let filter = filter.as_deref().map(load_filter).transpose()?;
+    let wanted = plan::Exec { process: &exec.process, spec: &bundle.spec, filter: filter.as_ref() };
+    let (program, _) = plan::exec(&wanted, &plan_host(&cgroup::Host::detect()?)?, &options)?;
+    let console = Console::connect(exec.console_socket.as_deref(), exec.process.terminal().unwrap_or_default())?;
+    Joining { program: &program, process: &exec.process, cgroup: &cgroup, console: &console, preserve_fds: exec.preserve_fds }
+        .enter(container)
+}
+
+/// A pidfd of the container's first process.
+fn running(record: &Record, id: &str) -> Result<OwnedFd> {
+    let stopped = || Error::new(Kind::State, "", format!("cannot exec in a stopped container: container {id} is not running"));
+    if record.status == Status::Creating {
+        return Err(stopped());
+    }
+    state::process::find(record.process.as_ref().ok_or_else(stopped)?)?.ok_or_else(stopped)
+}
+
+/// The user's home in the container's own /etc/passwd.
+fn home(process: &Wanted, record: &Record) -> Option<String> {
+    if process.env().iter().flatten().any(|variable| variable.starts_with("HOME=") && variable.len() > 5) {
+        return None;
+    }
+    let path = format!("/proc/{}/root", record.process.as_ref()?.pid);
+    let root = openat(AT_FDCWD, path.as_str(), OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()).ok()?;
+    passwd::home(root, process.user().uid())
+}
+
+struct Joining<'a> {
+    program: &'a Program,
+    process: &'a Wanted,
+    cgroup: &'a Cgroup,
+    console: &'a Console,
+    preserve_fds: u32,
+}
+
+impl Joining<'_> {
+    fn enter(&self, container: OwnedFd) -> Result<Process> {
+        let (channel, control) = Channel::pair()?;
+        let init = memfd::init()?;
+        let request = Spawn {
+            namespaces: 0,
+            cgroup: Some(self.cgroup.clone_fd()),
+            init: init.as_fd(),
+            control: control.as_fd(),
+            keep_below: 3 + self.preserve_fds,
+            ambient: false,
+            last_cap: last_cap(),
+        };
+        let spawned = spawn(&request).context(|| "clone3 into the container's cgroup".into())?;
+        drop(control);
+        match self.follow(&spawned, &channel, container) {
+            Ok((Some(payload), console)) => {
+                // The joiner has ended; the payload is its sibling, and so our child.
+                let _ = pidfd::wait(&spawned.pidfd);
+                spawned.executed();
+                Ok(Process { pid: payload.0, pidfd: payload.1, console, warnings: Vec::new() })
+            }
+            Ok((None, console)) => {
+                let (pid, pidfd) = spawned.executed();
+                Ok(Process { pid, pidfd, console, warnings: Vec::new() })
+            }
+            Err(error) => {
+                let _ = pidfd::send_signal(&spawned.pidfd, libc::SIGKILL);
+                let _ = pidfd::wait(&spawned.pidfd);
+                spawned.executed();
+                Err(error)
+            }
+        }
+    }
+
+    #[expect(clippy::type_complexity, reason = "a payload and a terminal, each if there is one")]
+    fn follow(&self, spawned: &Spawned, channel: &Channel, container: OwnedFd) -> Result<(Option<(Pid, OwnedFd)>, Option<OwnedFd>)> {
+        if let Some(score) = self.process.oom_score_adj() {
+            userns::write_proc(spawned.pid, "oom_score_adj", &score.to_string())
+                .context(|| format!("process.oomScoreAdj: set it to {score}"))?;
+        }
+        raise_limits(spawned.pid, &plan::hard_limits(self.process))?;
+        self.cgroup.join(spawned.pid)?;
+        channel.send(&memfd::program(&self.program.encode())?, &[container])?;
+        let (mut payload, mut console) = (None, None);
+        loop {
+            match channel.receive()? {
+                Answer::Closed => return self.alive(spawned, payload).map(|payload| (payload, console)),
+                Answer::Console(master) => console = self.console.deliver(master)?,
+                Answer::Forked(pid, pidfd) => payload = Some((Pid::from_raw(pid), pidfd)),
+                Answer::Failed(step, errno) => {
+                    reap(payload);
+                    return Err(failure(self.program, step, errno));
+                }
+                Answer::Ready => {}
+            }
+        }
+    }
+
+    /// The socket closed: the payload was executed, unless the init was killed before it could be born.
+    fn alive(&self, spawned: &Spawned, payload: Option<(Pid, OwnedFd)>) -> Result<Option<(Pid, OwnedFd)>> {
+        let forks = self.program.steps.iter().any(|planned| planned.step == plan::Step::Fork);
+        match (payload, forks) {
+            (None, true) => Err(spawned.early_failure().map_or_else(
+                || Error::new(Kind::System, "exec", "the init was killed on its way into the container"),
+                |(step, errno)| Error::system(format!("start the init: {step}"), errno),
+            )),
+            (payload, _) => Ok(payload),
+        }
+    }
+}
+
+fn reap(payload: Option<(Pid, OwnedFd)>) {
+    if let Some((_, pidfd)) = payload {
+        let _ = pidfd::send_signal(&pidfd, libc::SIGKILL);
+        let _ = pidfd::wait(&pidfd);
+    }
+}
+
+/// The filter as it lies in the state folder: its flags, then the instructions.
+pub(super) fn save_filter(filter: &Filter) -> Vec<u8> {
+    let mut bytes = filter.flags.to_ne_bytes().to_vec();
+    bytes.extend(crate::seccomp::to_bytes(&filter.program));
+    bytes
+}
+
+fn load_filter(bytes: &[u8]) -> Result<Filter> {
+    let broken = || Error::system("the saved filter of the container", Errno::EBADMSG);
+    let (flags, program) = bytes.split_first_chunk::<4>().ok_or_else(broken)?;
+    if program.is_empty() || !program.len().is_multiple_of(size_of::<Insn>()) {
+        return Err(broken());
+    }
+    Ok(Filter { program: crate::seccomp::from_bytes(program), flags: u32::from_ne_bytes(*flags), warnings: Vec::new() })
+}

@@ -1,0 +1,378 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Step 4, launch: the parent's checklist. What must be undone if a later step fails is noted as it is done.
+#![deny(clippy::disallowed_methods)]
+
+mod channel;
+pub mod console;
+mod dev;
+mod exec;
+pub mod ids;
+mod memfd;
+pub mod pause;
+mod sources;
+mod start;
+mod userns;
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+
+use nix::errno::Errno;
+use nix::unistd::Pid;
+use oci_spec::runtime::Spec;
+
+pub use channel::failure;
+pub(crate) use channel::{Answer, Channel};
+pub use console::Console;
+pub use exec::{Exec, exec};
+pub use start::start;
+
+use crate::bundle::{Bundle, passwd};
+use crate::cgroup::{self, Cgroup};
+use crate::error::{Context, Error, Result};
+use crate::plan::{self, IdMaps, Plan, UserNamespace};
+use crate::state::{self, Folder, Record, Root, Status};
+use crate::sys::clone::{Spawn, Spawned, spawn};
+use crate::sys::pidfd::{self, Exit};
+use crate::validate;
+
+/// How a container is created.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Where the master of its terminal is sent (a Unix socket); else the caller gets it
+    pub console_socket: Option<PathBuf>,
+    /// How many of the caller's descriptors from 3 on the payload gets
+    pub preserve_fds: u32,
+    /// Keep the caller's session keyring
+    pub no_new_keyring: bool,
+}
+
+/// A process that was started, and what its starter holds of it.
+#[derive(Debug)]
+pub struct Process {
+    /// Its pid on the host
+    pub pid: Pid,
+    /// Its pidfd
+    pub pidfd: OwnedFd,
+    /// The master of its terminal, if it has one and no console socket was given
+    pub console: Option<OwnedFd>,
+    /// What the user should know of the config: one sentence each
+    pub warnings: Vec<String>,
+}
+
+impl Process {
+    /// Waits for its end.
+    ///
+    /// # Errors
+    /// If it is not the caller's child.
+    pub fn wait(&self) -> Result<Exit> {
+        pidfd::wait(&self.pidfd).context(|| "wait for the payload".into())
+    }
+}
+
+/// Creates container `id` from `bundle`; its payload waits for [`start`].
+///
+/// # Errors
+/// What failed, on which field; nothing is left of it.
+pub fn create(root: &Root, id: &str, bundle: &Bundle, options: &Options) -> Result<Process> {
+    launch(root, id, bundle, options, true).map(|(process, _)| process)
+}
+
+/// Creates container `id` from `bundle` and starts its payload.
+///
+/// # Errors
+/// As [`create`]; [`Error::exit_code`] tells a missing program (127) from one that can not be executed (126).
+pub fn run(root: &Root, id: &str, bundle: &Bundle, options: &Options) -> Result<Process> {
+    launch(root, id, bundle, options, false).map(|(process, _)| process)
+}
+
+fn launch(root: &Root, id: &str, bundle: &Bundle, options: &Options, wait_for_start: bool) -> Result<(Process, Record)> {
+    validate::container_id(id)?;
+    validate::validate(&bundle.spec)?;
+    let host = cgroup::Host::detect()?;
+    let rootfs = bundle.open_root()?;
+    let plan_options = plan::Options {
+        wait_for_start,
+        preserve_fds: options.preserve_fds,
+        no_new_keyring: options.no_new_keyring,
+        home: home(&bundle.spec, &rootfs),
+    };
+    let plan = plan::container(&bundle.spec, id, &plan_host(&host)?, &plan_options)?;
+    let console = Console::connect(options.console_socket.as_deref(), plan.terminal)?;
+    pause::before("state");
+    let folder = root.create(id)?;
+    let mut launch = Launch { bundle, plan: &plan, host: &host, folder, record: None, cgroup: None, child: None, rootfs, console, preserve_fds: options.preserve_fds };
+    match launch.steps(id, wait_for_start) {
+        Ok(process) => launch.finish(process),
+        Err(error) => {
+            launch.undo();
+            Err(error)
+        }
+    }
+}
+
+/// What a plan needs to know of this host.
+pub(crate) fn plan_host(host: &cgroup::Host) -> Result<plan::Host> {
+    Ok(plan::Host { last_cap: last_cap(), v1_hierarchies: host.v1_hierarchies()? })
+}
+
+/// The highest capability, from the kernel; a kernel that does not tell has what this program knows.
+#[expect(clippy::disallowed_methods, reason = "a fixed file of the host's /proc")]
+pub(crate) fn last_cap() -> u32 {
+    let known = u32::from(caps::Capability::CAP_CHECKPOINT_RESTORE.index());
+    std::fs::read_to_string("/proc/sys/kernel/cap_last_cap").ok().and_then(|text| text.trim().parse().ok()).unwrap_or(known)
+}
+
+/// The user's home in the image, where the environment does not say.
+pub(crate) fn home(spec: &Spec, rootfs: impl AsFd) -> Option<String> {
+    let process = spec.process().as_ref()?;
+    let set = |variable: &String| variable.starts_with("HOME=") && variable.len() > 5;
+    if process.env().iter().flatten().any(set) { None } else { passwd::home(rootfs, process.user().uid()) }
+}
+
+/// A launch under way.
+struct Launch<'a> {
+    bundle: &'a Bundle,
+    plan: &'a Plan,
+    host: &'a cgroup::Host,
+    folder: Folder,
+    record: Option<Record>,
+    cgroup: Option<Cgroup>,
+    child: Option<Child>,
+    rootfs: OwnedFd,
+    console: Console,
+    preserve_fds: u32,
+}
+
+/// The init, from the clone on.
+struct Child {
+    spawned: Spawned,
+    channel: Channel,
+}
+
+impl Launch<'_> {
+    /// The checklist: each line is a step, in the only order that works.
+    fn steps(&mut self, id: &str, wait_for_start: bool) -> Result<Process> {
+        pause::before("ids");
+        let ids = self.allocate_ids()?;
+        let maps = self.maps(ids.as_ref());
+        pause::before("record");
+        self.record_creating(id, ids)?;
+        pause::before("cgroup");
+        self.cgroup = Some(Cgroup::create(self.host, &self.plan.cgroup)?);
+        pause::before("program");
+        let start_socket = if wait_for_start { Some(start::listen(&self.folder)?) } else { None };
+        let init = memfd::init()?;
+        pause::before("clone");
+        self.clone_init(&init)?;
+        pause::before("maps");
+        self.enter_host_side(maps.as_ref())?;
+        pause::before("sources");
+        let fds = self.open_sources(&init, maps.as_ref(), start_socket)?;
+        let program = memfd::program(&self.plan.program.encode())?;
+        pause::before("send");
+        self.child()?.channel.send(&program, &fds)?;
+        drop(fds);
+        self.remember()?;
+        pause::before("ready");
+        let console = self.until_ready()?;
+        pause::before("created");
+        if wait_for_start {
+            self.set_status(Status::Created)?;
+        } else {
+            self.until_executed()?;
+            pause::before("running");
+            self.set_status(Status::Running)?;
+        }
+        self.process(console)
+    }
+
+    fn allocate_ids(&self) -> Result<Option<ids::Range>> {
+        match self.plan.user {
+            UserNamespace::Allocate => ids::allocate(self.folder.path()).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    fn maps(&self, ids: Option<&ids::Range>) -> Option<IdMaps> {
+        match &self.plan.user {
+            UserNamespace::Host => None,
+            UserNamespace::Allocate => ids.map(ids::Range::maps),
+            UserNamespace::Mapped(maps) => Some(maps.clone()),
+        }
+    }
+
+    /// Before anything is made: from here on a `delete` knows what to look for, wherever we are killed.
+    fn record_creating(&mut self, id: &str, ids: Option<ids::Range>) -> Result<()> {
+        let spec = &self.bundle.spec;
+        let record = Record {
+            version: state::VERSION,
+            oci_version: spec.version().clone(),
+            id: id.into(),
+            bundle: self.bundle.path.clone(),
+            rootfs: self.bundle.root_path()?,
+            status: Status::Creating,
+            process: None,
+            cgroup: self.plan.cgroup.saved(self.host),
+            ids,
+            created: state::now(),
+            owner: nix::unistd::getuid().as_raw(),
+            annotations: spec.annotations().iter().flatten().map(|(key, value)| (key.clone(), value.clone())).collect(),
+        };
+        self.folder.write(&record)?;
+        self.record = Some(record);
+        Ok(())
+    }
+
+    fn clone_init(&mut self, init: &OwnedFd) -> Result<()> {
+        let (channel, control) = Channel::pair()?;
+        let request = Spawn {
+            namespaces: self.plan.namespaces,
+            cgroup: self.cgroup.as_ref().map(Cgroup::clone_fd),
+            init: init.as_fd(),
+            control: control.as_fd(),
+            keep_below: 3 + self.preserve_fds,
+            ambient: self.plan.user != UserNamespace::Host,
+            last_cap: last_cap(),
+        };
+        let spawned = spawn(&request).map_err(clone_failed)?;
+        self.child = Some(Child { spawned, channel });
+        Ok(())
+    }
+
+    /// What only the host side may do to the child: maps, limits above its own, its cgroups on v1.
+    fn enter_host_side(&self, maps: Option<&IdMaps>) -> Result<()> {
+        let pid = self.child()?.spawned.pid;
+        if let Some(maps) = maps {
+            userns::write_maps(pid, maps)?;
+        }
+        if let Some(score) = self.plan.oom_score_adj {
+            userns::write_proc(pid, "oom_score_adj", &score.to_string())
+                .context(|| format!("process.oomScoreAdj: set it to {score}"))
+                .map_err(|error| error.hint("to lower it takes CAP_SYS_RESOURCE"))?;
+        }
+        raise_limits(pid, &self.plan.hard_limits)?;
+        self.cgroup.as_ref().map_or(Ok(()), |cgroup| cgroup.join(pid))
+    }
+
+    fn open_sources(&self, init: &OwnedFd, maps: Option<&IdMaps>, start_socket: Option<OwnedFd>) -> Result<Vec<OwnedFd>> {
+        let child = self.child()?;
+        let user = maps.map(|maps| Ok::<_, Error>((userns::open(child.spawned.pid, child.spawned.pidfd.as_fd())?, maps))).transpose()?;
+        let mut opener = sources::Opener {
+            bundle: &self.bundle.path,
+            root: self.rootfs.as_fd(),
+            user,
+            init,
+            start_socket,
+            cgroup: self.cgroup.as_ref().map(Cgroup::clone_fd),
+        };
+        opener.open(&self.plan.sources)
+    }
+
+    /// While the init is at work: what later commands need.
+    fn remember(&mut self) -> Result<()> {
+        let child = self.child()?;
+        let process = state::process::remember(child.spawned.pid, &child.spawned.pidfd)?;
+        if let Some(record) = &mut self.record {
+            record.process = Some(process);
+            self.folder.write(record)?;
+        }
+        self.folder.keep(&self.bundle.config, self.plan.filter.as_ref().map(exec::save_filter).as_deref())
+    }
+
+    fn until_ready(&self) -> Result<Option<OwnedFd>> {
+        let child = self.child()?;
+        let mut console = None;
+        loop {
+            match child.channel.receive()? {
+                Answer::Ready => return Ok(console),
+                Answer::Console(master) => console = self.console.deliver(master)?,
+                Answer::Failed(step, errno) => return Err(failure(&self.plan.program, step, errno)),
+                Answer::Forked(..) | Answer::Closed => return Err(died(child)),
+            }
+        }
+    }
+
+    fn until_executed(&self) -> Result<()> {
+        executed(&self.child()?.channel, &self.plan.program)
+    }
+
+    fn set_status(&mut self, status: Status) -> Result<()> {
+        match &mut self.record {
+            Some(record) => {
+                record.status = status;
+                self.folder.write(record)
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn child(&self) -> Result<&Child> {
+        self.child.as_ref().ok_or_else(|| Error::system("the init", Errno::ESRCH))
+    }
+
+    fn process(&mut self, console: Option<OwnedFd>) -> Result<Process> {
+        let child = self.child.take().ok_or_else(|| Error::system("the init", Errno::ESRCH))?;
+        let (pid, pidfd) = child.spawned.executed();
+        Ok(Process { pid, pidfd, console, warnings: self.plan.warnings.clone() })
+    }
+
+    fn finish(self, process: Process) -> Result<(Process, Record)> {
+        self.record.map(|record| (process, record)).ok_or_else(|| Error::system("the record", Errno::ENOENT))
+    }
+
+    /// Takes back what was done, in reverse. What can not be is left for `delete`: the record is still there then.
+    fn undo(mut self) {
+        if let Some(child) = self.child.take() {
+            let _ = pidfd::send_signal(&child.spawned.pidfd, libc::SIGKILL);
+            let _ = pidfd::wait(&child.spawned.pidfd);
+            child.spawned.executed();
+        }
+        let removed = self.cgroup.take().map_or(Ok(()), |cgroup| cgroup.kill_all().and_then(|()| cgroup.remove()));
+        if removed.is_ok() {
+            let ids = self.record.as_ref().and_then(|record| record.ids.clone());
+            let _ = self.folder.remove(ids.as_ref());
+        }
+    }
+}
+
+/// Waits for the end of the control socket, which is the payload's execve.
+fn executed(channel: &Channel, program: &plan::Program) -> Result<()> {
+    match channel.receive()? {
+        Answer::Closed => Ok(()),
+        Answer::Failed(step, errno) => Err(failure(program, step, errno)),
+        answer => Err(Error::system(format!("the init said {answer:?}"), Errno::EPROTO)),
+    }
+}
+
+/// The init is gone without a word: why, from how it ended.
+fn died(child: &Child) -> Error {
+    if let Some((step, errno)) = child.spawned.early_failure() {
+        return Error::system(format!("start the init: {step}"), errno);
+    }
+    match pidfd::wait(&child.spawned.pidfd) {
+        Ok(Exit::Signal(libc::SIGKILL)) => Error::new(crate::error::Kind::System, "the init", "was killed before it was ready")
+            .hint("is linux.resources.memory.limit too small?"),
+        Ok(Exit::Signal(libc::SIGSYS)) => Error::new(crate::error::Kind::System, "linux.seccomp", "the filter killed the init"),
+        Ok(exit) => Error::new(crate::error::Kind::System, "the init", format!("ended before it was ready ({exit:?})")),
+        Err(errno) => Error::system("wait for the init", errno),
+    }
+}
+
+fn clone_failed(errno: Errno) -> Error {
+    let error = Error::system("linux.namespaces: clone3", errno);
+    match errno {
+        Errno::EPERM => error.hint("wsbox needs root, or a user namespace that this host allows"),
+        Errno::ENOSPC | Errno::EUSERS => error.hint("a limit in /proc/sys/user is reached"),
+        Errno::EAGAIN => error.hint("is pids.max of the cgroup, or the limit of processes, reached?"),
+        _ => error,
+    }
+}
+
+/// A limit above what the init inherits takes the host's CAP_SYS_RESOURCE, which it has not in a user namespace.
+fn raise_limits(pid: Pid, limits: &[(String, u32, u64)]) -> Result<()> {
+    for (field, resource, hard) in limits {
+        let context = || format!("{field}: raise the hard limit to {hard}");
+        crate::sys::rlimit::raise(pid, *resource, *hard).context(context).map_err(|error| error.hint("wsbox itself may not"))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What the parent opens for the init: trees of the host, cloned, id-mapped and detached; the container's /dev.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, OFlag, openat};
+use nix::sys::stat::{FileStat, Mode, fstat};
+
+use super::{dev, userns};
+use crate::error::{Context, Error, Result};
+use crate::plan::{BindAttr, IdMaps, Idmap, Source, source_path};
+use crate::sys::mount::{MountAttr, attr, mount_setattr, open_tree};
+
+/// What the sources of one container share.
+pub struct Opener<'a> {
+    /// The bundle: relative sources of binds begin there
+    pub bundle: &'a Path,
+    /// The root file system
+    pub root: BorrowedFd<'a>,
+    /// The container's user namespace and its maps, if it has one
+    pub user: Option<(OwnedFd, &'a IdMaps)>,
+    /// The init's program file
+    pub init: &'a OwnedFd,
+    /// The socket that `start` connects to
+    pub start_socket: Option<OwnedFd>,
+    /// The container's cgroup v2 directory
+    pub cgroup: Option<BorrowedFd<'a>>,
+}
+
+impl Opener<'_> {
+    /// The descriptors of `sources`, in their order.
+    pub fn open(&mut self, sources: &[Source]) -> Result<Vec<OwnedFd>> {
+        sources.iter().map(|source| self.one(source)).collect()
+    }
+
+    fn one(&mut self, source: &Source) -> Result<OwnedFd> {
+        match source {
+            Source::Root(attr) => self.tree(self.root, attr, "root.path"),
+            Source::Bind { path, field, attr } => {
+                let from = open_path(&source_path(self.bundle, path), field)?;
+                self.tree(from.as_fd(), attr, field)
+            }
+            Source::Dev(wanted) => dev::make(wanted, self.user.as_ref().map(|(_, maps)| *maps)),
+            Source::Empty => dev::empty(),
+            Source::Namespace { path, field } => openat(AT_FDCWD, path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())
+                .context(|| format!("{field}: {}", path.display())),
+            Source::Cgroup(attr) => {
+                let cgroup = self.cgroup.ok_or_else(|| Error::invalid("mounts", "there is no cgroup v2 to mount"))?;
+                self.tree(cgroup, attr, "mounts")
+            }
+            Source::StartSocket => {
+                self.start_socket.take().ok_or_else(|| Error::system("the socket of `start`", Errno::ENOTCONN))
+            }
+            Source::Container => Err(Error::system("the container's first process", Errno::ESRCH)),
+        }
+    }
+
+    /// A detached, private copy of the tree at `from`.
+    fn tree(&self, from: BorrowedFd<'_>, wanted: &BindAttr, field: &str) -> Result<OwnedFd> {
+        let tree = open_tree(from, wanted.recursive).context(|| format!("{field}: clone the mount"))?;
+        let idmap = self.idmap(&tree, wanted, field)?;
+        let clear_atime = |set: u64| if set & attr::ATIME_MASK == 0 { 0 } else { attr::ATIME_MASK };
+        let all = MountAttr {
+            set: wanted.set_all | if idmap.is_some() { attr::IDMAP } else { 0 },
+            clear: wanted.clear_all | clear_atime(wanted.set_all),
+            propagation: wanted.propagation,
+            userns_fd: idmap.as_ref().map_or(0, |fd| std::os::fd::AsRawFd::as_raw_fd(fd) as u64),
+        };
+        mount_setattr(&tree, &all, true).map_err(|errno| refused(field, errno, idmap.is_some()))?;
+        if wanted.set | wanted.clear != 0 {
+            let top = MountAttr { set: wanted.set, clear: wanted.clear | clear_atime(wanted.set), ..MountAttr::default() };
+            mount_setattr(&tree, &top, false).context(|| format!("{field}: mount options"))?;
+        }
+        Ok(tree)
+    }
+
+    /// The user namespace whose maps the mount gets.
+    fn idmap(&self, tree: &OwnedFd, wanted: &BindAttr, field: &str) -> Result<Option<OwnedFd>> {
+        let own = || self.user.as_ref().ok_or_else(|| Error::invalid(field, "an id-mapped mount needs a user namespace"));
+        match &wanted.idmap {
+            Idmap::None => Ok(None),
+            Idmap::Container => Ok(Some(own()?.0.try_clone().context(|| field.into())?)),
+            Idmap::Explicit(maps) => userns::for_mount(self.init, maps).map(Some),
+            Idmap::Owner { uid, gid } => {
+                let stat = fstat(tree).context(|| field.into())?;
+                let (_, maps) = own()?;
+                if stat.st_uid == 0 && (wanted.set | wanted.set_all) & attr::RDONLY != 0 {
+                    return Ok(Some(own()?.0.try_clone().context(|| field.into())?));
+                }
+                userns::for_mount(self.init, &owner_maps(&stat, maps, *uid, *gid, field)?).map(Some)
+            }
+        }
+    }
+}
+
+/// The folder's owner is the container's user; nobody else maps, so that no file of another user of the host can be made.
+fn owner_maps(stat: &FileStat, maps: &IdMaps, uid: u32, gid: u32, field: &str) -> Result<IdMaps> {
+    let host = |map: &[oci_spec::runtime::LinuxIdMapping], id: u32| {
+        let entry = map.iter().find(|entry| (entry.container_id()..entry.container_id() + entry.size()).contains(&id));
+        let entry = entry.ok_or_else(|| Error::invalid(field, format!("id {id} of the container has no host id")))?;
+        Ok::<u32, Error>(entry.host_id() + (id - entry.container_id()))
+    };
+    Ok(IdMaps {
+        uid: vec![userns::entry(stat.st_uid, host(&maps.uid, uid)?, 1)],
+        gid: vec![userns::entry(stat.st_gid, host(&maps.gid, gid)?, 1)],
+    })
+}
+
+fn refused(field: &str, errno: Errno, idmapped: bool) -> Error {
+    let error = Error::system(format!("{field}: {}", if idmapped { "id-map the mount" } else { "mount options" }), errno);
+    match errno {
+        Errno::EINVAL if idmapped => error.hint("this kind of file system, or one mounted below it, can not be id-mapped"),
+        _ => error,
+    }
+}
+
+fn open_path(path: &Path, field: &str) -> Result<OwnedFd> {
+    openat(AT_FDCWD, path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).context(|| format!("{field}: {}", path.display()))
+}

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `start`: a connection to the socket that the init of a created container listens on. The init's errors come back over it,
+//! and its end of file is the payload's execve.
+
+use std::os::fd::OwnedFd;
+
+use nix::errno::Errno;
+use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen as listen_on, socket};
+
+use super::{Answer, Channel, failure, plan_host};
+use crate::bundle::Bundle;
+use crate::cgroup;
+use crate::error::{Context, Error, Kind, Result};
+use crate::plan;
+use crate::state::{self, Folder, Record, Root, Status};
+
+fn seqpacket() -> Result<OwnedFd> {
+    socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).context(|| "socket of `start`".into())
+}
+
+fn address(folder: &Folder) -> Result<UnixAddr> {
+    UnixAddr::new(&folder.start_socket()).context(|| "socket of `start`".into())
+}
+
+/// The socket for the init.
+pub(super) fn listen(folder: &Folder) -> Result<OwnedFd> {
+    use std::os::fd::AsRawFd;
+    let socket = seqpacket()?;
+    bind(socket.as_raw_fd(), &address(folder)?).context(|| "bind the socket of `start`".into())?;
+    listen_on(&socket, Backlog::new(1).unwrap_or(Backlog::MAXCONN)).context(|| "listen for `start`".into())?;
+    Ok(socket)
+}
+
+/// Starts the payload of the created container `id`.
+///
+/// # Errors
+/// If it is not created but something else; or what the payload's execve failed with.
+pub fn start(root: &Root, id: &str) -> Result<()> {
+    use std::os::fd::AsRawFd;
+    let folder = root.open(id)?;
+    let mut record = folder.record()?.ok_or_else(|| Error::new(Kind::State, "", format!("container {id} was never created")))?;
+    let status = state::lifecycle::status(&record)?;
+    if status != Status::Created {
+        let why = format!("cannot start a container in the {} state", state::lifecycle::word(status));
+        return Err(Error::new(Kind::State, "", why));
+    }
+    let socket = seqpacket()?;
+    connect(socket.as_raw_fd(), &address(&folder)?).map_err(|errno| unreachable_init(errno, id))?;
+    folder.remove_start_socket();
+    match Channel::from_socket(socket).receive()? {
+        Answer::Closed => {}
+        Answer::Failed(step, errno) => return Err(failure(&program(root, &record)?, step, errno)),
+        answer => return Err(Error::system(format!("the init said {answer:?}"), Errno::EPROTO)),
+    }
+    record.status = Status::Running;
+    folder.write(&record)
+}
+
+/// The same program once more, to put a failed step into words.
+fn program(root: &Root, record: &Record) -> Result<plan::Program> {
+    let (config, _) = root.config(&record.id)?;
+    let bundle = Bundle::from_config(record.bundle.clone(), config)?;
+    let options = plan::Options { wait_for_start: true, ..plan::Options::default() };
+    plan::container(&bundle.spec, &record.id, &plan_host(&cgroup::Host::detect()?)?, &options).map(|plan| plan.program)
+}
+
+fn unreachable_init(errno: Errno, id: &str) -> Error {
+    Error::system(format!("reach the init of container {id}"), errno).hint("`wsbox delete --force` removes it")
+}

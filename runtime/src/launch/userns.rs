@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The user namespace: writing a container's maps, and namespaces that exist only to id-map a mount.
+
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::Write as _;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, OFlag, openat};
+use nix::sys::stat::Mode;
+use nix::unistd::Pid;
+use oci_spec::runtime::{LinuxIdMapping, LinuxIdMappingBuilder};
+
+use super::Channel;
+use crate::error::{Context, Error, Result};
+use crate::plan::IdMaps;
+use crate::sys::clone::{Spawn, spawn};
+use crate::sys::pidfd;
+
+/// One entry: container ids from `inside`, host ids from `outside`.
+pub fn entry(inside: u32, outside: u32, size: u32) -> LinuxIdMapping {
+    let mapping = LinuxIdMappingBuilder::default().container_id(inside).host_id(outside).size(size).build();
+    mapping.unwrap_or_default()
+}
+
+/// Writes uid_map and gid_map of `pid` (user_namespaces(7)): one write(2) each, as the kernel demands.
+pub fn write_maps(pid: Pid, maps: &IdMaps) -> Result<()> {
+    write_map(pid, "uid_map", &maps.uid, "linux.uidMappings")?;
+    write_map(pid, "gid_map", &maps.gid, "linux.gidMappings")
+}
+
+fn write_map(pid: Pid, file: &str, map: &[LinuxIdMapping], field: &str) -> Result<()> {
+    let mut lines = String::new();
+    for entry in map {
+        let _ = writeln!(lines, "{} {} {}", entry.container_id(), entry.host_id(), entry.size());
+    }
+    write_proc(pid, file, &lines).map_err(|errno| Error::system(format!("{field}: write {file}"), errno))
+}
+
+/// Writes `text` to /proc/`pid`/`file`.
+pub fn write_proc(pid: Pid, file: &str, text: &str) -> nix::Result<()> {
+    let path = format!("/proc/{pid}/{file}");
+    let fd = openat(AT_FDCWD, path.as_str(), OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())?;
+    File::from(fd).write_all(text.as_bytes()).map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))
+}
+
+/// The user namespace of a process as a descriptor.
+pub fn open(pid: Pid, pidfd: BorrowedFd<'_>) -> Result<OwnedFd> {
+    match pidfd::user_namespace(pidfd) {
+        // Before Linux 6.11.
+        Err(Errno::ENOTTY | Errno::EINVAL) => {
+            openat(AT_FDCWD, format!("/proc/{pid}/ns/user").as_str(), OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())
+        }
+        result => result,
+    }
+    .context(|| "open the user namespace".into())
+}
+
+/// A user namespace with these maps and nobody in it, for MOUNT_ATTR_IDMAP: made by an init that waits for a program that
+/// never comes.
+pub fn for_mount(init: &OwnedFd, maps: &IdMaps) -> Result<OwnedFd> {
+    let (channel, control) = Channel::pair()?;
+    let last_cap = 0;
+    let request = Spawn {
+        namespaces: libc::CLONE_NEWUSER as u64,
+        cgroup: None,
+        init: init.as_fd(),
+        control: control.as_fd(),
+        keep_below: 0,
+        ambient: false,
+        last_cap,
+    };
+    let child = spawn(&request).context(|| "clone3 of a user namespace for a mount".into())?;
+    drop(control);
+    let namespace = write_maps(child.pid, maps).and_then(|()| open(child.pid, child.pidfd.as_fd()));
+    drop(channel);
+    let killed = pidfd::send_signal(&child.pidfd, libc::SIGKILL).and_then(|()| pidfd::wait(&child.pidfd));
+    child.executed();
+    killed.context(|| "end the helper of a user namespace".into())?;
+    namespace
+}

@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Capability sets as bit masks (capabilities(7)).
+
+use std::str::FromStr;
+
+use oci_spec::runtime::{Capabilities, LinuxCapabilities};
+
+use super::{Builder, Step};
+use crate::error::{Error, Result};
+
+/// The five sets, as masks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sets {
+    pub bounding: u64,
+    pub effective: u64,
+    pub permitted: u64,
+    pub inheritable: u64,
+    pub ambient: u64,
+}
+
+/// No capabilities in the config are no capabilities, as in runc.
+pub fn sets(config: Option<&LinuxCapabilities>) -> Result<Sets> {
+    let Some(config) = config else { return Ok(Sets::default()) };
+    Ok(Sets {
+        bounding: mask(config.bounding().as_ref())?,
+        effective: mask(config.effective().as_ref())?,
+        permitted: mask(config.permitted().as_ref())?,
+        inheritable: mask(config.inheritable().as_ref())?,
+        ambient: mask(config.ambient().as_ref())?,
+    })
+}
+
+fn mask(set: Option<&Capabilities>) -> Result<u64> {
+    set.into_iter().flatten().try_fold(0, |mask, cap| {
+        let known = caps::Capability::from_str(&format!("CAP_{cap}"));
+        let known = known.map_err(|_| Error::invalid("process.capabilities", format!("CAP_{cap} is unknown")))?;
+        Ok(mask | known.bitmask())
+    })
+}
+
+/// The rights of a process in one place: what it keeps through set[ug]id, and what it ends with.
+impl Builder<'_> {
+    /// The bounding set first: dropping from it takes CAP_SETPCAP.
+    pub(super) fn bounding(&mut self, field: &str, sets: &Sets) {
+        self.push(format!("{field}.bounding"), Step::Bounding { keep: sets.bounding, last: self.host.last_cap });
+    }
+
+    /// capset(2) and the ambient set, whose members must be permitted and inheritable.
+    pub(super) fn capabilities(&mut self, field: &str, sets: &Sets) {
+        let Sets { effective, permitted, inheritable, ambient, .. } = *sets;
+        self.push(field, Step::Capset { effective, permitted, inheritable });
+        self.push(format!("{field}.ambient"), Step::Ambient { set: ambient });
+    }
+}

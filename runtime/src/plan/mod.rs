@@ -1,0 +1,228 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Step 3, plan: a checked config becomes a program for the init and a list of what the parent must open for it. Pure: no
+//! system call, nothing read; tested by value.
+
+mod caps;
+pub mod harden;
+mod mounts;
+mod namespaces;
+mod options;
+mod process;
+pub mod step;
+
+#[path = "../../init/program.rs"]
+#[allow(dead_code, reason = "the other half is the init's")]
+pub mod program;
+
+use std::path::PathBuf;
+
+use oci_spec::runtime::{LinuxDevice, LinuxIdMapping, Process, Spec};
+
+use crate::error::{Error, Result};
+use crate::{cgroup, seccomp};
+pub use mounts::{BindAttr, Idmap, source_path};
+pub use namespaces::UserNamespace;
+pub use process::hard_limits;
+pub use step::{Planned, Program, Slot, Step};
+
+/// What a plan depends on besides the config.
+#[derive(Clone, Debug)]
+pub struct Host {
+    /// The highest capability that the kernel knows (/proc/sys/kernel/cap_last_cap).
+    pub last_cap: u32,
+    /// Controllers of the cgroup v1 hierarchies, a list each as mount(8) takes it; empty on a pure v2 host.
+    pub v1_hierarchies: Vec<String>,
+}
+
+/// How the container is to be started.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Stop before the payload until `start` connects (create); else go on at once (run).
+    pub wait_for_start: bool,
+    /// How many descriptors from 3 on the payload gets.
+    pub preserve_fds: u32,
+    /// Keep the caller's session keyring (runc's --no-new-keyring).
+    pub no_new_keyring: bool,
+    /// The home of the user, where the environment names none.
+    pub home: Option<String>,
+}
+
+/// An option of a file system: the field that it comes from, its key, its value.
+pub type Option_ = (String, String, Option<String>);
+
+/// What the parent opens or makes for the init, in the order of the slots.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Source {
+    /// The root file system
+    Root(BindAttr),
+    /// A file or directory of the host
+    Bind { path: PathBuf, field: String, attr: BindAttr },
+    /// A tmpfs with the device nodes
+    Dev(Dev),
+    /// A read-only tmpfs with an empty file and an empty directory, to cover masked paths with
+    Empty,
+    /// A namespace to join
+    Namespace { path: PathBuf, field: String },
+    /// The container's own cgroup v2 directory, as a mount
+    Cgroup(BindAttr),
+    /// The socket that `start` connects to
+    StartSocket,
+    /// The container's first process, whose namespaces an exec joins
+    Container,
+}
+
+/// The container's /dev.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Dev {
+    /// Options of the tmpfs: (field, key, value)
+    pub options: Vec<Option_>,
+    /// MOUNT_ATTR_* of the mount
+    pub attributes: u64,
+    /// Nodes besides the usual six
+    pub nodes: Vec<LinuxDevice>,
+    /// Whether there is a terminal, and so a /dev/console
+    pub console: bool,
+}
+
+/// Everything decided.
+#[derive(Debug)]
+pub struct Plan {
+    /// CLONE_NEW* for clone3(2)
+    pub namespaces: u64,
+    /// Whose ids the container has
+    pub user: UserNamespace,
+    /// What the parent opens, by slot
+    pub sources: Vec<Source>,
+    /// What the init does
+    pub program: Program,
+    /// The cgroup and its limits
+    pub cgroup: cgroup::Plan,
+    /// Written by the parent: lowering it takes the host's CAP_SYS_RESOURCE
+    pub oom_score_adj: Option<i32>,
+    /// Hard limits that may have to be raised before the init gives up the right: (field, resource, hard)
+    pub hard_limits: Vec<(String, u32, u64)>,
+    /// The payload gets a terminal
+    pub terminal: bool,
+    /// The filter, for `exec` to use again
+    pub filter: Option<seccomp::Filter>,
+    /// One sentence each, for the user
+    pub warnings: Vec<String>,
+}
+
+/// Slots beyond the sources', for what the init makes.
+#[derive(Clone, Copy)]
+struct Scratch {
+    mount: Slot,
+    dest: Slot,
+    proc: Slot,
+    devpts: Slot,
+    next: Slot,
+}
+
+/// Collects sources and steps.
+struct Builder<'a> {
+    host: &'a Host,
+    sources: Vec<Source>,
+    program: Program,
+    scratch: Scratch,
+    has_devpts: bool,
+    has_dev: bool,
+    has_proc: bool,
+    late: Vec<Planned>,
+}
+
+impl<'a> Builder<'a> {
+    /// The slots of sources come first; `sources` is how many there can be at most.
+    fn new(host: &'a Host, sources: usize) -> Result<Self> {
+        if sources + 8 > program::SLOTS {
+            return Err(Error::invalid("mounts", format!("are more than {}", program::SLOTS - 8)));
+        }
+        let first = sources as Slot;
+        let scratch = Scratch { mount: first, dest: first + 1, proc: first + 2, devpts: first + 3, next: first + 4 };
+        let (program, late) = (Program::default(), Vec::new());
+        Ok(Self { host, sources: Vec::new(), program, scratch, has_devpts: false, has_dev: false, has_proc: false, late })
+    }
+
+    fn source(&mut self, source: Source) -> Slot {
+        self.sources.push(source);
+        self.sources.len() as Slot - 1
+    }
+
+    /// A slot that nothing else uses.
+    fn slot(&mut self) -> Result<Slot> {
+        let slot = self.scratch.next;
+        if slot as usize >= program::SLOTS {
+            return Err(Error::invalid("mounts", format!("need more than {} descriptors", program::SLOTS)));
+        }
+        self.scratch.next += 1;
+        Ok(slot)
+    }
+
+    fn push(&mut self, field: impl Into<String>, step: Step) {
+        self.program.push(field, step);
+    }
+}
+
+/// The plan of a container.
+///
+/// # Errors
+/// What the config asks and can not be planned, by its JSON path.
+pub fn container(spec: &Spec, id: &str, host: &Host, options: &Options) -> Result<Plan> {
+    let linux = spec.linux().as_ref().ok_or_else(|| Error::invalid("linux", "is missing"))?;
+    let wanted = spec.process().as_ref().ok_or_else(|| Error::invalid("process", "is missing"))?;
+    let user = namespaces::user(linux);
+    let filter = process::filter(linux.seccomp().as_ref(), mounts::makes_set_id_files(spec, &user))?;
+    let mut builder = Builder::new(host, mounts::most_sources(spec, linux))?;
+    builder.source(Source::Root(mounts::root_attr(wanted, &user)));
+    if options.wait_for_start {
+        builder.source(Source::StartSocket);
+    }
+    let flags = builder.namespaces(spec, linux, &user, id, options)?;
+    builder.mounts(spec, linux, &user)?;
+    builder.inside(spec, linux, &user)?;
+    builder.process(wanted, options, filter.as_ref(), &process::Door::Container(options))?;
+    Ok(Plan {
+        namespaces: flags,
+        user,
+        cgroup: cgroup::Plan::new(linux.cgroups_path().as_deref(), id, linux.resources().as_ref())?,
+        oom_score_adj: wanted.oom_score_adj(),
+        hard_limits: process::hard_limits(wanted),
+        terminal: wanted.terminal().unwrap_or_default(),
+        warnings: filter.as_ref().map(|filter| filter.warnings.clone()).unwrap_or_default(),
+        filter,
+        sources: builder.sources,
+        program: builder.program,
+    })
+}
+
+/// What a program for `exec` is made of.
+pub struct Exec<'a> {
+    /// The process to run
+    pub process: &'a Process,
+    /// The container's config
+    pub spec: &'a Spec,
+    /// Its filter, as `create` compiled it
+    pub filter: Option<&'a seccomp::Filter>,
+}
+
+/// The program that joins a running container; slot 0 is the pidfd of its first process.
+///
+/// # Errors
+/// What can not be planned.
+pub fn exec(exec: &Exec<'_>, host: &Host, options: &Options) -> Result<(Program, Vec<Source>)> {
+    let linux = exec.spec.linux().as_ref().ok_or_else(|| Error::invalid("linux", "is missing"))?;
+    let mut builder = Builder::new(host, 1)?;
+    builder.source(Source::Container);
+    builder.join(linux);
+    builder.process(exec.process, options, exec.filter, &process::Door::Exec(linux))?;
+    Ok((builder.program, builder.sources))
+}
+
+/// The maps of a user namespace, for the parent to write.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct IdMaps {
+    /// uid_map
+    pub uid: Vec<LinuxIdMapping>,
+    /// gid_map
+    pub gid: Vec<LinuxIdMapping>,
+}

@@ -1,0 +1,344 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Mounts: each as a file system to make in the container or a tree for the parent to clone, and where it goes.
+
+use std::path::PathBuf;
+
+use oci_spec::runtime::{Linux, LinuxNamespaceType, Mount, Process, Spec};
+
+use super::options::Parsed;
+use super::program::{DEST_IN_PROC, DEST_NO_SYMLINKS, ROOT};
+use super::step::Kind;
+use super::{Builder, Dev, IdMaps, Slot, Source, Step, UserNamespace};
+use crate::error::{Error, Result};
+use crate::plan::namespaces::is_new;
+use crate::sys::mount::attr;
+use crate::validate::clean;
+
+/// How the parent changes a tree before the init attaches it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct BindAttr {
+    /// The tree with all mounts below it
+    pub recursive: bool,
+    /// MOUNT_ATTR_* for its top
+    pub set: u64,
+    /// MOUNT_ATTR_* to take from its top
+    pub clear: u64,
+    /// MOUNT_ATTR_* for all of it
+    pub set_all: u64,
+    /// MOUNT_ATTR_* to take from all of it
+    pub clear_all: u64,
+    /// MS_PRIVATE or MS_SLAVE, MS_SHARED where the config says so
+    pub propagation: u64,
+    /// How its owners map
+    pub idmap: Idmap,
+}
+
+/// How the owners of files in a mount map to the container's ids.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Idmap {
+    /// As they are
+    #[default]
+    None,
+    /// On-disk id x is the container's id x
+    Container,
+    /// The owner of the tree's top is this user and group of the container, and nobody else is anybody
+    Owner { uid: u32, gid: u32 },
+    /// As the mount's own maps say
+    Explicit(IdMaps),
+}
+
+const MS_PRIVATE: u64 = libc::MS_PRIVATE;
+
+/// The root is attached read-write, so that mount points can be made in it, and made read-only afterwards.
+pub fn root_attr(process: &Process, user: &UserNamespace) -> BindAttr {
+    let mut attr = BindAttr { recursive: true, propagation: MS_PRIVATE, ..BindAttr::default() };
+    if *user == UserNamespace::Allocate {
+        attr.idmap = Idmap::Container;
+        // The image's device nodes and set-id files are no use in a user namespace but to an attacker.
+        attr.set_all = attr::NODEV | if process.no_new_privileges() == Some(true) { attr::NOSUID } else { 0 };
+    }
+    attr
+}
+
+/// Whether the container can write to a folder of the host as its owner: then the filter denies set-id modes.
+pub fn makes_set_id_files(spec: &Spec, user: &UserNamespace) -> bool {
+    let mounts = spec.mounts().iter().flatten();
+    let writable = |mount: &Mount| {
+        let has = |wanted: &str| mount.options().iter().flatten().any(|option| option == wanted);
+        (mount.typ().as_deref() == Some("bind") || has("bind") || has("rbind")) && !(has("ro") || has("rro"))
+    };
+    *user == UserNamespace::Allocate && mounts.into_iter().any(writable)
+}
+
+/// An upper bound for the number of sources: they take the first slots.
+pub fn most_sources(spec: &Spec, linux: &Linux) -> usize {
+    let count = |list: Option<usize>| list.unwrap_or_default();
+    count(spec.mounts().as_ref().map(Vec::len)) + count(linux.namespaces().as_ref().map(Vec::len)) + 4
+}
+
+impl Builder<'_> {
+    /// All mounts, onto a root that lies on "/" of the new mount namespace.
+    pub(super) fn mounts(&mut self, spec: &Spec, linux: &Linux, user: &UserNamespace) -> Result<()> {
+        if *user == UserNamespace::Host {
+            // With a user namespace the kernel has made every mount a slave already (mount_namespaces(7)).
+            self.push("", Step::Propagate { flags: (libc::MS_REC | libc::MS_SLAVE) as u64 });
+        }
+        self.push("root.path", Step::AttachRoot);
+        let mounts = spec.mounts().as_deref().unwrap_or_default();
+        let covers_dev = mounts.iter().any(|mount| clean(&mount.destination().to_string_lossy()) == "/dev");
+        if !covers_dev {
+            self.dev(Parsed::default(), "", spec, linux)?;
+        }
+        mounts.iter().enumerate().try_for_each(|(at, mount)| self.mount(mount, &format!("mounts[{at}]"), spec, linux, user))
+    }
+
+    fn mount(&mut self, mount: &Mount, field: &str, spec: &Spec, linux: &Linux, user: &UserNamespace) -> Result<()> {
+        let parsed = Parsed::new(mount, field)?;
+        let place = clean(&mount.destination().to_string_lossy());
+        let kind = mount.typ().as_deref().unwrap_or_default();
+        if parsed.bind || kind == "bind" {
+            return self.bind(mount, parsed, field, &place, spec, user);
+        }
+        match kind {
+            "" | "none" => Err(Error::invalid(format!("{field}.type"), "is missing, and the options do not say bind")),
+            "cgroup" | "cgroup2" => self.cgroup(parsed, field, &place, linux),
+            "tmpfs" if place == "/dev" => self.dev(parsed, field, spec, linux),
+            // Only the owner of a network namespace may mount its sysfs; its read-only copy shows the same.
+            "sysfs" if *user != UserNamespace::Host && !is_new(linux, LinuxNamespaceType::Network) => {
+                let attr = BindAttr { recursive: true, set_all: parsed.set | attr::RDONLY, propagation: MS_PRIVATE, ..BindAttr::default() };
+                let slot = self.source(Source::Bind { path: "/sys".into(), field: field.into(), attr });
+                self.attach(field, slot, &place, DEST_NO_SYMLINKS);
+                Ok(())
+            }
+            kind => self.new_file_system(mount, kind, parsed, field, &place),
+        }
+    }
+
+    fn new_file_system(&mut self, mount: &Mount, kind: &str, parsed: Parsed, field: &str, place: &str) -> Result<()> {
+        let read_only_late = kind == "tmpfs" && parsed.set & attr::RDONLY != 0;
+        let slot = match kind {
+            "proc" => self.scratch.proc,
+            "devpts" => self.scratch.devpts,
+            _ if read_only_late => self.slot()?,
+            _ => self.scratch.mount,
+        };
+        let source = mount.source().as_ref().map(|source| source.to_string_lossy().into_owned());
+        let set = if read_only_late { parsed.set & !attr::RDONLY } else { parsed.set };
+        self.make(field, slot, kind, source, &parsed.data, set);
+        // An image with a link in place of /proc or /sys would have it mounted elsewhere (CVE-2019-19921, CVE-2023-27561).
+        let flags = if matches!(kind, "proc" | "sysfs") { DEST_NO_SYMLINKS } else { 0 };
+        self.attach_dir(field, slot, place, flags);
+        if parsed.propagation != 0 {
+            self.push(field, Step::SetAttr { slot, set: 0, propagation: parsed.propagation as u32, recursive: parsed.propagation_all });
+        }
+        self.has_devpts |= kind == "devpts" && place == "/dev/pts";
+        self.has_proc |= kind == "proc" && place == "/proc" && set & attr::RDONLY == 0;
+        if read_only_late {
+            let step = Step::SetAttr { slot, set: attr::RDONLY, propagation: 0, recursive: false };
+            self.late.push(super::Planned { step, field: field.into() });
+        }
+        Ok(())
+    }
+
+    /// fsopen, its options, fsmount: a detached mount in `slot`.
+    pub(super) fn make(&mut self, field: &str, slot: Slot, kind: &str, source: Option<String>, data: &[super::Option_], set: u64) {
+        self.push(format!("{field}.type"), Step::FsOpen { slot, kind: kind.into() });
+        if let Some(source) = source.filter(|source| !source.is_empty()) {
+            self.push(format!("{field}.source"), Step::FsConfig { slot, key: "source".into(), value: Some(source) });
+        }
+        for (field, key, value) in data {
+            self.push(field, Step::FsConfig { slot, key: key.clone(), value: value.clone() });
+        }
+        self.push(field, Step::FsMount { slot, attributes: set });
+    }
+
+    fn attach_dir(&mut self, field: &str, mount: Slot, place: &str, flags: u32) {
+        self.attach_as(field, mount, place, flags, Kind::Dir);
+    }
+
+    /// Attaches a mount of the parent's, to a directory or file as it is one.
+    fn attach(&mut self, field: &str, mount: Slot, place: &str, flags: u32) {
+        self.attach_as(field, mount, place, flags, Kind::Like(mount));
+    }
+
+    fn attach_as(&mut self, field: &str, mount: Slot, place: &str, flags: u32, kind: Kind) {
+        let in_proc = if place.starts_with("/proc/") { DEST_IN_PROC } else { 0 };
+        let dest = self.scratch.dest;
+        let path = place.trim_start_matches('/').to_owned();
+        self.push(format!("{field}.destination"), Step::Dest { slot: dest, path, kind, flags: flags | in_proc });
+        self.push(field, Step::Attach { mount, dest });
+    }
+
+    fn bind(&mut self, mount: &Mount, parsed: Parsed, field: &str, place: &str, spec: &Spec, user: &UserNamespace) -> Result<()> {
+        let source = mount.source().as_ref().filter(|source| !source.as_os_str().is_empty());
+        let source = source.ok_or_else(|| Error::invalid(format!("{field}.source"), "is missing"))?;
+        if let Some((option, ..)) = parsed.data.first() {
+            // They would be dropped in silence: a bind shares the superblock of its source.
+            return Err(Error::invalid(option, "is no option of a bind"));
+        }
+        let ids = spec.process().as_ref().map_or((0, 0), |process| (process.user().uid(), process.user().gid()));
+        let attr = bind_attr(mount, &parsed, field, user, ids)?;
+        let slot = self.source(Source::Bind { path: source.clone(), field: format!("{field}.source"), attr });
+        self.attach(field, slot, place, 0);
+        Ok(())
+    }
+
+    /// wsbox always mounts a /dev of its own, unless the config binds one: the image's is never used (CVE-2025-31133 and
+    /// CVE-2026-41579 began there).
+    fn dev(&mut self, parsed: Parsed, field: &str, spec: &Spec, linux: &Linux) -> Result<()> {
+        let own = field.is_empty();
+        let defaults = || [("mode", "755"), ("size", "65536k")].map(|(key, value)| (String::new(), key.to_owned(), Some(value.to_owned()))).to_vec();
+        let dev = Dev {
+            options: if own { defaults() } else { parsed.data },
+            attributes: if own { attr::NOSUID | attr::NOEXEC } else { parsed.set & !(attr::NODEV | attr::RDONLY) },
+            nodes: linux.devices().clone().unwrap_or_default(),
+            console: spec.process().as_ref().and_then(Process::terminal).unwrap_or_default(),
+        };
+        let slot = self.source(Source::Dev(dev));
+        self.attach_dir(if own { "/dev" } else { field }, slot, "/dev", DEST_NO_SYMLINKS);
+        if parsed.set & attr::RDONLY != 0 {
+            let step = Step::SetAttr { slot, set: attr::RDONLY, propagation: 0, recursive: false };
+            self.late.push(super::Planned { step, field: field.into() });
+        }
+        self.has_dev = true;
+        Ok(())
+    }
+
+    /// In a cgroup namespace, the file system itself: mounting cgroup2 without one takes 6 ms and more, and shows the host's.
+    fn cgroup(&mut self, parsed: Parsed, field: &str, place: &str, linux: &Linux) -> Result<()> {
+        let own_namespace = is_new(linux, LinuxNamespaceType::Cgroup);
+        if self.host.v1_hierarchies.is_empty() || !own_namespace {
+            return self.cgroup2(parsed, field, place, own_namespace);
+        }
+        let top = self.slot()?;
+        let options = vec![(field.to_owned(), "mode".to_owned(), Some("755".to_owned()))];
+        self.make(field, top, "tmpfs", Some("cgroup".into()), &options, parsed.set & !attr::RDONLY);
+        self.attach_dir(field, top, place, DEST_NO_SYMLINKS);
+        for controllers in self.host.v1_hierarchies.clone() {
+            let (name, options) = hierarchy(&controllers, field);
+            self.make(field, self.scratch.mount, "cgroup", Some("cgroup".into()), &options, parsed.set);
+            self.attach_dir(field, self.scratch.mount, &format!("{place}/{name}"), DEST_NO_SYMLINKS);
+        }
+        self.push(field, Step::SetAttr { slot: top, set: parsed.set & attr::RDONLY, propagation: 0, recursive: false });
+        Ok(())
+    }
+
+    fn cgroup2(&mut self, parsed: Parsed, field: &str, place: &str, own_namespace: bool) -> Result<()> {
+        if own_namespace {
+            self.make(field, self.scratch.mount, "cgroup2", Some("cgroup".into()), &parsed.data, parsed.set);
+            self.attach_dir(field, self.scratch.mount, place, DEST_NO_SYMLINKS);
+        } else {
+            let attr = BindAttr { set: parsed.set | attr::RDONLY, propagation: MS_PRIVATE, ..BindAttr::default() };
+            let slot = self.source(Source::Cgroup(attr));
+            self.attach_dir(field, slot, place, DEST_NO_SYMLINKS);
+        }
+        Ok(())
+    }
+
+    /// What is done once all is mounted: sysctls, the working directory, read-only root, pivot, masks, terminal.
+    pub(super) fn inside(&mut self, spec: &Spec, linux: &Linux, user: &UserNamespace) -> Result<()> {
+        self.kernel_settings(linux, user);
+        let process = spec.process().as_ref().ok_or_else(|| Error::invalid("process", "is missing"))?;
+        let path = process.cwd().to_string_lossy().trim_start_matches('/').to_owned();
+        if !path.is_empty() {
+            let (slot, kind) = (self.scratch.dest, Kind::Dir);
+            self.push("process.cwd", Step::Dest { slot, path, kind, flags: DEST_IN_PROC });
+        }
+        self.program.steps.append(&mut self.late);
+        if spec.root().as_ref().and_then(|root| root.readonly()).unwrap_or_default() {
+            self.push("root.readonly", Step::SetAttr { slot: ROOT, set: attr::RDONLY, propagation: 0, recursive: false });
+        }
+        self.push("root.path", Step::Pivot);
+        for (at, path) in linux.readonly_paths().iter().flatten().enumerate() {
+            self.push(format!("linux.readonlyPaths[{at}]"), Step::ReadOnly { path: path.clone() });
+        }
+        self.masks(linux);
+        if process.terminal().unwrap_or_default() {
+            if !self.has_devpts {
+                return Err(Error::invalid("process.terminal", "needs a devpts on /dev/pts in mounts"));
+            }
+            self.console(process, self.scratch.devpts, self.has_dev);
+        }
+        Ok(())
+    }
+
+    fn masks(&mut self, linux: &Linux) {
+        let masked = linux.masked_paths().as_deref().unwrap_or_default();
+        if masked.is_empty() {
+            return;
+        }
+        let empty = self.source(Source::Empty);
+        for (at, path) in masked.iter().enumerate() {
+            self.push(format!("linux.maskedPaths[{at}]"), Step::Mask { empty, path: path.clone() });
+        }
+    }
+
+    /// Written through the descriptor of the proc that we mounted: no path of the image leads there (CVE-2025-52881).
+    fn kernel_settings(&mut self, linux: &Linux, user: &UserNamespace) {
+        let mut settings: Vec<(String, String, String)> = Vec::new();
+        for (key, value) in linux.sysctl().iter().flatten() {
+            let path = format!("sys/{}", crate::validate::sysctl_path(key));
+            settings.push((format!("linux.sysctl[{key:?}]"), path, value.clone()));
+        }
+        settings.sort();
+        if *user == UserNamespace::Allocate {
+            settings.push(("linux.namespaces".into(), "sys/user/max_user_namespaces".into(), "0".into()));
+        }
+        if !settings.is_empty() && !self.has_proc {
+            self.make("", self.scratch.proc, "proc", None, &[], 0);
+        }
+        for (field, path, value) in settings {
+            self.push(field, Step::Write { dir: self.scratch.proc, path, value });
+        }
+    }
+}
+
+/// The directory of a v1 hierarchy and the options that find it: `name=systemd` has no controller.
+fn hierarchy(controllers: &str, field: &str) -> (String, Vec<super::Option_>) {
+    let option = |key: &str, value: Option<&str>| (field.to_owned(), key.to_owned(), value.map(str::to_owned));
+    match controllers.strip_prefix("name=") {
+        Some(name) => (name.to_owned(), vec![option("none", None), option("name", Some(name))]),
+        None => (controllers.to_owned(), controllers.split(',').map(|controller| option(controller, None)).collect()),
+    }
+}
+
+fn bind_attr(mount: &Mount, parsed: &Parsed, field: &str, user: &UserNamespace, ids: (u32, u32)) -> Result<BindAttr> {
+    let mut attr = BindAttr {
+        recursive: parsed.recursive,
+        set: parsed.set,
+        clear: parsed.clear,
+        set_all: parsed.set_all,
+        clear_all: parsed.clear_all,
+        propagation: if parsed.propagation == 0 { MS_PRIVATE } else { parsed.propagation },
+        idmap: explicit_idmap(mount, parsed, field, user)?,
+    };
+    if *user == UserNamespace::Allocate {
+        attr.set_all |= attr.set | attr::NOSUID | attr::NODEV;
+        if attr.idmap == Idmap::None {
+            attr.idmap = Idmap::Owner { uid: ids.0, gid: ids.1 };
+        }
+    }
+    Ok(attr)
+}
+
+/// The mount's own maps, or with option `idmap` the container's (config.md, "Mounts").
+fn explicit_idmap(mount: &Mount, parsed: &Parsed, field: &str, user: &UserNamespace) -> Result<Idmap> {
+    let uid = mount.uid_mappings().clone().unwrap_or_default();
+    let gid = mount.gid_mappings().clone().unwrap_or_default();
+    if uid.is_empty() != gid.is_empty() {
+        return Err(Error::invalid(format!("{field}.uidMappings"), "must be given together with gidMappings"));
+    }
+    if !uid.is_empty() {
+        return Ok(Idmap::Explicit(IdMaps { uid, gid }));
+    }
+    match (parsed.idmap, user) {
+        (false, _) => Ok(Idmap::None),
+        (true, UserNamespace::Host) => Err(Error::invalid(format!("{field}.options"), "idmap needs maps, or a user namespace")),
+        (true, _) => Ok(Idmap::Container),
+    }
+}
+
+/// Where a bind comes from, relative to the bundle unless absolute (config.md, "Mounts").
+pub fn source_path(bundle: &std::path::Path, path: &std::path::Path) -> PathBuf {
+    bundle.join(path)
+}

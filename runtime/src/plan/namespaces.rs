@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Namespaces: which are new, which are joined, and what is done first in them.
+
+use oci_spec::runtime::{Linux, LinuxNamespaceType, Spec};
+
+use super::{Builder, IdMaps, Options, Source, Step};
+use crate::error::Result;
+
+/// Whose ids the container has.
+#[derive(Clone, Debug, PartialEq)]
+pub enum UserNamespace {
+    /// The host's: no user namespace
+    Host,
+    /// A range of its own that wsbox allocates; root and binds are id-mapped, so no file is ever chowned
+    Allocate,
+    /// As the config's maps say; files are taken as they are
+    Mapped(IdMaps),
+}
+
+/// A user namespace without maps is an order to allocate them: runc and crun refuse such a config, so nobody means less.
+pub fn user(linux: &Linux) -> UserNamespace {
+    let maps = IdMaps {
+        uid: linux.uid_mappings().clone().unwrap_or_default(),
+        gid: linux.gid_mappings().clone().unwrap_or_default(),
+    };
+    match find(linux, LinuxNamespaceType::User) {
+        None => UserNamespace::Host,
+        Some(_) if maps.uid.is_empty() => UserNamespace::Allocate,
+        Some(_) => UserNamespace::Mapped(maps),
+    }
+}
+
+/// The entry for `kind`: its index and its path, if it is to be joined.
+fn find(linux: &Linux, kind: LinuxNamespaceType) -> Option<(usize, Option<&std::path::Path>)> {
+    let namespaces = linux.namespaces().as_deref().unwrap_or_default();
+    let at = namespaces.iter().position(|namespace| namespace.typ() == kind)?;
+    Some((at, namespaces[at].path().as_deref().filter(|path| !path.as_os_str().is_empty())))
+}
+
+/// Whether the container gets a new namespace of `kind`.
+pub fn is_new(linux: &Linux, kind: LinuxNamespaceType) -> bool {
+    matches!(find(linux, kind), Some((_, None)))
+}
+
+const KINDS: [(LinuxNamespaceType, i32); 7] = [
+    (LinuxNamespaceType::User, libc::CLONE_NEWUSER),
+    (LinuxNamespaceType::Mount, libc::CLONE_NEWNS),
+    (LinuxNamespaceType::Pid, libc::CLONE_NEWPID),
+    (LinuxNamespaceType::Network, libc::CLONE_NEWNET),
+    (LinuxNamespaceType::Ipc, libc::CLONE_NEWIPC),
+    (LinuxNamespaceType::Uts, libc::CLONE_NEWUTS),
+    (LinuxNamespaceType::Cgroup, libc::CLONE_NEWCGROUP),
+];
+
+impl Builder<'_> {
+    /// The flags for clone3(2), and the first steps.
+    pub(super) fn namespaces(
+        &mut self,
+        spec: &Spec,
+        linux: &Linux,
+        user: &super::UserNamespace,
+        id: &str,
+        options: &Options,
+    ) -> Result<u64> {
+        let mut flags = 0;
+        for (kind, flag) in KINDS {
+            match find(linux, kind) {
+                // The root of a cgroup namespace is the cgroup of whoever makes it: the init, once it is in its own.
+                Some((_, None)) if kind != LinuxNamespaceType::Cgroup => flags |= flag as u64,
+                Some((at, Some(path))) => {
+                    let field = format!("linux.namespaces[{at}].path");
+                    let slot = self.source(Source::Namespace { path: path.into(), field: field.clone() });
+                    self.push(field, Step::SetNs { slot, flags: flag as u32 });
+                }
+                _ => {}
+            }
+        }
+        if *user != UserNamespace::Host {
+            self.push("linux.uidMappings", Step::BecomeRoot);
+        }
+        if is_new(linux, LinuxNamespaceType::Cgroup) {
+            self.push("linux.namespaces", Step::Unshare { flags: libc::CLONE_NEWCGROUP as u32 });
+        }
+        if !options.no_new_keyring {
+            self.push("", Step::Keyring { name: format!("_ses.{id}") });
+        }
+        self.push("", Step::Setsid);
+        if is_new(linux, LinuxNamespaceType::Network) {
+            self.push("linux.namespaces", Step::LoUp);
+        }
+        self.names(spec);
+        Ok(flags)
+    }
+
+    fn names(&mut self, spec: &Spec) {
+        if let Some(name) = spec.hostname().clone().filter(|name| !name.is_empty()) {
+            self.push("hostname", Step::Hostname { name });
+        }
+        if let Some(name) = spec.domainname().clone().filter(|name| !name.is_empty()) {
+            self.push("domainname", Step::Domainname { name });
+        }
+    }
+
+    /// Joins every namespace of the container of slot 0 at once, by its pidfd (setns(2)). The container must not see us
+    /// before `Fork`: the PID namespace applies to children only.
+    pub(super) fn join(&mut self, linux: &Linux) {
+        let namespaces = linux.namespaces().iter().flatten();
+        let flag = |kind| KINDS.iter().find(|(known, _)| *known == kind).map_or(0, |(_, flag)| *flag as u32);
+        let flags = namespaces.fold(0, |flags, namespace| flags | flag(namespace.typ()));
+        self.push("", Step::SetNs { slot: 0, flags });
+        if find(linux, LinuxNamespaceType::User).is_some() {
+            self.push("", Step::BecomeRoot);
+        }
+    }
+}

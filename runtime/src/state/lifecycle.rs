@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The life of a container after its creation: status, signals, pause, deletion.
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+use nix::errno::Errno;
+use nix::poll::PollTimeout;
+use serde::Serialize;
+
+use super::{Record, Root, Status, process};
+use crate::cgroup::Cgroup;
+use crate::error::{Context, Error, Kind, Result};
+use crate::sys::pidfd;
+
+/// How long the kernel may take to end a killed process, in milliseconds.
+const DEATH: u16 = 10_000;
+
+/// `state`'s JSON, as runc writes it.
+#[derive(Clone, Debug, Serialize)]
+pub struct State {
+    /// ociVersion
+    #[serde(rename = "ociVersion")]
+    pub oci_version: String,
+    /// The container's id
+    pub id: String,
+    /// The pid of its first process, 0 once that is gone
+    pub pid: i32,
+    /// What it is doing
+    pub status: Status,
+    /// Its bundle
+    pub bundle: PathBuf,
+    /// Its root file system
+    pub rootfs: PathBuf,
+    /// RFC 3339
+    pub created: String,
+    /// The config's
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
+    /// The user who owns it: its name, or empty
+    pub owner: String,
+}
+
+/// What a container is doing now.
+pub fn status(record: &Record) -> Result<Status> {
+    Ok(observe(record)?.0)
+}
+
+/// The word for it.
+pub fn word(status: Status) -> &'static str {
+    match status {
+        Status::Creating => "creating",
+        Status::Created => "created",
+        Status::Running => "running",
+        Status::Paused => "paused",
+        Status::Stopped => "stopped",
+    }
+}
+
+/// What a container is doing now, and its first process if that is alive.
+fn observe(record: &Record) -> Result<(Status, Option<OwnedFd>)> {
+    let Some(known) = &record.process else { return Ok((Status::Stopped, None)) };
+    let Some(pidfd) = process::find(known)? else { return Ok((Status::Stopped, None)) };
+    let frozen = record.status == Status::Running && Cgroup::open(&record.cgroup).and_then(|cgroup| cgroup.frozen()).unwrap_or(false);
+    Ok((if frozen { Status::Paused } else { record.status }, Some(pidfd)))
+}
+
+/// What `state` and `list` print of a container.
+pub fn state(record: &Record) -> Result<State> {
+    let (status, pidfd) = observe(record)?;
+    let pid = record.process.as_ref().filter(|_| pidfd.is_some()).map_or(0, |process| process.pid);
+    Ok(State {
+        oci_version: record.oci_version.clone(),
+        id: record.id.clone(),
+        pid,
+        status,
+        bundle: record.bundle.clone(),
+        rootfs: record.rootfs.clone(),
+        created: record.created.clone(),
+        annotations: record.annotations.clone(),
+        owner: String::new(),
+    })
+}
+
+/// Sends signal number `signal` to the first process of container `id`, or with `all` to each of its processes.
+///
+/// # Errors
+/// In runc's words if it does not run: containerd-shim looks for `container not running`.
+pub fn kill(root: &Root, id: &str, signal: i32, all: bool) -> Result<()> {
+    let record = root.read(id)?;
+    let cgroup = Cgroup::open(&record.cgroup);
+    if all {
+        return kill_all(&cgroup?, signal);
+    }
+    let not_running = || Error::new(Kind::State, "", format!("container not running: {id}"));
+    let (_, pidfd) = observe(&record)?;
+    match pidfd::send_signal(pidfd.ok_or_else(not_running)?, signal) {
+        Err(Errno::ESRCH) => Err(not_running()),
+        result => result.context(|| format!("send signal {signal} to container {id}")),
+    }?;
+    // A frozen v1 process would die only when thawed.
+    match cgroup {
+        Ok(cgroup) if signal == libc::SIGKILL && cgroup.frozen()? => cgroup.kill_all(),
+        _ => Ok(()),
+    }
+}
+
+/// Each process of a cgroup, by pidfd; one that ends meanwhile is no error.
+fn kill_all(cgroup: &Cgroup, signal: i32) -> Result<()> {
+    if signal == libc::SIGKILL {
+        return cgroup.kill_all();
+    }
+    for pid in cgroup.procs()? {
+        let Ok(fd) = pidfd::open(pid) else { continue };
+        match pidfd::send_signal(fd, signal) {
+            Ok(()) | Err(Errno::ESRCH) => {}
+            Err(errno) => return Err(Error::system(format!("send signal {signal} to {pid}"), errno)),
+        }
+    }
+    Ok(())
+}
+
+/// Deletes container `id`; with `force` also one that runs, and without error one that does not exist.
+///
+/// # Errors
+/// If it is alive and `force` is not given; or what can not be removed.
+pub fn delete(root: &Root, id: &str, force: bool) -> Result<()> {
+    let folder = match root.open(id) {
+        Err(error) if force && error.kind() == Kind::NotFound => return Ok(()),
+        result => result?,
+    };
+    let record = match folder.record() {
+        // Whatever is in it: it is to go.
+        Err(_) if force => None,
+        result => result?,
+    };
+    let Some(record) = record else { return folder.remove(None) };
+    let (status, pidfd) = observe(&record)?;
+    if !force && matches!(status, Status::Running | Status::Paused) {
+        let why = format!("cannot delete container {id} that is not stopped: {}", word(status));
+        return Err(Error::new(Kind::State, "", why).hint("kill it first, or use --force"));
+    }
+    destroy_processes(&record, pidfd)?;
+    folder.remove(record.ids.as_ref())
+}
+
+/// Kills what is left in the cgroup (all of it: the init may be on its way, and not recorded yet) and removes it.
+pub fn destroy_processes(record: &Record, pidfd: Option<OwnedFd>) -> Result<()> {
+    let cgroup = Cgroup::open(&record.cgroup);
+    if let Ok(cgroup) = &cgroup {
+        cgroup.kill_all()?;
+    }
+    if let Some(pidfd) = pidfd {
+        match pidfd::send_signal(&pidfd, libc::SIGKILL) {
+            Ok(()) | Err(Errno::ESRCH) => {}
+            Err(errno) => return Err(Error::system("kill the container", errno)),
+        }
+        if !process::wait(&pidfd, PollTimeout::from(DEATH))? {
+            return Err(Error::system("wait for the end of the container", Errno::ETIMEDOUT).hint("a process hangs in the kernel"));
+        }
+    }
+    cgroup?.remove()
+}
+
+/// Freezes every process of container `id`.
+///
+/// # Errors
+/// If it does not run.
+pub fn pause(root: &Root, id: &str) -> Result<()> {
+    expect(root, id, Status::Running, "pause")?.freeze()
+}
+
+/// Lets a paused container go on.
+///
+/// # Errors
+/// If it is not paused.
+pub fn resume(root: &Root, id: &str) -> Result<()> {
+    expect(root, id, Status::Paused, "resume")?.thaw()
+}
+
+fn expect(root: &Root, id: &str, wanted: Status, verb: &str) -> Result<Cgroup> {
+    let record = root.read(id)?;
+    let found = status(&record)?;
+    if found != wanted {
+        let why = format!("container not {}: cannot {verb} container {id} in the {} state", word(wanted), word(found));
+        return Err(Error::new(Kind::State, "", why));
+    }
+    Cgroup::open(&record.cgroup)
+}

@@ -1,0 +1,10 @@
+// SPDX-License-Identifier: Apache-2.0
+//! System calls that nix lacks: thin wrappers with owned descriptors in the signature and no policy. The only unsafe code of
+//! the library lives here.
+
+pub mod clone;
+pub mod mount;
+pub mod net;
+pub mod pidfd;
+pub mod rlimit;
+pub mod tty;

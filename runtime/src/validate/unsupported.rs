@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What a config may ask and this version does not do: an error, never silence.
+
+use oci_spec::runtime::{LinuxNamespaceType, Process, Spec};
+
+use crate::error::{Error, Result};
+
+fn refuse(field: &str) -> Error {
+    Error::invalid(field, "this version of wsbox does not enforce it").hint("remove it, or run this bundle with runc")
+}
+
+fn given<T: AsRef<str>>(text: &Option<T>) -> bool {
+    text.as_ref().is_some_and(|text| !text.as_ref().is_empty())
+}
+
+/// Refuses the whole-config fields.
+pub fn check(spec: &Spec) -> Result<()> {
+    let hooks = spec.hooks().as_ref().is_some_and(|hooks| {
+        let lists = [hooks.create_runtime(), hooks.create_container(), hooks.start_container(), hooks.poststart(), hooks.poststop()];
+        let prestart = hooks.prestart();
+        lists.into_iter().chain([prestart]).flatten().any(|list| !list.is_empty())
+    });
+    let top = [("hooks", hooks), ("solaris", spec.solaris().is_some()), ("windows", spec.windows().is_some()), ("vm", spec.vm().is_some())];
+    refuse_first(&top)?;
+    spec.linux().as_ref().map_or(Ok(()), |linux| {
+        let some = |list: Option<usize>| list.is_some_and(|len| len > 0);
+        refuse_first(&[
+            ("linux.intelRdt", linux.intel_rdt().is_some()),
+            ("linux.memoryPolicy", linux.memory_policy().is_some()),
+            ("linux.personality", linux.personality().is_some()),
+            ("linux.mountLabel", given(linux.mount_label())),
+            ("linux.netDevices", some(linux.net_devices().as_ref().map(|map| map.len()))),
+            ("linux.timeOffsets", some(linux.time_offsets().as_ref().map(|map| map.len()))),
+            ("linux.seccomp.listenerPath", linux.seccomp().as_ref().is_some_and(|seccomp| seccomp.listener_path().is_some())),
+        ])?;
+        let kinds = [LinuxNamespaceType::Time];
+        let namespaces = linux.namespaces().iter().flatten().enumerate();
+        namespaces.filter(|(_, namespace)| kinds.contains(&namespace.typ())).map(|(at, _)| Err(refuse(&format!("linux.namespaces[{at}]")))).collect()
+    })
+}
+
+/// Refuses the fields of a process, found at `path`.
+pub fn check_process(process: &Process, path: &str) -> Result<()> {
+    let fields = [
+        ("apparmorProfile", given(process.apparmor_profile())),
+        ("selinuxLabel", given(process.selinux_label())),
+        ("ioPriority", process.io_priority().is_some()),
+        ("scheduler", process.scheduler().is_some()),
+        ("execCPUAffinity", process.exec_cpu_affinity().is_some()),
+    ];
+    fields.iter().find(|(_, asked)| *asked).map_or(Ok(()), |(field, _)| Err(refuse(&format!("{path}.{field}"))))
+}
+
+fn refuse_first(fields: &[(&str, bool)]) -> Result<()> {
+    fields.iter().find(|(_, asked)| *asked).map_or(Ok(()), |(field, _)| Err(refuse(field)))
+}
