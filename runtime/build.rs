@@ -9,7 +9,13 @@ use std::process::Command;
 const MAX_BYTES: u64 = 32 * 1024;
 
 const LINK: &[&str] = &[
-    "-nostartfiles", "-nostdlib", "-static", "-no-pie", "-Wl,--build-id=none", "-Wl,-z,norelro", "-Wl,-z,noseparate-code",
+    "-nostartfiles",
+    "-nostdlib",
+    "-static",
+    "-no-pie",
+    "-Wl,--build-id=none",
+    "-Wl,-z,norelro",
+    "-Wl,-z,noseparate-code",
 ];
 
 fn main() {

@@ -107,7 +107,15 @@ impl Init {
     fn step(&self) -> Option<Step> {
         let raw = self.program.get(HEADER + self.at as usize * STEP..)?.get(..STEP)?;
         let n = u64::from_ne_bytes(raw.get(24..32)?.try_into().ok()?);
-        Some(Step { op: word(raw, 0)?, a: word(raw, 4)?, b: word(raw, 8)?, c: word(raw, 12)?, s: word(raw, 16)?, t: word(raw, 20)?, n })
+        Some(Step {
+            op: word(raw, 0)?,
+            a: word(raw, 4)?,
+            b: word(raw, 8)?,
+            c: word(raw, 12)?,
+            s: word(raw, 16)?,
+            t: word(raw, 20)?,
+            n,
+        })
     }
 
     fn report(&self, kind: Report, errno: u32, value: u32, fd: Option<i32>) -> Result<()> {

@@ -80,7 +80,9 @@ impl Init {
         let path = self.text(step.s)?;
         let file = step.b == DEST_LIKE_SLOT && !sys::fstat(self.fd(step.n as u32)?)?.is_dir();
         let fd = match sys::openat2(root, path, O_PATH, 0, resolve) {
-            Err(ENOENT) => make_path(root, path, file, resolve).and_then(|()| sys::openat2(root, path, O_PATH, 0, resolve)),
+            Err(ENOENT) => {
+                make_path(root, path, file, resolve).and_then(|()| sys::openat2(root, path, O_PATH, 0, resolve))
+            }
             // The image has a link where a directory must be (CVE-2019-19921): runc's word for it.
             Err(ELOOP) if no_symlinks => Err(ENOTDIR),
             result => result,
@@ -175,7 +177,8 @@ impl Init {
         sys::ioctl_buffer(master, TIOCGPTN, &mut number)?;
         let mut name = [0u8; 12];
         let tree = sys::open_tree(devpts, decimal(number[0], &mut name)?, false)?;
-        let target = sys::openat2(self.fd(ROOT)?, c"dev/console", O_PATH | O_NOFOLLOW, 0, INSIDE | RESOLVE_NO_SYMLINKS)?;
+        let target =
+            sys::openat2(self.fd(ROOT)?, c"dev/console", O_PATH | O_NOFOLLOW, 0, INSIDE | RESOLVE_NO_SYMLINKS)?;
         attach_and_close(tree, target)
     }
 

@@ -79,25 +79,39 @@ trait Arg {
     fn arg(self) -> usize;
 }
 impl Arg for usize {
-    fn arg(self) -> usize { self }
+    fn arg(self) -> usize {
+        self
+    }
 }
 impl Arg for u64 {
-    fn arg(self) -> usize { self as usize }
+    fn arg(self) -> usize {
+        self as usize
+    }
 }
 impl Arg for u32 {
-    fn arg(self) -> usize { self as usize }
+    fn arg(self) -> usize {
+        self as usize
+    }
 }
 impl Arg for i32 {
-    fn arg(self) -> usize { self as isize as usize }
+    fn arg(self) -> usize {
+        self as isize as usize
+    }
 }
 impl Arg for &CStr {
-    fn arg(self) -> usize { self.as_ptr() as usize }
+    fn arg(self) -> usize {
+        self.as_ptr() as usize
+    }
 }
 impl<T> Arg for *const T {
-    fn arg(self) -> usize { self as usize }
+    fn arg(self) -> usize {
+        self as usize
+    }
 }
 impl<T> Arg for *mut T {
-    fn arg(self) -> usize { self as usize }
+    fn arg(self) -> usize {
+        self as usize
+    }
 }
 
 /// # Safety
@@ -219,8 +233,13 @@ pub fn receive(socket: i32, data: &mut [u8], rights: &mut Rights) -> Result<usiz
     rights.len = 0;
     let mut iov = IoVec { base: data.as_mut_ptr(), len: data.len() };
     let mut header = MsgHdr {
-        name: core::ptr::null(), name_len: 0, iov: &mut iov, iov_len: 1, control: (rights as *mut Rights).cast(),
-        control_len: size_of::<Rights>(), flags: 0,
+        name: core::ptr::null(),
+        name_len: 0,
+        iov: &mut iov,
+        iov_len: 1,
+        control: (rights as *mut Rights).cast(),
+        control_len: size_of::<Rights>(),
+        flags: 0,
     };
     loop {
         match sys!(RECVMSG, socket, &raw mut header, MSG_CMSG_CLOEXEC) {
@@ -238,8 +257,13 @@ pub fn send(socket: i32, data: &[u8], fd: Option<i32>) -> Result<()> {
     rights.fds[0] = fd.unwrap_or(-1);
     let mut iov = IoVec { base: data.as_ptr().cast_mut(), len: data.len() };
     let header = MsgHdr {
-        name: core::ptr::null(), name_len: 0, iov: &mut iov, iov_len: 1, control: (&raw mut rights).cast(),
-        control_len: if fd.is_some() { 24 } else { 0 }, flags: 0,
+        name: core::ptr::null(),
+        name_len: 0,
+        iov: &mut iov,
+        iov_len: 1,
+        control: (&raw mut rights).cast(),
+        control_len: if fd.is_some() { 24 } else { 0 },
+        flags: 0,
     };
     sys!(SENDMSG, socket, &raw const header, MSG_NOSIGNAL).map(drop)
 }
@@ -466,8 +490,7 @@ pub fn capset(effective: u64, permitted: u64, inheritable: u64) -> Result<()> {
     let header = [0x2008_0522u32, 0];
     let low = |set: u64| set as u32;
     let high = |set: u64| (set >> 32) as u32;
-    let data =
-        [low(effective), low(permitted), low(inheritable), high(effective), high(permitted), high(inheritable)];
+    let data = [low(effective), low(permitted), low(inheritable), high(effective), high(permitted), high(inheritable)];
     sys!(CAPSET, header.as_ptr(), data.as_ptr()).map(drop)
 }
 

@@ -25,7 +25,7 @@ pub mod cli;
 mod error;
 mod launch;
 mod plan;
-mod seccomp;
+pub mod seccomp;
 mod state;
 mod sys;
 mod validate;

@@ -47,7 +47,9 @@ fn explain<T: DeserializeOwned>(bytes: &[u8], file: &Path) -> Error {
     let mut json = serde_json::Deserializer::from_slice(bytes);
     let file = file.display();
     match serde_path_to_error::deserialize::<_, T>(&mut json) {
-        Err(error) if error.path().iter().len() == 0 => Error::invalid(file.to_string(), error.inner().to_string()),
+        Err(error) if matches!(error.path().to_string().as_str(), "." | "?") => {
+            Error::invalid(file.to_string(), error.inner().to_string())
+        }
         Err(error) => Error::invalid(error.path().to_string(), format!("{} in {file}", error.inner())),
         Ok(_) => match json.end() {
             Err(error) => Error::invalid(file.to_string(), error.to_string()),
@@ -66,7 +68,9 @@ mod tests {
 
     #[test]
     fn errors_name_the_json_path() {
-        let process = |process: &str| format!(r#"{{"ociVersion":"1.0.2","process":{{"cwd":"/","user":{{"uid":0,"gid":0}},{process}}}}}"#);
+        let process = |process: &str| {
+            format!(r#"{{"ociVersion":"1.0.2","process":{{"cwd":"/","user":{{"uid":0,"gid":0}},{process}}}}}"#)
+        };
         for (config, path) in [
             (process(r#""args":"sh""#), "process.args:"),
             (process(r#""args":["sh",3]"#), "process.args[1]:"),
@@ -75,9 +79,18 @@ mod tests {
             (process(r#""noNewPrivileges":"yes""#), "process.noNewPrivileges:"),
             (r#"{"ociVersion":"1","mounts":[{"destination":"/a"},{"type":"proc"}]}"#.into(), "mounts[1]:"),
             (r#"{"ociVersion":"1","linux":{"namespaces":[{"type":"pit"}]}}"#.into(), "linux.namespaces[0].type:"),
-            (r#"{"ociVersion":"1","linux":{"uidMappings":[{"containerID":-1,"hostID":0,"size":1}]}}"#.into(), "linux.uidMappings[0].containerID:"),
-            (r#"{"ociVersion":"1","linux":{"seccomp":{"defaultAction":"SCMP_ACT_NO"}}}"#.into(), "linux.seccomp.defaultAction:"),
-            (r#"{"ociVersion":"1","linux":{"resources":{"memory":{"limit":"1G"}}}}"#.into(), "linux.resources.memory.limit:"),
+            (
+                r#"{"ociVersion":"1","linux":{"uidMappings":[{"containerID":-1,"hostID":0,"size":1}]}}"#.into(),
+                "linux.uidMappings[0].containerID:",
+            ),
+            (
+                r#"{"ociVersion":"1","linux":{"seccomp":{"defaultAction":"SCMP_ACT_NO"}}}"#.into(),
+                "linux.seccomp.defaultAction:",
+            ),
+            (
+                r#"{"ociVersion":"1","linux":{"resources":{"memory":{"limit":"1G"}}}}"#.into(),
+                "linux.resources.memory.limit:",
+            ),
             (r#"{"ociVersion":"1","root":{"path":7}}"#.into(), "root.path:"),
         ] {
             assert!(error(&config).starts_with(path), "{config}: {}", error(&config));
@@ -88,7 +101,11 @@ mod tests {
     fn what_is_no_json_names_the_file() {
         assert!(error("{").starts_with("/b/config.json: EOF"), "{}", error("{"));
         assert!(error("").starts_with("/b/config.json:"));
-        assert!(error(r#"{"ociVersion":"1"} x"#).starts_with("/b/config.json: trailing"), "{}", error(r#"{"ociVersion":"1"} x"#));
+        assert!(
+            error(r#"{"ociVersion":"1"} x"#).starts_with("/b/config.json: trailing"),
+            "{}",
+            error(r#"{"ociVersion":"1"} x"#)
+        );
     }
 
     #[test]

@@ -28,7 +28,10 @@ pub fn home(root: impl AsFd, uid: u32) -> Option<String> {
 /// passwd(5): name, password, uid, gid, comment, home, shell.
 fn find_home(passwd: &str, uid: u32) -> Option<String> {
     let uid = uid.to_string();
-    let entry = passwd.lines().map(|line| line.split(':').collect::<Vec<_>>()).find(|entry| entry.get(2) == Some(&uid.as_str()))?;
+    let entry = passwd
+        .lines()
+        .map(|line| line.split(':').collect::<Vec<_>>())
+        .find(|entry| entry.get(2) == Some(&uid.as_str()))?;
     entry.get(5).filter(|home| home.starts_with('/') && !home.contains('\0')).map(|home| (*home).to_owned())
 }
 

@@ -1,22 +1,208 @@
-//! placeholder
-#![allow(missing_docs)]
-use std::os::fd::*; use std::path::*; use nix::unistd::Pid; use serde::*; use crate::Result; use crate::error::Context;
-#[derive(Debug, Clone)] pub struct Host; impl Host { pub fn detect() -> Result<Host> { Ok(Host) } pub fn v1_hierarchies(&self) -> Result<Vec<String>> { Ok(vec![]) } }
-#[derive(Debug, Clone)] pub struct Plan(String);
-#[derive(Debug, Clone, Serialize, Deserialize)] pub struct Saved(String);
-impl Plan { pub fn new(p: Option<&Path>, id: &str, _: Option<&oci_spec::runtime::LinuxResources>) -> Result<Plan> { Ok(Plan(format!("/sys/fs/cgroup/unified/{}", p.map(|p| p.display().to_string()).unwrap_or(format!("wsbox/{id}"))))) } pub fn saved(&self, _: &Host) -> Saved { Saved(self.0.clone()) } }
-#[derive(Debug)] pub struct Cgroup(OwnedFd, String);
-pub struct Limits { pub pids_max: Option<u64>, pub memory_max: Option<u64>, pub cpu: Option<(u64, u64)> }
-impl Cgroup {
- pub fn create(_: &Host, p: &Plan) -> Result<Cgroup> { std::fs::create_dir_all(&p.0).context(|| "x".into())?; Self::open(&Saved(p.0.clone())) }
- pub fn open(s: &Saved) -> Result<Cgroup> { Ok(Cgroup(std::fs::File::open(&s.0).context(|| "cg".into())?.into(), s.0.clone())) }
- pub fn clone_fd(&self) -> BorrowedFd<'_> { self.0.as_fd() }
- pub fn join(&self, _: Pid) -> Result<()> { Ok(()) }
- pub fn freeze(&self) -> Result<()> { std::fs::write(format!("{}/cgroup.freeze", self.1), "1").context(|| "f".into()) }
- pub fn thaw(&self) -> Result<()> { std::fs::write(format!("{}/cgroup.freeze", self.1), "0").context(|| "f".into()) }
- pub fn frozen(&self) -> Result<bool> { Ok(std::fs::read_to_string(format!("{}/cgroup.freeze", self.1)).context(|| "f".into())?.trim() == "1") }
- pub fn kill_all(&self) -> Result<()> { std::fs::write(format!("{}/cgroup.kill", self.1), "1").context(|| "k".into()) }
- pub fn procs(&self) -> Result<Vec<Pid>> { Ok(std::fs::read_to_string(format!("{}/cgroup.procs", self.1)).context(|| "f".into())?.lines().map(|l| Pid::from_raw(l.parse().unwrap_or(0))).collect()) }
- pub fn remove(&self) -> Result<()> { for _ in 0..100 { if std::fs::remove_dir(&self.1).is_ok() { return Ok(()) } std::thread::sleep(std::time::Duration::from_millis(2)); } Ok(()) }
- pub fn limits(&self) -> Result<Limits> { Ok(Limits { pids_max: None, memory_max: None, cpu: None }) }
+// SPDX-License-Identifier: Apache-2.0
+//! Control groups. Membership, killing, freezing and devices always go through a cgroup v2 directory; limits go there too
+//! on a v2 host, and to the v1 controllers (through cgroups-rs) on a hybrid one.
+
+#[cfg(feature = "cgroup-compat")]
+mod compat;
+mod devices;
+mod plan;
+mod v2;
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::PathBuf;
+
+use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
+use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
+
+pub use plan::Plan;
+
+use crate::error::{Context, Error, Result};
+
+const V2_ROOT: &str = "/sys/fs/cgroup";
+const HYBRID_ROOT: &str = "/sys/fs/cgroup/unified";
+
+/// How this host's hierarchies are laid out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Host {
+    /// cgroup v2 alone, at /sys/fs/cgroup
+    V2,
+    /// v1 controllers, and a cgroup2 without any at /sys/fs/cgroup/unified
+    Hybrid,
 }
+
+impl Host {
+    /// Looks at the mounts: one or two statfs(2).
+    ///
+    /// # Errors
+    /// If there is no cgroup2.
+    pub fn detect() -> Result<Self> {
+        let is_v2 = |path: &str| statfs(path).is_ok_and(|fs| fs.filesystem_type() == CGROUP2_SUPER_MAGIC);
+        if is_v2(V2_ROOT) {
+            Ok(Host::V2)
+        } else if cfg!(feature = "cgroup-compat") && is_v2(HYBRID_ROOT) {
+            Ok(Host::Hybrid)
+        } else {
+            let error = Error::invalid(V2_ROOT, "there is no cgroup v2 hierarchy on this host");
+            Err(error.hint(format!("mkdir -p {HYBRID_ROOT} && mount -t cgroup2 cgroup2 {HYBRID_ROOT}")))
+        }
+    }
+
+    fn root(self) -> &'static str {
+        match self {
+            Host::V2 => V2_ROOT,
+            Host::Hybrid => HYBRID_ROOT,
+        }
+    }
+
+    /// The v1 hierarchies by their controllers, as /proc/self/cgroup lists them (cgroups(7)); none on a v2 host.
+    pub fn v1_hierarchies(self) -> Result<Vec<String>> {
+        if self == Host::V2 {
+            return Ok(Vec::new());
+        }
+        let file = "/proc/self/cgroup";
+        let text = std::fs::read_to_string(file).context(|| file.into())?;
+        let controllers = text.lines().filter_map(|line| line.split(':').nth(1));
+        Ok(controllers.filter(|controllers| !controllers.is_empty()).map(str::to_owned).collect())
+    }
+}
+
+/// Where a container's cgroup is: what state.json keeps.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Saved {
+    /// The root of the v2 hierarchy
+    root: PathBuf,
+    /// Below it, and below those of the v1 hierarchies
+    path: String,
+    /// The v1 controllers that carry limits
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    v1: Vec<String>,
+}
+
+impl Plan {
+    /// Where the cgroup will be, known before it is made.
+    pub fn saved(&self, host: Host) -> Saved {
+        let v1 = match host {
+            Host::V2 => Vec::new(),
+            #[cfg(feature = "cgroup-compat")]
+            Host::Hybrid => compat::controllers(&self.limits),
+            #[cfg(not(feature = "cgroup-compat"))]
+            Host::Hybrid => Vec::new(),
+        };
+        Saved { root: host.root().into(), path: self.path.clone(), v1 }
+    }
+}
+
+/// The limits that the kernel has in force.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Processes and threads
+    pub pids_max: Option<u64>,
+    /// Bytes
+    pub memory_max: Option<u64>,
+    /// (quota, period) in microseconds
+    pub cpu: Option<(u64, u64)>,
+}
+
+/// The cgroup of one container.
+#[derive(Debug)]
+pub struct Cgroup {
+    v2: v2::Group,
+    saved: Saved,
+}
+
+impl Cgroup {
+    /// Makes the cgroup and its limits; nothing is left of it if that fails.
+    ///
+    /// # Errors
+    /// The limit that this host can not enforce, by its field; or a path that has processes already.
+    pub fn create(host: Host, plan: &Plan) -> Result<Self> {
+        let saved = plan.saved(host);
+        let writes = if host == Host::V2 { plan.limits.v2_writes() } else { Vec::new() };
+        let v2 = v2::Group::create(&saved.root, &saved.path, &writes)?;
+        let cgroup = Self { v2, saved };
+        match cgroup.limit(host, plan) {
+            Ok(()) => Ok(cgroup),
+            Err(error) => {
+                let _ = cgroup.remove();
+                Err(error)
+            }
+        }
+    }
+
+    fn limit(&self, host: Host, plan: &Plan) -> Result<()> {
+        #[cfg(feature = "cgroup-compat")]
+        if host == Host::Hybrid {
+            compat::create(&self.saved.path, &plan.limits)?;
+        }
+        let _ = host;
+        devices::attach(self.v2.dir(), &plan.devices)
+    }
+
+    /// The cgroup of a container that exists; one whose directory is gone can still be asked and removed.
+    pub fn open(saved: &Saved) -> Result<Self> {
+        Ok(Self { v2: v2::Group::open(&saved.root, &saved.path)?, saved: saved.clone() })
+    }
+
+    /// The v2 directory, for CLONE_INTO_CGROUP.
+    pub fn clone_fd(&self) -> BorrowedFd<'_> {
+        self.v2.dir().as_fd()
+    }
+
+    /// Puts a process into the v1 cgroups that carry limits; on v2 it was born into its own.
+    pub fn join(&self, pid: Pid) -> Result<()> {
+        #[cfg(feature = "cgroup-compat")]
+        if !self.saved.v1.is_empty() {
+            return compat::join(&self.saved.path, &self.saved.v1, pid);
+        }
+        let _ = pid;
+        Ok(())
+    }
+
+    /// Stops every process, and waits until each has stopped.
+    pub fn freeze(&self) -> Result<()> {
+        self.v2.freeze(true)
+    }
+
+    /// Lets them go on.
+    pub fn thaw(&self) -> Result<()> {
+        self.v2.freeze(false)
+    }
+
+    /// Whether it is frozen, or about to be.
+    pub fn frozen(&self) -> Result<bool> {
+        self.v2.is_frozen()
+    }
+
+    /// Kills every process in it and below it, also frozen ones, and those being born.
+    pub fn kill_all(&self) -> Result<()> {
+        self.v2.kill()
+    }
+
+    /// Every process in it and below it.
+    pub fn procs(&self) -> Result<Vec<Pid>> {
+        self.v2.procs()
+    }
+
+    /// Waits until its last process has ended, and removes it with all below it.
+    pub fn remove(&self) -> Result<()> {
+        self.v2.remove()?;
+        #[cfg(feature = "cgroup-compat")]
+        if !self.saved.v1.is_empty() {
+            return compat::remove(&self.saved.path, &self.saved.v1);
+        }
+        Ok(())
+    }
+
+    /// What the kernel has in force.
+    pub fn limits(&self) -> Result<Limits> {
+        #[cfg(feature = "cgroup-compat")]
+        if !self.saved.v1.is_empty() {
+            return compat::limits(&self.saved.path, &self.saved.v1);
+        }
+        Ok(self.v2.limits())
+    }
+}
+
+#[cfg(test)]
+mod tests;

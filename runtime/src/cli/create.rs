@@ -42,7 +42,11 @@ pub struct StartOptions {
 
 impl StartOptions {
     pub fn options(&self) -> Options {
-        Options { console_socket: self.console_socket.clone(), preserve_fds: self.preserve_fds, no_new_keyring: self.no_new_keyring }
+        Options {
+            console_socket: self.console_socket.clone(),
+            preserve_fds: self.preserve_fds,
+            no_new_keyring: self.no_new_keyring,
+        }
     }
 }
 
@@ -69,7 +73,8 @@ pub fn run(global: &Global, arguments: Arguments) -> Result<u8> {
     let root = global.root();
     let options = arguments.start.options();
     if options.console_socket.is_none() && super::run::wants_terminal(&bundle) {
-        let error = crate::Error::invalid("process.terminal", "needs --console-socket here: nobody would hold the terminal");
+        let error =
+            crate::Error::invalid("process.terminal", "needs --console-socket here: nobody would hold the terminal");
         return Err(error);
     }
     let process = launch::create(&root, &arguments.id, &bundle, &options)?;

@@ -96,7 +96,10 @@ impl Arguments {
         if let Some(user) = &self.user {
             process.set_user(parse_user(user)?);
             // The home belongs to the user.
-            process.env_mut().iter_mut().for_each(|env| env.retain(|variable| !variable.starts_with("HOME=") || self.env.contains(variable)));
+            process
+                .env_mut()
+                .iter_mut()
+                .for_each(|env| env.retain(|variable| !variable.starts_with("HOME=") || self.env.contains(variable)));
         }
         if !self.additional_gids.is_empty() {
             process.user_mut().set_additional_gids(Some(self.additional_gids.clone()));
@@ -131,7 +134,9 @@ fn with_caps(own: Option<&LinuxCapabilities>, added: &[String]) -> Result<LinuxC
         let known = Capability::from_str(upper.strip_prefix("CAP_").unwrap_or(&upper));
         extra.push(known.map_err(|_| Error::invalid("--cap", format!("{name:?} is unknown")))?);
     }
-    let with = |set: Option<&oci_spec::runtime::Capabilities>| set.into_iter().flatten().chain(&extra).copied().collect::<oci_spec::runtime::Capabilities>();
+    let with = |set: Option<&oci_spec::runtime::Capabilities>| {
+        set.into_iter().flatten().chain(&extra).copied().collect::<oci_spec::runtime::Capabilities>()
+    };
     LinuxCapabilitiesBuilder::default()
         .bounding(with(own.and_then(|own| own.bounding().as_ref())))
         .effective(with(own.and_then(|own| own.effective().as_ref())))

@@ -11,10 +11,49 @@ use crate::launch;
 pub struct Arguments {}
 
 const MOUNT_OPTIONS: &[&str] = &[
-    "async", "atime", "bind", "defaults", "dev", "diratime", "dirsync", "exec", "idmap", "nodev", "nodiratime", "noexec",
-    "noatime", "norelatime", "nostrictatime", "nosuid", "nosymfollow", "private", "rbind", "relatime", "ridmap", "rnodev",
-    "rnoexec", "rnosuid", "rnosymfollow", "ro", "rprivate", "rro", "rshared", "rslave", "runbindable", "rw", "rrw", "shared",
-    "slave", "strictatime", "suid", "symfollow", "sync", "unbindable", "rsuid", "rdev", "rexec",
+    "async",
+    "atime",
+    "bind",
+    "defaults",
+    "dev",
+    "diratime",
+    "dirsync",
+    "exec",
+    "idmap",
+    "nodev",
+    "nodiratime",
+    "noexec",
+    "noatime",
+    "norelatime",
+    "nostrictatime",
+    "nosuid",
+    "nosymfollow",
+    "private",
+    "rbind",
+    "relatime",
+    "ridmap",
+    "rnodev",
+    "rnoexec",
+    "rnosuid",
+    "rnosymfollow",
+    "ro",
+    "rprivate",
+    "rro",
+    "rshared",
+    "rslave",
+    "runbindable",
+    "rw",
+    "rrw",
+    "shared",
+    "slave",
+    "strictatime",
+    "suid",
+    "symfollow",
+    "sync",
+    "unbindable",
+    "rsuid",
+    "rdev",
+    "rexec",
 ];
 
 pub fn run(_: &Global, _: Arguments) -> Result<u8> {
@@ -23,7 +62,8 @@ pub fn run(_: &Global, _: Arguments) -> Result<u8> {
 
 fn features() -> Value {
     let last = launch::last_cap();
-    let mut capabilities: Vec<String> = caps::all().iter().filter(|cap| u32::from(cap.index()) <= last).map(ToString::to_string).collect();
+    let mut capabilities: Vec<String> =
+        caps::all().iter().filter(|cap| u32::from(cap.index()) <= last).map(ToString::to_string).collect();
     capabilities.sort();
     json!({
         "ociVersionMin": "1.0.0",

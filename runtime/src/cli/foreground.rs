@@ -22,14 +22,24 @@ impl Signals {
     /// Blocks every signal but those that tell of our own faults, and of children.
     pub fn block() -> Result<Self> {
         let mut set = SigSet::all();
-        for own in [Signal::SIGCHLD, Signal::SIGSEGV, Signal::SIGBUS, Signal::SIGFPE, Signal::SIGILL, Signal::SIGTRAP, Signal::SIGURG] {
+        for own in [
+            Signal::SIGCHLD,
+            Signal::SIGSEGV,
+            Signal::SIGBUS,
+            Signal::SIGFPE,
+            Signal::SIGILL,
+            Signal::SIGTRAP,
+            Signal::SIGURG,
+        ] {
             set.remove(own);
         }
         for stop in [Signal::SIGTSTP, Signal::SIGTTIN, Signal::SIGTTOU] {
             set.remove(stop);
         }
         set.thread_block().context(|| "block signals".into())?;
-        SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).context(|| "signalfd".into()).map(Self)
+        SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+            .context(|| "signalfd".into())
+            .map(Self)
     }
 
     /// Passes on what has come: by number, so real-time signals too.

@@ -25,11 +25,17 @@ pub struct Arguments {
 /// A signal's number, from its number or its name with or without SIG.
 fn number(text: &str) -> Result<i32> {
     if let Ok(number) = text.parse::<i32>() {
-        return if (0..=64).contains(&number) { Ok(number) } else { Err(Error::invalid("signal", format!("{number} is no signal"))) };
+        return if (0..=64).contains(&number) {
+            Ok(number)
+        } else {
+            Err(Error::invalid("signal", format!("{number} is no signal")))
+        };
     }
     let upper = text.to_ascii_uppercase();
     let name = if upper.starts_with("SIG") { upper } else { format!("SIG{upper}") };
-    Signal::from_str(&name).map(|signal| signal as i32).map_err(|_| Error::invalid("signal", format!("{text:?} is unknown")))
+    Signal::from_str(&name)
+        .map(|signal| signal as i32)
+        .map_err(|_| Error::invalid("signal", format!("{text:?} is unknown")))
 }
 
 pub fn run(global: &Global, arguments: Arguments) -> Result<u8> {

@@ -37,7 +37,14 @@ fn rows(states: &[State]) -> Vec<Vec<String>> {
     let head = ["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"].map(str::to_owned).to_vec();
     let row = |state: &State| {
         let status = lifecycle::word(state.status).to_owned();
-        vec![state.id.clone(), state.pid.to_string(), status, state.bundle.display().to_string(), state.created.clone(), state.owner.clone()]
+        vec![
+            state.id.clone(),
+            state.pid.to_string(),
+            status,
+            state.bundle.display().to_string(),
+            state.created.clone(),
+            state.owner.clone(),
+        ]
     };
     std::iter::once(head).chain(states.iter().map(row)).collect()
 }

@@ -87,22 +87,76 @@ macro_rules! entry {
 }
 
 const COMMANDS: &[Entry] = &[
-    entry!(run, "run", "Create a container, run its payload, delete it", "  wsbox run ./bundle/\n  wsbox run --bundle ./bundle web1\n  wsbox run --detach --pid-file web1.pid ./bundle/ --id web1", false),
-    entry!(create, "create", "Create a container; its payload waits for start", "  wsbox create --bundle ./bundle web1", false),
+    entry!(
+        run,
+        "run",
+        "Create a container, run its payload, delete it",
+        "  wsbox run ./bundle/\n  wsbox run --bundle ./bundle web1\n  wsbox run --detach --pid-file web1.pid ./bundle/ --id web1",
+        false
+    ),
+    entry!(
+        create,
+        "create",
+        "Create a container; its payload waits for start",
+        "  wsbox create --bundle ./bundle web1",
+        false
+    ),
     entry!(start, "start", "Start the payload of a created container", "  wsbox start web1", false),
     entry!(state, "state", "Print what a container is doing, as JSON", "  wsbox state web1", false),
-    entry!(exec, "exec", "Run another process in a container", "  wsbox exec web1 ps\n  wsbox exec -t web1 sh\n  wsbox exec --user 1000:1000 --env A=1 web1 id", false),
-    entry!(kill, "kill", "Send a signal to a container", "  wsbox kill web1\n  wsbox kill web1 KILL\n  wsbox kill --all web1 9", false),
+    entry!(
+        exec,
+        "exec",
+        "Run another process in a container",
+        "  wsbox exec web1 ps\n  wsbox exec -t web1 sh\n  wsbox exec --user 1000:1000 --env A=1 web1 id",
+        false
+    ),
+    entry!(
+        kill,
+        "kill",
+        "Send a signal to a container",
+        "  wsbox kill web1\n  wsbox kill web1 KILL\n  wsbox kill --all web1 9",
+        false
+    ),
     entry!(delete, "delete", "Delete a container", "  wsbox delete web1\n  wsbox delete --force web1", false),
     entry!(list, "list", "List the containers", "  wsbox list\n  wsbox list --format json", false),
     entry!(ps, "ps", "List the processes of a container", "  wsbox ps web1\n  wsbox ps --format json web1", false),
     entry!(pause, "pause", "Freeze a container", "  wsbox pause web1", false),
     entry!(resume, "resume", "Let a paused container go on", "  wsbox resume web1", false),
-    entry!(inspect, "inspect", "Show the eight layers of a container as the kernel has them in force", "  wsbox inspect web1\n  wsbox inspect --format json web1", false),
-    entry!(plan, "plan", "Print the program that a bundle becomes, without running anything", "  wsbox plan ./bundle/", false),
-    entry!(spec, "spec", "Write a config.json that has all eight layers", "  mkdir -p bundle/rootfs && cd bundle && wsbox spec", false),
-    entry!(features, "features", "Print what this runtime can do, as JSON (runtime-spec, features.md)", "  wsbox features", false),
-    entry!(completion, "completion", "Print completions for a shell", "  wsbox completion bash > /etc/bash_completion.d/wsbox", false),
+    entry!(
+        inspect,
+        "inspect",
+        "Show the eight layers of a container as the kernel has them in force",
+        "  wsbox inspect web1\n  wsbox inspect --format json web1",
+        false
+    ),
+    entry!(
+        plan,
+        "plan",
+        "Print the program that a bundle becomes, without running anything",
+        "  wsbox plan ./bundle/",
+        false
+    ),
+    entry!(
+        spec,
+        "spec",
+        "Write a config.json that has all eight layers",
+        "  mkdir -p bundle/rootfs && cd bundle && wsbox spec",
+        false
+    ),
+    entry!(
+        features,
+        "features",
+        "Print what this runtime can do, as JSON (runtime-spec, features.md)",
+        "  wsbox features",
+        false
+    ),
+    entry!(
+        completion,
+        "completion",
+        "Print completions for a shell",
+        "  wsbox completion bash > /etc/bash_completion.d/wsbox",
+        false
+    ),
     entry!(debug_steps, "debug-steps", "Print the steps that WSBOX_PAUSE_AT can name (debug builds)", "", true),
 ];
 

@@ -23,14 +23,15 @@ pub struct Arguments {
 pub fn run(_: &Global, arguments: Arguments) -> Result<u8> {
     let bundle = open_bundle(&arguments.bundle)?;
     validate::validate(&bundle.spec)?;
-    let host = launch::plan_host(&cgroup::Host::detect()?)?;
+    let host = launch::plan_host(cgroup::Host::detect()?)?;
     let options = plan::Options { home: launch::home(&bundle.spec, bundle.open_root()?), ..plan::Options::default() };
     let plan = plan::container(&bundle.spec, "ID", &host, &options)?;
     if arguments.format == "json" { output::json(&json(&plan)) } else { output::text(&text(&plan)) }
 }
 
 fn text(plan: &Plan) -> String {
-    let mut text = format!("clone3 flags {:#x}\nuser namespace: {:?}\n\nThe parent opens:\n", plan.namespaces, plan.user);
+    let mut text =
+        format!("clone3 flags {:#x}\nuser namespace: {:?}\n\nThe parent opens:\n", plan.namespaces, plan.user);
     for (slot, source) in plan.sources.iter().enumerate() {
         let _ = writeln!(text, "{slot:4}  {source:?}");
     }

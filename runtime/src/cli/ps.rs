@@ -30,13 +30,19 @@ pub fn run(global: &Global, arguments: Arguments) -> Result<u8> {
 /// ps(1)'s lines that are the container's: the host's ps knows how to print a process.
 fn table(options: &[String], pids: &[i32]) -> Result<String> {
     let mut ps = Command::new("ps");
-    if options.is_empty() { ps.arg("-ef") } else { ps.args(options) };
+    if options.is_empty() {
+        ps.arg("-ef")
+    } else {
+        ps.args(options)
+    };
     let printed = ps.output().context(|| "ps".into())?;
     let text = String::from_utf8_lossy(&printed.stdout);
     let mut lines = text.lines();
     let head = lines.next().unwrap_or_default();
     let column = head.split_whitespace().position(|name| name == "PID");
     let column = column.ok_or_else(|| Error::new(Kind::Invalid, "ps", "prints no PID column with these options"))?;
-    let ours = |line: &&str| line.split_whitespace().nth(column).and_then(|pid| pid.parse().ok()).is_some_and(|pid: i32| pids.contains(&pid));
+    let ours = |line: &&str| {
+        line.split_whitespace().nth(column).and_then(|pid| pid.parse().ok()).is_some_and(|pid: i32| pids.contains(&pid))
+    };
     Ok(std::iter::once(head).chain(lines.filter(ours)).map(|line| format!("{line}\n")).collect())
 }

@@ -61,7 +61,10 @@ pub fn run(global: &Global, arguments: Arguments) -> Result<u8> {
     let bundle = open_bundle(&path)?;
     let (root, options) = (global.root(), arguments.start.options());
     if arguments.detach && options.console_socket.is_none() && wants_terminal(&bundle) {
-        return Err(Error::invalid("--detach", "a terminal (process.terminal) needs --console-socket: nobody would hold it"));
+        return Err(Error::invalid(
+            "--detach",
+            "a terminal (process.terminal) needs --console-socket: nobody would hold it",
+        ));
     }
     let signals = if arguments.detach { None } else { Some(foreground::Signals::block()?) };
     let process = launch::run(&root, &id, &bundle, &options)?;

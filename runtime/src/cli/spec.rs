@@ -18,9 +18,12 @@ pub struct Arguments {
 
 pub fn run(_: &Global, arguments: Arguments) -> Result<u8> {
     let path = arguments.bundle.join("config.json");
-    let json = serde_json::to_string_pretty(&harden::config()?).map_err(|error| Error::invalid("spec", error.to_string()))?;
+    let json =
+        serde_json::to_string_pretty(&harden::config()?).map_err(|error| Error::invalid("spec", error.to_string()))?;
     let context = || path.display().to_string();
-    let mut file = File::create_new(&path).context(context).map_err(|error| error.hint("an existing config.json is never overwritten"))?;
+    let mut file = File::create_new(&path)
+        .context(context)
+        .map_err(|error| error.hint("an existing config.json is never overwritten"))?;
     file.write_all((json + "\n").as_bytes()).context(context)?;
     Ok(0)
 }

@@ -96,7 +96,8 @@ fn received_fd(message: &nix::sys::socket::RecvMsg<'_, '_, ()>) -> Result<Option
 }
 
 fn decode(data: &[u8], fd: Option<OwnedFd>) -> Result<Answer> {
-    let word = |at: usize| data.get(at * 4..at * 4 + 4).map_or(0, |raw| u32::from_ne_bytes([raw[0], raw[1], raw[2], raw[3]]));
+    let word =
+        |at: usize| data.get(at * 4..at * 4 + 4).map_or(0, |raw| u32::from_ne_bytes([raw[0], raw[1], raw[2], raw[3]]));
     match (Report::from_u32(word(0)), fd) {
         (Some(Report::Failed), _) => Ok(Answer::Failed(word(1) as usize, Errno::from_raw(word(2) as i32))),
         (Some(Report::Ready), _) => Ok(Answer::Ready),
@@ -138,14 +139,19 @@ fn exec_failure(step: &Step, program: &Program, errno: Errno) -> Option<Error> {
         (Step::FindExec { .. }, Errno::ENOENT | Errno::ENOTDIR) if path => {
             Error::new(ExecNotFound, subject, format!("stat {argv0}: no such file or directory"))
         }
-        (Step::FindExec { .. }, Errno::ENOENT) => Error::new(ExecNotFound, subject, "executable file not found in $PATH"),
-        (Step::FindExec { .. } | Step::Exec { .. }, Errno::EACCES) => Error::new(ExecDenied, subject, "permission denied"),
-        (Step::FindExec { .. }, Errno::EISDIR) => Error::new(ExecDenied, subject, "is a directory: permission denied"),
-        (Step::Exec { .. }, Errno::ENOENT) => {
-            Error::new(ExecNotFound, subject, "no such file or directory").hint("the interpreter that it names is missing")
+        (Step::FindExec { .. }, Errno::ENOENT) => {
+            Error::new(ExecNotFound, subject, "executable file not found in $PATH")
         }
+        (Step::FindExec { .. } | Step::Exec { .. }, Errno::EACCES) => {
+            Error::new(ExecDenied, subject, "permission denied")
+        }
+        (Step::FindExec { .. }, Errno::EISDIR) => Error::new(ExecDenied, subject, "is a directory: permission denied"),
+        (Step::Exec { .. }, Errno::ENOENT) => Error::new(ExecNotFound, subject, "no such file or directory")
+            .hint("the interpreter that it names is missing"),
         (Step::Exec { .. }, Errno::ENOEXEC) => Error::new(ExecDenied, subject, "exec format error"),
-        (Step::Exec { .. } | Step::FindExec { .. }, errno) => Error::new(ExecDenied, subject, crate::error::describe(errno)),
+        (Step::Exec { .. } | Step::FindExec { .. }, errno) => {
+            Error::new(ExecDenied, subject, crate::error::describe(errno))
+        }
         _ => return None,
     })
 }

@@ -67,7 +67,10 @@ fn fill(mount: &OwnedFd, dev: &Dev, owner: &Owner<'_>) -> Result<()> {
         node(mount, "console", SFlag::S_IFREG, 0o600, 0).context(|| "/dev/console".into())?;
         owner.take(mount, "console", 0, 0)?;
     }
-    dev.nodes.iter().enumerate().try_for_each(|(at, wanted)| extra(mount, wanted, owner, &format!("linux.devices[{at}]")))
+    dev.nodes
+        .iter()
+        .enumerate()
+        .try_for_each(|(at, wanted)| extra(mount, wanted, owner, &format!("linux.devices[{at}]")))
 }
 
 /// chmod afterwards: the umask belongs to the whole host program, which may have threads.
@@ -94,7 +97,11 @@ fn extra(mount: &OwnedFd, wanted: &LinuxDevice, owner: &Owner<'_>, field: &str) 
         _ => (SFlag::S_IFCHR, makedev(wanted.major() as u64, wanted.minor() as u64)),
     };
     match node(mount, name, kind, wanted.file_mode().unwrap_or(0o666) & 0o777, device) {
-        Err(Errno::EEXIST) if NODES.iter().any(|(known, major, minor)| *known == name && makedev(*major, *minor) == device) => Ok(()),
+        Err(Errno::EEXIST)
+            if NODES.iter().any(|(known, major, minor)| *known == name && makedev(*major, *minor) == device) =>
+        {
+            Ok(())
+        }
         result => result.context(|| format!("{field}: make {path}")),
     }?;
     owner.take(mount, name, wanted.uid().unwrap_or(0), wanted.gid().unwrap_or(0)).map_err(|error| error.hint(field))
@@ -126,7 +133,8 @@ impl Owner<'_> {
             return Ok(());
         }
         let map = |maps: &[LinuxIdMapping], id: u32| {
-            let entry = maps.iter().find(|entry| id >= entry.container_id() && id - entry.container_id() < entry.size());
+            let entry =
+                maps.iter().find(|entry| id >= entry.container_id() && id - entry.container_id() < entry.size());
             entry.map(|entry| entry.host_id() + (id - entry.container_id())).ok_or(Errno::EOVERFLOW)
         };
         let (uid, gid) = match self.maps {

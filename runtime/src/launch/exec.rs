@@ -51,18 +51,29 @@ pub fn exec(root: &Root, id: &str, exec: impl FnOnce(&Wanted) -> Result<Exec>) -
         let paused = Error::new(Kind::State, "", format!("cannot exec in a paused container {id}"));
         return Err(paused.hint("resume it, or use --ignore-paused"));
     }
-    let options = plan::Options { preserve_fds: exec.preserve_fds, home: home(&exec.process, &record), ..plan::Options::default() };
+    let options = plan::Options {
+        preserve_fds: exec.preserve_fds,
+        home: home(&exec.process, &record),
+        ..plan::Options::default()
+    };
     let filter = filter.as_deref().map(load_filter).transpose()?;
     let wanted = plan::Exec { process: &exec.process, spec: &bundle.spec, filter: filter.as_ref() };
-    let (program, _) = plan::exec(&wanted, &plan_host(&cgroup::Host::detect()?)?, &options)?;
+    let (program, _) = plan::exec(&wanted, &plan_host(cgroup::Host::detect()?)?, &options)?;
     let console = Console::connect(exec.console_socket.as_deref(), exec.process.terminal().unwrap_or_default())?;
-    Joining { program: &program, process: &exec.process, cgroup: &cgroup, console: &console, preserve_fds: exec.preserve_fds }
-        .enter(container)
+    Joining {
+        program: &program,
+        process: &exec.process,
+        cgroup: &cgroup,
+        console: &console,
+        preserve_fds: exec.preserve_fds,
+    }
+    .enter(container)
 }
 
 /// A pidfd of the container's first process.
 fn running(record: &Record, id: &str) -> Result<OwnedFd> {
-    let stopped = || Error::new(Kind::State, "", format!("cannot exec in a stopped container: container {id} is not running"));
+    let stopped =
+        || Error::new(Kind::State, "", format!("cannot exec in a stopped container: container {id} is not running"));
     if record.status == Status::Creating {
         return Err(stopped());
     }
@@ -75,7 +86,8 @@ fn home(process: &Wanted, record: &Record) -> Option<String> {
         return None;
     }
     let path = format!("/proc/{}/root", record.process.as_ref()?.pid);
-    let root = openat(AT_FDCWD, path.as_str(), OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()).ok()?;
+    let root =
+        openat(AT_FDCWD, path.as_str(), OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()).ok()?;
     passwd::home(root, process.user().uid())
 }
 
@@ -123,7 +135,12 @@ impl Joining<'_> {
     }
 
     #[expect(clippy::type_complexity, reason = "a payload and a terminal, each if there is one")]
-    fn follow(&self, spawned: &Spawned, channel: &Channel, container: OwnedFd) -> Result<(Option<(Pid, OwnedFd)>, Option<OwnedFd>)> {
+    fn follow(
+        &self,
+        spawned: &Spawned,
+        channel: &Channel,
+        container: OwnedFd,
+    ) -> Result<(Option<(Pid, OwnedFd)>, Option<OwnedFd>)> {
         if let Some(score) = self.process.oom_score_adj() {
             userns::write_proc(spawned.pid, "oom_score_adj", &score.to_string())
                 .context(|| format!("process.oomScoreAdj: set it to {score}"))?;

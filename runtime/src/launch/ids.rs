@@ -68,7 +68,8 @@ pub fn allocate(owner: &Path) -> Result<Range> {
     };
     fs::DirBuilder::new().recursive(true).mode(0o700).create(DIR).context(|| format!("mkdir {DIR}"))?;
     let lock = fs::File::open(DIR).context(|| DIR.into())?;
-    let _lock = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, errno)| Error::system(format!("lock {DIR}"), errno))?;
+    let _lock =
+        Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, errno)| Error::system(format!("lock {DIR}"), errno))?;
     let pool = pool.map_or_else(default_pool, Ok)?;
     take(&pool, owner)?.map_or_else(|| sweep_and_take(&pool, owner), Ok)
 }
@@ -103,7 +104,8 @@ fn sweep_and_take(pool: &Pool, owner: &Path) -> Result<Range> {
     }
     let exhausted = || {
         let why = format!("all {} ranges of host ids are taken by containers", pool.ranges);
-        Error::invalid("linux.namespaces", why).hint("delete containers, or give `wsbox` more ids in /etc/subuid and /etc/subgid")
+        Error::invalid("linux.namespaces", why)
+            .hint("delete containers, or give `wsbox` more ids in /etc/subuid and /etc/subgid")
     };
     take(pool, owner)?.ok_or_else(exhausted)
 }
@@ -118,14 +120,20 @@ fn configured() -> Result<Option<Pool>> {
                 let pool = Pool { first: uid.0, ranges: uid.1 / SIZE, shared };
                 return if pool.ranges > 0 { Ok(Some(pool)) } else { Err(too_small(name)) };
             }
-            _ => return Err(Error::invalid("/etc/subgid", format!("its entry {name} must be the same as in /etc/subuid"))),
+            _ => {
+                return Err(Error::invalid(
+                    "/etc/subgid",
+                    format!("its entry {name} must be the same as in /etc/subuid"),
+                ));
+            }
         }
     }
     Ok(None)
 }
 
 fn too_small(name: &str) -> Error {
-    Error::invalid("/etc/subuid", format!("its entry {name} has fewer than {SIZE} ids")).hint(format!("write wsbox:165536:{}", 256 * SIZE))
+    Error::invalid("/etc/subuid", format!("its entry {name} has fewer than {SIZE} ids"))
+        .hint(format!("write wsbox:165536:{}", 256 * SIZE))
 }
 
 fn read(file: &str) -> Result<String> {
@@ -139,7 +147,8 @@ fn read(file: &str) -> Result<String> {
 fn entries(text: &str) -> impl Iterator<Item = (&str, u32, u32)> {
     text.lines().filter_map(|line| {
         let mut fields = line.trim().split(':');
-        let (name, first, count) = (fields.next()?, fields.next()?.parse::<u32>().ok()?, fields.next()?.parse::<u32>().ok()?);
+        let (name, first, count) =
+            (fields.next()?, fields.next()?.parse::<u32>().ok()?, fields.next()?.parse::<u32>().ok()?);
         first.checked_add(count).map(|_| (name, first, count))
     })
 }
@@ -160,9 +169,12 @@ fn default_pool() -> Result<Pool> {
     }
     let taken = taken()?;
     let size = POOL_RANGES * SIZE;
-    let free = |first: &u32| !taken.iter().any(|(start, count)| *start < first + size && first - 1 < start.saturating_add(count - 1));
+    let free = |first: &u32| {
+        !taken.iter().any(|(start, count)| *start < first + size && first - 1 < start.saturating_add(count - 1))
+    };
     let first = (FIRST..LAST - size).step_by(size as usize).find(free);
-    let first = first.ok_or_else(|| Error::invalid("/etc/subuid", "no free host ids for wsbox").hint("add an entry wsbox"))?;
+    let first =
+        first.ok_or_else(|| Error::invalid("/etc/subuid", "no free host ids for wsbox").hint("add an entry wsbox"))?;
     symlink(first.to_string(), &chosen).context(|| chosen.display().to_string())?;
     Ok(pool(first))
 }

@@ -21,7 +21,8 @@ const INIT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/init"));
 pub fn init() -> Result<OwnedFd> {
     let flag = MFdFlags::from_bits_retain(libc::MFD_EXEC);
     // Before Linux 6.3 there is no such flag, and every memfd can be executed.
-    let fd = create(c"wsbox-init", flag).or_else(|errno| if errno == Errno::EINVAL { create(c"wsbox-init", MFdFlags::empty()) } else { Err(errno) });
+    let fd = create(c"wsbox-init", flag)
+        .or_else(|errno| if errno == Errno::EINVAL { create(c"wsbox-init", MFdFlags::empty()) } else { Err(errno) });
     fd.context(|| "memfd of the init".into())
         .and_then(|fd| sealed(fd, INIT))
         .map_err(|error| error.hint("does vm.memfd_noexec forbid executable memfds?"))
@@ -29,7 +30,9 @@ pub fn init() -> Result<OwnedFd> {
 
 /// A program for it.
 pub fn program(bytes: &[u8]) -> Result<OwnedFd> {
-    create(c"wsbox-program", MFdFlags::empty()).context(|| "memfd of the program".into()).and_then(|fd| sealed(fd, bytes))
+    create(c"wsbox-program", MFdFlags::empty())
+        .context(|| "memfd of the program".into())
+        .and_then(|fd| sealed(fd, bytes))
 }
 
 fn create(name: &CStr, kind: MFdFlags) -> nix::Result<OwnedFd> {

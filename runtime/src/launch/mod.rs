@@ -85,7 +85,13 @@ pub fn run(root: &Root, id: &str, bundle: &Bundle, options: &Options) -> Result<
     launch(root, id, bundle, options, false).map(|(process, _)| process)
 }
 
-fn launch(root: &Root, id: &str, bundle: &Bundle, options: &Options, wait_for_start: bool) -> Result<(Process, Record)> {
+fn launch(
+    root: &Root,
+    id: &str,
+    bundle: &Bundle,
+    options: &Options,
+    wait_for_start: bool,
+) -> Result<(Process, Record)> {
     validate::container_id(id)?;
     validate::validate(&bundle.spec)?;
     let host = cgroup::Host::detect()?;
@@ -96,11 +102,22 @@ fn launch(root: &Root, id: &str, bundle: &Bundle, options: &Options, wait_for_st
         no_new_keyring: options.no_new_keyring,
         home: home(&bundle.spec, &rootfs),
     };
-    let plan = plan::container(&bundle.spec, id, &plan_host(&host)?, &plan_options)?;
+    let plan = plan::container(&bundle.spec, id, &plan_host(host)?, &plan_options)?;
     let console = Console::connect(options.console_socket.as_deref(), plan.terminal)?;
     pause::before("state");
     let folder = root.create(id)?;
-    let mut launch = Launch { bundle, plan: &plan, host: &host, folder, record: None, cgroup: None, child: None, rootfs, console, preserve_fds: options.preserve_fds };
+    let mut launch = Launch {
+        bundle,
+        plan: &plan,
+        host,
+        folder,
+        record: None,
+        cgroup: None,
+        child: None,
+        rootfs,
+        console,
+        preserve_fds: options.preserve_fds,
+    };
     match launch.steps(id, wait_for_start) {
         Ok(process) => launch.finish(process),
         Err(error) => {
@@ -111,7 +128,7 @@ fn launch(root: &Root, id: &str, bundle: &Bundle, options: &Options, wait_for_st
 }
 
 /// What a plan needs to know of this host.
-pub(crate) fn plan_host(host: &cgroup::Host) -> Result<plan::Host> {
+pub(crate) fn plan_host(host: cgroup::Host) -> Result<plan::Host> {
     Ok(plan::Host { last_cap: last_cap(), v1_hierarchies: host.v1_hierarchies()? })
 }
 
@@ -119,7 +136,10 @@ pub(crate) fn plan_host(host: &cgroup::Host) -> Result<plan::Host> {
 #[expect(clippy::disallowed_methods, reason = "a fixed file of the host's /proc")]
 pub(crate) fn last_cap() -> u32 {
     let known = u32::from(caps::Capability::CAP_CHECKPOINT_RESTORE.index());
-    std::fs::read_to_string("/proc/sys/kernel/cap_last_cap").ok().and_then(|text| text.trim().parse().ok()).unwrap_or(known)
+    std::fs::read_to_string("/proc/sys/kernel/cap_last_cap")
+        .ok()
+        .and_then(|text| text.trim().parse().ok())
+        .unwrap_or(known)
 }
 
 /// The user's home in the image, where the environment does not say.
@@ -133,7 +153,7 @@ pub(crate) fn home(spec: &Spec, rootfs: impl AsFd) -> Option<String> {
 struct Launch<'a> {
     bundle: &'a Bundle,
     plan: &'a Plan,
-    host: &'a cgroup::Host,
+    host: cgroup::Host,
     folder: Folder,
     record: Option<Record>,
     cgroup: Option<Cgroup>,
@@ -254,9 +274,16 @@ impl Launch<'_> {
         self.cgroup.as_ref().map_or(Ok(()), |cgroup| cgroup.join(pid))
     }
 
-    fn open_sources(&self, init: &OwnedFd, maps: Option<&IdMaps>, start_socket: Option<OwnedFd>) -> Result<Vec<OwnedFd>> {
+    fn open_sources(
+        &self,
+        init: &OwnedFd,
+        maps: Option<&IdMaps>,
+        start_socket: Option<OwnedFd>,
+    ) -> Result<Vec<OwnedFd>> {
         let child = self.child()?;
-        let user = maps.map(|maps| Ok::<_, Error>((userns::open(child.spawned.pid, child.spawned.pidfd.as_fd())?, maps))).transpose()?;
+        let user = maps
+            .map(|maps| Ok::<_, Error>((userns::open(child.spawned.pid, child.spawned.pidfd.as_fd())?, maps)))
+            .transpose()?;
         let mut opener = sources::Opener {
             bundle: &self.bundle.path,
             root: self.rootfs.as_fd(),
@@ -350,9 +377,13 @@ fn died(child: &Child) -> Error {
         return Error::system(format!("start the init: {step}"), errno);
     }
     match pidfd::wait(&child.spawned.pidfd) {
-        Ok(Exit::Signal(libc::SIGKILL)) => Error::new(crate::error::Kind::System, "the init", "was killed before it was ready")
-            .hint("is linux.resources.memory.limit too small?"),
-        Ok(Exit::Signal(libc::SIGSYS)) => Error::new(crate::error::Kind::System, "linux.seccomp", "the filter killed the init"),
+        Ok(Exit::Signal(libc::SIGKILL)) => {
+            Error::new(crate::error::Kind::System, "the init", "was killed before it was ready")
+                .hint("is linux.resources.memory.limit too small?")
+        }
+        Ok(Exit::Signal(libc::SIGSYS)) => {
+            Error::new(crate::error::Kind::System, "linux.seccomp", "the filter killed the init")
+        }
         Ok(exit) => Error::new(crate::error::Kind::System, "the init", format!("ended before it was ready ({exit:?})")),
         Err(errno) => Error::system("wait for the init", errno),
     }
@@ -372,7 +403,9 @@ fn clone_failed(errno: Errno) -> Error {
 fn raise_limits(pid: Pid, limits: &[(String, u32, u64)]) -> Result<()> {
     for (field, resource, hard) in limits {
         let context = || format!("{field}: raise the hard limit to {hard}");
-        crate::sys::rlimit::raise(pid, *resource, *hard).context(context).map_err(|error| error.hint("wsbox itself may not"))?;
+        crate::sys::rlimit::raise(pid, *resource, *hard)
+            .context(context)
+            .map_err(|error| error.hint("wsbox itself may not"))?;
     }
     Ok(())
 }

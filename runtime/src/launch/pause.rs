@@ -3,8 +3,10 @@
 //! names, so that a test can kill it there; a release build does nothing.
 
 /// Every step, in order: what `wsbox debug-steps` prints in a debug build.
-pub const STEPS: &[&str] =
-    &["state", "ids", "record", "cgroup", "program", "clone", "maps", "sources", "send", "ready", "created", "running", "exited"];
+pub const STEPS: &[&str] = &[
+    "state", "ids", "record", "cgroup", "program", "clone", "maps", "sources", "send", "ready", "created", "running",
+    "exited",
+];
 
 /// Before `step`.
 #[cfg(debug_assertions)]

@@ -44,8 +44,10 @@ impl Opener<'_> {
             }
             Source::Dev(wanted) => dev::make(wanted, self.user.as_ref().map(|(_, maps)| *maps)),
             Source::Empty => dev::empty(),
-            Source::Namespace { path, field } => openat(AT_FDCWD, path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())
-                .context(|| format!("{field}: {}", path.display())),
+            Source::Namespace { path, field } => {
+                openat(AT_FDCWD, path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())
+                    .context(|| format!("{field}: {}", path.display()))
+            }
             Source::Cgroup(attr) => {
                 let cgroup = self.cgroup.ok_or_else(|| Error::invalid("mounts", "there is no cgroup v2 to mount"))?;
                 self.tree(cgroup, attr, "mounts")
@@ -70,7 +72,8 @@ impl Opener<'_> {
         };
         mount_setattr(&tree, &all, true).map_err(|errno| refused(field, errno, idmap.is_some()))?;
         if wanted.set | wanted.clear != 0 {
-            let top = MountAttr { set: wanted.set, clear: wanted.clear | clear_atime(wanted.set), ..MountAttr::default() };
+            let top =
+                MountAttr { set: wanted.set, clear: wanted.clear | clear_atime(wanted.set), ..MountAttr::default() };
             mount_setattr(&tree, &top, false).context(|| format!("{field}: mount options"))?;
         }
         Ok(tree)
@@ -78,7 +81,8 @@ impl Opener<'_> {
 
     /// The user namespace whose maps the mount gets.
     fn idmap(&self, tree: &OwnedFd, wanted: &BindAttr, field: &str) -> Result<Option<OwnedFd>> {
-        let own = || self.user.as_ref().ok_or_else(|| Error::invalid(field, "an id-mapped mount needs a user namespace"));
+        let own =
+            || self.user.as_ref().ok_or_else(|| Error::invalid(field, "an id-mapped mount needs a user namespace"));
         match &wanted.idmap {
             Idmap::None => Ok(None),
             Idmap::Container => Ok(Some(own()?.0.try_clone().context(|| field.into())?)),
@@ -109,13 +113,17 @@ fn owner_maps(stat: &FileStat, maps: &IdMaps, uid: u32, gid: u32, field: &str) -
 }
 
 fn refused(field: &str, errno: Errno, idmapped: bool) -> Error {
-    let error = Error::system(format!("{field}: {}", if idmapped { "id-map the mount" } else { "mount options" }), errno);
+    let error =
+        Error::system(format!("{field}: {}", if idmapped { "id-map the mount" } else { "mount options" }), errno);
     match errno {
-        Errno::EINVAL if idmapped => error.hint("this kind of file system, or one mounted below it, can not be id-mapped"),
+        Errno::EINVAL if idmapped => {
+            error.hint("this kind of file system, or one mounted below it, can not be id-mapped")
+        }
         _ => error,
     }
 }
 
 fn open_path(path: &Path, field: &str) -> Result<OwnedFd> {
-    openat(AT_FDCWD, path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).context(|| format!("{field}: {}", path.display()))
+    openat(AT_FDCWD, path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())
+        .context(|| format!("{field}: {}", path.display()))
 }

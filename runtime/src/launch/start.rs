@@ -5,7 +5,9 @@
 use std::os::fd::OwnedFd;
 
 use nix::errno::Errno;
-use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen as listen_on, socket};
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen as listen_on, socket,
+};
 
 use super::{Answer, Channel, failure, plan_host};
 use crate::bundle::Bundle;
@@ -15,7 +17,8 @@ use crate::plan;
 use crate::state::{self, Folder, Record, Root, Status};
 
 fn seqpacket() -> Result<OwnedFd> {
-    socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).context(|| "socket of `start`".into())
+    socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)
+        .context(|| "socket of `start`".into())
 }
 
 fn address(folder: &Folder) -> Result<UnixAddr> {
@@ -38,7 +41,8 @@ pub(super) fn listen(folder: &Folder) -> Result<OwnedFd> {
 pub fn start(root: &Root, id: &str) -> Result<()> {
     use std::os::fd::AsRawFd;
     let folder = root.open(id)?;
-    let mut record = folder.record()?.ok_or_else(|| Error::new(Kind::State, "", format!("container {id} was never created")))?;
+    let mut record =
+        folder.record()?.ok_or_else(|| Error::new(Kind::State, "", format!("container {id} was never created")))?;
     let status = state::lifecycle::status(&record)?;
     if status != Status::Created {
         let why = format!("cannot start a container in the {} state", state::lifecycle::word(status));
@@ -61,7 +65,7 @@ fn program(root: &Root, record: &Record) -> Result<plan::Program> {
     let (config, _) = root.config(&record.id)?;
     let bundle = Bundle::from_config(record.bundle.clone(), config)?;
     let options = plan::Options { wait_for_start: true, ..plan::Options::default() };
-    plan::container(&bundle.spec, &record.id, &plan_host(&cgroup::Host::detect()?)?, &options).map(|plan| plan.program)
+    plan::container(&bundle.spec, &record.id, &plan_host(cgroup::Host::detect()?)?, &options).map(|plan| plan.program)
 }
 
 fn unreachable_init(errno: Errno, id: &str) -> Error {

@@ -42,7 +42,9 @@ fn write_map(pid: Pid, file: &str, map: &[LinuxIdMapping], field: &str) -> Resul
 pub fn write_proc(pid: Pid, file: &str, text: &str) -> nix::Result<()> {
     let path = format!("/proc/{pid}/{file}");
     let fd = openat(AT_FDCWD, path.as_str(), OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())?;
-    File::from(fd).write_all(text.as_bytes()).map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))
+    File::from(fd)
+        .write_all(text.as_bytes())
+        .map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))
 }
 
 /// The user namespace of a process as a descriptor.

@@ -17,9 +17,21 @@ const CPU_PERIOD: u64 = 100_000;
 
 /// What of /proc and /sys tells of the host or changes it.
 const MASKED: [&str; 15] = [
-    "/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/sched_debug",
-    "/proc/scsi", "/proc/timer_list", "/proc/timer_stats", "/sys/devices/virtual/powercap", "/sys/firmware",
-    "/sys/kernel/debug", "/sys/kernel/security", "/sys/kernel/tracing",
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+    "/sys/kernel/debug",
+    "/sys/kernel/security",
+    "/sys/kernel/tracing",
 ];
 
 /// What of /proc may be seen but not written.
@@ -30,7 +42,8 @@ const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys",
 /// # Errors
 /// If the embedded profile can not be read, which a test rules out.
 pub fn config() -> Result<Value> {
-    let profile: Value = serde_json::from_str(seccomp::WORKSPACE).map_err(|error| Error::invalid("the workspace profile", error.to_string()))?;
+    let profile: Value = serde_json::from_str(seccomp::WORKSPACE)
+        .map_err(|error| Error::invalid("the workspace profile", error.to_string()))?;
     Ok(json!({
         "ociVersion": "1.2.0",
         "process": process(),

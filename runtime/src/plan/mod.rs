@@ -140,7 +140,16 @@ impl<'a> Builder<'a> {
         let first = sources as Slot;
         let scratch = Scratch { mount: first, dest: first + 1, proc: first + 2, devpts: first + 3, next: first + 4 };
         let (program, late) = (Program::default(), Vec::new());
-        Ok(Self { host, sources: Vec::new(), program, scratch, has_devpts: false, has_dev: false, has_proc: false, late })
+        Ok(Self {
+            host,
+            sources: Vec::new(),
+            program,
+            scratch,
+            has_devpts: false,
+            has_dev: false,
+            has_proc: false,
+            late,
+        })
     }
 
     fn source(&mut self, source: Source) -> Slot {

@@ -89,7 +89,10 @@ impl Builder<'_> {
         if !covers_dev {
             self.dev(Parsed::default(), "", spec, linux)?;
         }
-        mounts.iter().enumerate().try_for_each(|(at, mount)| self.mount(mount, &format!("mounts[{at}]"), spec, linux, user))
+        mounts
+            .iter()
+            .enumerate()
+            .try_for_each(|(at, mount)| self.mount(mount, &format!("mounts[{at}]"), spec, linux, user))
     }
 
     fn mount(&mut self, mount: &Mount, field: &str, spec: &Spec, linux: &Linux, user: &UserNamespace) -> Result<()> {
@@ -105,7 +108,12 @@ impl Builder<'_> {
             "tmpfs" if place == "/dev" => self.dev(parsed, field, spec, linux),
             // Only the owner of a network namespace may mount its sysfs; its read-only copy shows the same.
             "sysfs" if *user != UserNamespace::Host && !is_new(linux, LinuxNamespaceType::Network) => {
-                let attr = BindAttr { recursive: true, set_all: parsed.set | attr::RDONLY, propagation: MS_PRIVATE, ..BindAttr::default() };
+                let attr = BindAttr {
+                    recursive: true,
+                    set_all: parsed.set | attr::RDONLY,
+                    propagation: MS_PRIVATE,
+                    ..BindAttr::default()
+                };
                 let slot = self.source(Source::Bind { path: "/sys".into(), field: field.into(), attr });
                 self.attach(field, slot, &place, DEST_NO_SYMLINKS);
                 Ok(())
@@ -129,7 +137,15 @@ impl Builder<'_> {
         let flags = if matches!(kind, "proc" | "sysfs") { DEST_NO_SYMLINKS } else { 0 };
         self.attach_dir(field, slot, place, flags);
         if parsed.propagation != 0 {
-            self.push(field, Step::SetAttr { slot, set: 0, propagation: parsed.propagation as u32, recursive: parsed.propagation_all });
+            self.push(
+                field,
+                Step::SetAttr {
+                    slot,
+                    set: 0,
+                    propagation: parsed.propagation as u32,
+                    recursive: parsed.propagation_all,
+                },
+            );
         }
         self.has_devpts |= kind == "devpts" && place == "/dev/pts";
         self.has_proc |= kind == "proc" && place == "/proc" && set & attr::RDONLY == 0;
@@ -141,7 +157,15 @@ impl Builder<'_> {
     }
 
     /// fsopen, its options, fsmount: a detached mount in `slot`.
-    pub(super) fn make(&mut self, field: &str, slot: Slot, kind: &str, source: Option<String>, data: &[super::Option_], set: u64) {
+    pub(super) fn make(
+        &mut self,
+        field: &str,
+        slot: Slot,
+        kind: &str,
+        source: Option<String>,
+        data: &[super::Option_],
+        set: u64,
+    ) {
         self.push(format!("{field}.type"), Step::FsOpen { slot, kind: kind.into() });
         if let Some(source) = source.filter(|source| !source.is_empty()) {
             self.push(format!("{field}.source"), Step::FsConfig { slot, key: "source".into(), value: Some(source) });
@@ -169,7 +193,15 @@ impl Builder<'_> {
         self.push(field, Step::Attach { mount, dest });
     }
 
-    fn bind(&mut self, mount: &Mount, parsed: Parsed, field: &str, place: &str, spec: &Spec, user: &UserNamespace) -> Result<()> {
+    fn bind(
+        &mut self,
+        mount: &Mount,
+        parsed: Parsed,
+        field: &str,
+        place: &str,
+        spec: &Spec,
+        user: &UserNamespace,
+    ) -> Result<()> {
         let source = mount.source().as_ref().filter(|source| !source.as_os_str().is_empty());
         let source = source.ok_or_else(|| Error::invalid(format!("{field}.source"), "is missing"))?;
         if let Some((option, ..)) = parsed.data.first() {
@@ -187,7 +219,11 @@ impl Builder<'_> {
     /// CVE-2026-41579 began there).
     fn dev(&mut self, parsed: Parsed, field: &str, spec: &Spec, linux: &Linux) -> Result<()> {
         let own = field.is_empty();
-        let defaults = || [("mode", "755"), ("size", "65536k")].map(|(key, value)| (String::new(), key.to_owned(), Some(value.to_owned()))).to_vec();
+        let defaults = || {
+            [("mode", "755"), ("size", "65536k")]
+                .map(|(key, value)| (String::new(), key.to_owned(), Some(value.to_owned())))
+                .to_vec()
+        };
         let dev = Dev {
             options: if own { defaults() } else { parsed.data },
             attributes: if own { attr::NOSUID | attr::NOEXEC } else { parsed.set & !(attr::NODEV | attr::RDONLY) },
@@ -246,7 +282,10 @@ impl Builder<'_> {
         }
         self.program.steps.append(&mut self.late);
         if spec.root().as_ref().and_then(|root| root.readonly()).unwrap_or_default() {
-            self.push("root.readonly", Step::SetAttr { slot: ROOT, set: attr::RDONLY, propagation: 0, recursive: false });
+            self.push(
+                "root.readonly",
+                Step::SetAttr { slot: ROOT, set: attr::RDONLY, propagation: 0, recursive: false },
+            );
         }
         self.push("root.path", Step::Pivot);
         for (at, path) in linux.readonly_paths().iter().flatten().enumerate() {
@@ -333,7 +372,9 @@ fn explicit_idmap(mount: &Mount, parsed: &Parsed, field: &str, user: &UserNamesp
     }
     match (parsed.idmap, user) {
         (false, _) => Ok(Idmap::None),
-        (true, UserNamespace::Host) => Err(Error::invalid(format!("{field}.options"), "idmap needs maps, or a user namespace")),
+        (true, UserNamespace::Host) => {
+            Err(Error::invalid(format!("{field}.options"), "idmap needs maps, or a user namespace"))
+        }
         (true, _) => Ok(Idmap::Container),
     }
 }

@@ -86,7 +86,8 @@ impl Parsed {
             }
             option => {
                 if !self.attribute(option) && !self.propagate(option) {
-                    let (key, value) = option.split_once('=').map_or((option, None), |(key, value)| (key, Some(value.to_owned())));
+                    let (key, value) =
+                        option.split_once('=').map_or((option, None), |(key, value)| (key, Some(value.to_owned())));
                     self.data.push((field.to_owned(), key.to_owned(), value));
                 }
             }
@@ -102,7 +103,8 @@ impl Parsed {
             (None, Some(found)) => (true, found),
             (None, None) => return false,
         };
-        let (set, clear) = if all { (&mut self.set_all, &mut self.clear_all) } else { (&mut self.set, &mut self.clear) };
+        let (set, clear) =
+            if all { (&mut self.set_all, &mut self.clear_all) } else { (&mut self.set, &mut self.clear) };
         let (_, bit, on) = *found;
         if bit & attr::ATIME_MASK != 0 || bit == 0 {
             // The access-time modes exclude each other: the kernel wants the whole field cleared (mount_setattr(2)).
@@ -136,7 +138,8 @@ mod tests {
     use super::*;
 
     fn parse(options: &[&str]) -> Parsed {
-        let mount: Mount = serde_json::from_value(serde_json::json!({"destination": "/x", "options": options})).unwrap();
+        let mount: Mount =
+            serde_json::from_value(serde_json::json!({"destination": "/x", "options": options})).unwrap();
         Parsed::new(&mount, "mounts[0]").unwrap()
     }
 
@@ -154,7 +157,10 @@ mod tests {
         assert_eq!(parse(&["ro", "rw"]).set & attr::RDONLY, 0);
         assert_eq!(parse(&["rw", "ro"]).set & attr::RDONLY, attr::RDONLY);
         let atime = parse(&["noatime", "strictatime"]);
-        assert_eq!((atime.set & attr::ATIME_MASK, atime.clear & attr::ATIME_MASK), (attr::STRICTATIME, attr::ATIME_MASK));
+        assert_eq!(
+            (atime.set & attr::ATIME_MASK, atime.clear & attr::ATIME_MASK),
+            (attr::STRICTATIME, attr::ATIME_MASK)
+        );
         assert_eq!(parse(&["relatime"]).set, 0);
     }
 
@@ -168,7 +174,8 @@ mod tests {
 
     #[test]
     fn what_is_not_done_is_refused_by_name() {
-        let mount: Mount = serde_json::from_value(serde_json::json!({"destination": "/x", "options": ["bind", "tmpcopyup"]})).unwrap();
+        let mount: Mount =
+            serde_json::from_value(serde_json::json!({"destination": "/x", "options": ["bind", "tmpcopyup"]})).unwrap();
         let error = Parsed::new(&mount, "mounts[4]").unwrap_err().to_string();
         assert!(error.starts_with("mounts[4].options[1]: ") && error.contains("tmpcopyup"), "{error}");
     }

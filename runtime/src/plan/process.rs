@@ -45,7 +45,13 @@ pub fn hard_limits(process: &Process) -> Vec<(String, u32, u64)> {
 
 impl Builder<'_> {
     /// The last part of both programs.
-    pub(super) fn process(&mut self, process: &Process, options: &Options, filter: Option<&Filter>, door: &Door<'_>) -> Result<()> {
+    pub(super) fn process(
+        &mut self,
+        process: &Process,
+        options: &Options,
+        filter: Option<&Filter>,
+        door: &Door<'_>,
+    ) -> Result<()> {
         let sets = caps::sets(process.capabilities().as_ref())?;
         let no_new_privs = process.no_new_privileges().unwrap_or_default();
         let (env, search) = environment(process, options);
@@ -108,7 +114,8 @@ impl Builder<'_> {
     fn enter(&mut self, process: &Process, door: &Door<'_>) {
         match door {
             Door::Container(options) if options.wait_for_start => {
-                let listener = self.sources.iter().position(|source| *source == Source::StartSocket).unwrap_or_default() as u32;
+                let listener =
+                    self.sources.iter().position(|source| *source == Source::StartSocket).unwrap_or_default() as u32;
                 self.push("", Step::Ready);
                 self.push("", Step::Await { listener });
             }
@@ -165,7 +172,11 @@ fn candidates(process: &Process, search: &str) -> Vec<String> {
     if program.contains('/') {
         return vec![program];
     }
-    search.split(':').filter(|dir| dir.starts_with('/')).map(|dir| format!("{}/{program}", dir.trim_end_matches('/'))).collect()
+    search
+        .split(':')
+        .filter(|dir| dir.starts_with('/'))
+        .map(|dir| format!("{}/{program}", dir.trim_end_matches('/')))
+        .collect()
 }
 
 /// The kernel's number of a limit (getrlimit(2)).

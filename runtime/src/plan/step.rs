@@ -289,7 +289,9 @@ impl Step {
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Step::Seccomp { filter, flags } => write!(f, "Seccomp {{ {} instructions, flags: {flags:#x} }}", filter.len()),
+            Step::Seccomp { filter, flags } => {
+                write!(f, "Seccomp {{ {} instructions, flags: {flags:#x} }}", filter.len())
+            }
             Step::Propagate { flags } => write!(f, "Propagate {{ flags: {flags:#x} }}"),
             Step::SetNs { slot, flags } => write!(f, "SetNs {{ slot: {slot}, flags: {flags:#x} }}"),
             Step::FsMount { slot, attributes } => write!(f, "FsMount {{ slot: {slot}, attributes: {attributes:#x} }}"),

@@ -92,8 +92,10 @@ fn network(proc: &Proc) -> Result<Layer> {
     let own = proc.other_namespace("net")?;
     let interfaces = if own { interfaces(proc.pid)? } else { Vec::new() };
     let only_lo = own && interfaces.len() == 1 && interfaces[0] == ("lo".to_owned(), true);
-    let list: Vec<String> = interfaces.iter().map(|(name, up)| format!("{name} {}", if *up { "up" } else { "down" })).collect();
-    let evidence = if own { format!("own namespace, interfaces: {}", list.join(", ")) } else { "the host's namespace".into() };
+    let list: Vec<String> =
+        interfaces.iter().map(|(name, up)| format!("{name} {}", if *up { "up" } else { "down" })).collect();
+    let evidence =
+        if own { format!("own namespace, interfaces: {}", list.join(", ")) } else { "the host's namespace".into() };
     Ok(Layer { id: "L1", name: "network", in_force: only_lo, evidence })
 }
 
@@ -104,7 +106,9 @@ fn interfaces(pid: i32) -> Result<Vec<(String, bool)>> {
         setns(namespace, CloneFlags::CLONE_NEWNET).context(|| "join the network namespace".into())?;
         crate::sys::net::interfaces().context(|| "list the interfaces".into())
     };
-    std::thread::spawn(look).join().map_err(|_| Error::new(Kind::System, "list the interfaces", "the thread panicked"))?
+    std::thread::spawn(look)
+        .join()
+        .map_err(|_| Error::new(Kind::System, "list the interfaces", "the thread panicked"))?
 }
 
 /// Seccomp: 2 is SECCOMP_MODE_FILTER (proc_pid_status(5)).
@@ -119,9 +123,12 @@ fn root(mountinfo: &str) -> Layer {
     let read_only = |options: &str| options.split(',').any(|option| option == "ro");
     let root = mounts.iter().any(|(place, options, ..)| *place == "/" && read_only(options));
     let tmpfs = mounts.iter().filter(|(_, options, kind, _)| *kind == "tmpfs" && !read_only(options));
-    let sized = |super_options: &str| super_options.split(',').find(|option| option.starts_with("size=")).map(str::to_owned);
-    let sizes: Vec<(String, Option<String>)> = tmpfs.map(|(place, _, _, options)| ((*place).to_owned(), sized(options))).collect();
-    let list: Vec<String> = sizes.iter().map(|(place, size)| format!("{place} {}", size.as_deref().unwrap_or("without size"))).collect();
+    let sized =
+        |super_options: &str| super_options.split(',').find(|option| option.starts_with("size=")).map(str::to_owned);
+    let sizes: Vec<(String, Option<String>)> =
+        tmpfs.map(|(place, _, _, options)| ((*place).to_owned(), sized(options))).collect();
+    let list: Vec<String> =
+        sizes.iter().map(|(place, size)| format!("{place} {}", size.as_deref().unwrap_or("without size"))).collect();
     let in_force = root && sizes.iter().all(|(_, size)| size.is_some());
     let evidence = format!("/ {}, tmpfs: {}", if root { "ro" } else { "rw" }, list.join(", "));
     Layer { id: "L3", name: "read-only root", in_force, evidence }
@@ -139,8 +146,17 @@ fn parse_mount(line: &str) -> Option<(&str, &str, &str, &str)> {
 fn capabilities(status: &str) -> Layer {
     const SETS: [&str; 5] = ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"];
     let values = SETS.map(|set| field(status, set).trim_start_matches('0'));
-    let list: Vec<String> = SETS.iter().zip(values).map(|(set, value)| format!("{set} {}", if value.is_empty() { "0" } else { value })).collect();
-    Layer { id: "L4", name: "capabilities", in_force: values.iter().all(|value| value.is_empty()), evidence: list.join(", ") }
+    let list: Vec<String> = SETS
+        .iter()
+        .zip(values)
+        .map(|(set, value)| format!("{set} {}", if value.is_empty() { "0" } else { value }))
+        .collect();
+    Layer {
+        id: "L4",
+        name: "capabilities",
+        in_force: values.iter().all(|value| value.is_empty()),
+        evidence: list.join(", "),
+    }
 }
 
 fn pids(limits: &crate::cgroup::Limits) -> Layer {
@@ -159,9 +175,18 @@ fn memory_and_cpu(limits: &crate::cgroup::Limits) -> Layer {
 fn user(proc: &Proc, record: &Record) -> Result<Layer> {
     let map = proc.read("uid_map")?;
     let entries: Vec<Vec<&str>> = map.lines().map(|line| line.split_whitespace().collect()).collect();
-    let outside = entries.iter().find(|entry| entry.first() == Some(&"0")).and_then(|entry| entry.get(1)).copied().unwrap_or("nobody");
+    let outside = entries
+        .iter()
+        .find(|entry| entry.first() == Some(&"0"))
+        .and_then(|entry| entry.get(1))
+        .copied()
+        .unwrap_or("nobody");
     let in_force = proc.other_namespace("user")? && outside != "0";
-    let shared = if record.ids.as_ref().is_some_and(|ids| ids.shared) { ", shared with every container of dockremap" } else { "" };
+    let shared = if record.ids.as_ref().is_some_and(|ids| ids.shared) {
+        ", shared with every container of dockremap"
+    } else {
+        ""
+    };
     Ok(Layer { id: "L7", name: "user namespace", in_force, evidence: format!("root is host uid {outside}{shared}") })
 }
 
@@ -178,7 +203,9 @@ mod tests {
     fn layers_hold_only_if_the_kernel_says_so() {
         let status = "CapInh:\t0000000000000000\nCapPrm:\t0000000000000000\nCapEff:\t0000000000000000\nCapBnd:\t0000000000000000\nCapAmb:\t0000000000000000\nNoNewPrivs:\t1\nSeccomp:\t2\nSeccomp_filters:\t1\n";
         assert!(capabilities(status).in_force && seccomp(status).in_force && no_new_privs(status).in_force);
-        let weak = status.replace("CapBnd:\t0000000000000000", "CapBnd:\t0000000000000400").replace("Seccomp:\t2", "Seccomp:\t0");
+        let weak = status
+            .replace("CapBnd:\t0000000000000000", "CapBnd:\t0000000000000400")
+            .replace("Seccomp:\t2", "Seccomp:\t0");
         assert!(!capabilities(&weak).in_force && !seccomp(&weak).in_force);
         assert!(capabilities(&weak).evidence.contains("CapBnd 400"));
     }

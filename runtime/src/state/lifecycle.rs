@@ -62,7 +62,8 @@ pub fn word(status: Status) -> &'static str {
 fn observe(record: &Record) -> Result<(Status, Option<OwnedFd>)> {
     let Some(known) = &record.process else { return Ok((Status::Stopped, None)) };
     let Some(pidfd) = process::find(known)? else { return Ok((Status::Stopped, None)) };
-    let frozen = record.status == Status::Running && Cgroup::open(&record.cgroup).and_then(|cgroup| cgroup.frozen()).unwrap_or(false);
+    let frozen = record.status == Status::Running
+        && Cgroup::open(&record.cgroup).and_then(|cgroup| cgroup.frozen()).unwrap_or(false);
     Ok((if frozen { Status::Paused } else { record.status }, Some(pidfd)))
 }
 
@@ -157,7 +158,8 @@ pub fn destroy_processes(record: &Record, pidfd: Option<OwnedFd>) -> Result<()> 
             Err(errno) => return Err(Error::system("kill the container", errno)),
         }
         if !process::wait(&pidfd, PollTimeout::from(DEATH))? {
-            return Err(Error::system("wait for the end of the container", Errno::ETIMEDOUT).hint("a process hangs in the kernel"));
+            return Err(Error::system("wait for the end of the container", Errno::ETIMEDOUT)
+                .hint("a process hangs in the kernel"));
         }
     }
     cgroup?.remove()

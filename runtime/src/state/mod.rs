@@ -63,7 +63,11 @@ impl Root {
         builder.mode(0o700);
         let made = match builder.create(&path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.path).context(|| format!("mkdir {}", self.path.display()))?;
+                fs::DirBuilder::new()
+                    .recursive(true)
+                    .mode(0o700)
+                    .create(&self.path)
+                    .context(|| format!("mkdir {}", self.path.display()))?;
                 builder.create(&path)
             }
             result => result,
@@ -109,7 +113,8 @@ impl Root {
             result => result.context(|| format!("state root {}", self.path.display()))?,
         };
         let name = |entry: fs::DirEntry| entry.file_name().into_string().ok();
-        let mut ids: Vec<String> = entries.flatten().filter_map(name).filter(|id| validate::container_id(id).is_ok()).collect();
+        let mut ids: Vec<String> =
+            entries.flatten().filter_map(name).filter(|id| validate::container_id(id).is_ok()).collect();
         // /run/wsbox/ids is the allocator's, not a container's.
         ids.retain(|id| self.path.join(id).join(RECORD).exists());
         ids.sort();
@@ -144,7 +149,9 @@ fn read_record(folder: &Path) -> Result<Option<Record>> {
         Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR)) => return Ok(None),
         result => result.context(|| file.display().to_string())?,
     };
-    let bad = |why: String| Error::invalid(file.display().to_string(), why).hint("`wsbox delete --force` removes the container");
+    let bad = |why: String| {
+        Error::invalid(file.display().to_string(), why).hint("`wsbox delete --force` removes the container")
+    };
     let record: Record = serde_json::from_slice(&bytes).map_err(|error| bad(error.to_string()))?;
     if record.version != VERSION {
         return Err(bad(format!("is of version {}, this wsbox knows {VERSION}", record.version)));
@@ -192,7 +199,8 @@ impl Folder {
     pub fn write(&self, record: &Record) -> Result<()> {
         let bytes = serde_json::to_vec(record).map_err(|error| Error::invalid(RECORD, error.to_string()))?;
         self.save("state.tmp", &bytes)?;
-        fs::rename(self.path.join("state.tmp"), self.path.join(RECORD)).context(|| self.path.join(RECORD).display().to_string())
+        fs::rename(self.path.join("state.tmp"), self.path.join(RECORD))
+            .context(|| self.path.join(RECORD).display().to_string())
     }
 
     /// Keeps the config and the compiled filter for `exec`.

@@ -17,7 +17,8 @@ const PID_FS_MAGIC: i64 = 0x5049_4446;
 
 /// Remembers the process behind `fd`.
 pub fn remember(pid: Pid, fd: impl AsFd) -> Result<Process> {
-    let pidfs = nix::sys::statfs::fstatfs(fd.as_fd()).context(|| "pidfd".into())?.filesystem_type().0 as i64 == PID_FS_MAGIC;
+    let pidfs =
+        nix::sys::statfs::fstatfs(fd.as_fd()).context(|| "pidfd".into())?.filesystem_type().0 as i64 == PID_FS_MAGIC;
     let pidfd_inode = if pidfs { fstat(fd).context(|| "pidfd".into())?.st_ino } else { 0 };
     let start_time = if pidfs { None } else { start_time(pid) };
     Ok(Process { pid: pid.as_raw(), pidfd_inode, start_time })

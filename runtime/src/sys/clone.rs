@@ -133,7 +133,12 @@ pub fn spawn(spawn: &Spawn<'_>) -> nix::Result<Spawned> {
     }
     // SAFETY: the kernel stored the new descriptor there.
     let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
-    Ok(Spawned { pid: Pid::from_raw(result as i32), pidfd, stack: ManuallyDrop::new(stack), setup: ManuallyDrop::new(setup) })
+    Ok(Spawned {
+        pid: Pid::from_raw(result as i32),
+        pidfd,
+        stack: ManuallyDrop::new(stack),
+        setup: ManuallyDrop::new(setup),
+    })
 }
 
 /// clone3 itself: the pid in the parent, or a negative errno. The child goes to `child` on its new stack.
@@ -239,9 +244,8 @@ unsafe fn become_init(setup: &Setup) -> (i32, isize) {
         }
     }
     // SAFETY: numbers only.
-    let result = unsafe {
-        raw(libc::SYS_close_range, setup.keep_below as usize, u32::MAX as usize, CLOSE_RANGE_CLOEXEC, 0, 0)
-    };
+    let result =
+        unsafe { raw(libc::SYS_close_range, setup.keep_below as usize, u32::MAX as usize, CLOSE_RANGE_CLOEXEC, 0, 0) };
     if result < 0 {
         return (3, result);
     }

@@ -57,7 +57,14 @@ pub fn mount_setattr(mount: impl AsFd, attr: &MountAttr, recursive: bool) -> nix
     let fd = mount.as_fd().as_raw_fd();
     // SAFETY: the path is a C string, attr a struct mount_attr of the size given.
     let result = unsafe {
-        libc::syscall(libc::SYS_mount_setattr, fd, c"".as_ptr(), flags, std::ptr::from_ref(attr), size_of::<MountAttr>())
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            fd,
+            c"".as_ptr(),
+            flags,
+            std::ptr::from_ref(attr),
+            size_of::<MountAttr>(),
+        )
     };
     Errno::result(result).map(drop)
 }
@@ -76,9 +83,8 @@ pub fn fsconfig(context: impl AsFd, key: &CStr, value: Option<&CStr>) -> nix::Re
     let command = if value.is_some() { SET_STRING } else { SET_FLAG };
     let value = value.map_or(std::ptr::null(), CStr::as_ptr);
     // SAFETY: key and value are C strings, or NULL with SET_FLAG.
-    let result = unsafe {
-        libc::syscall(libc::SYS_fsconfig, context.as_fd().as_raw_fd(), command, key.as_ptr(), value, 0)
-    };
+    let result =
+        unsafe { libc::syscall(libc::SYS_fsconfig, context.as_fd().as_raw_fd(), command, key.as_ptr(), value, 0) };
     Errno::result(result).map(drop)
 }
 

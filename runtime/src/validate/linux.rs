@@ -13,7 +13,12 @@ pub fn check(spec: &Spec) -> Result<()> {
     mappings(linux)?;
     hostnames(spec, linux)?;
     sysctls(linux)?;
-    linux.devices().iter().flatten().enumerate().try_for_each(|(at, node)| device(node, &format!("linux.devices[{at}]")))?;
+    linux
+        .devices()
+        .iter()
+        .flatten()
+        .enumerate()
+        .try_for_each(|(at, node)| device(node, &format!("linux.devices[{at}]")))?;
     paths(linux.masked_paths(), "linux.maskedPaths")?;
     paths(linux.readonly_paths(), "linux.readonlyPaths")?;
     propagation(linux)
@@ -67,7 +72,10 @@ pub fn id_map(map: &[LinuxIdMapping], field: &str) -> Result<()> {
         let field = format!("{field}[{at}]");
         let ends = [entry.container_id(), entry.host_id()].map(|start| start.checked_add(entry.size()));
         if entry.size() == 0 || ends.contains(&None) {
-            return Err(Error::invalid(format!("{field}.size"), format!("{} is no size for a range of ids", entry.size())));
+            return Err(Error::invalid(
+                format!("{field}.size"),
+                format!("{} is no size for a range of ids", entry.size()),
+            ));
         }
         if let Some(other) = map[..at].iter().position(|other| overlaps(entry, other)) {
             return Err(Error::invalid(field, format!("overlaps entry {other}")));
@@ -103,9 +111,12 @@ fn sysctls(linux: &Linux) -> Result<()> {
         if path.split('/').any(|part| part.is_empty() || part == "." || part == "..") || path.contains('\0') {
             return Err(Error::invalid(field, "is no name of a sysctl"));
         }
-        let needs = owner(&path).ok_or_else(|| Error::invalid(&field, "belongs to no namespace: it would change the host"))?;
-        let own = linux.namespaces().iter().flatten().any(|namespace| namespace.typ() == needs && namespace.path().is_none());
-        let joined = linux.namespaces().iter().flatten().any(|namespace| namespace.typ() == needs && namespace.path().is_some());
+        let needs =
+            owner(&path).ok_or_else(|| Error::invalid(&field, "belongs to no namespace: it would change the host"))?;
+        let own =
+            linux.namespaces().iter().flatten().any(|namespace| namespace.typ() == needs && namespace.path().is_none());
+        let joined =
+            linux.namespaces().iter().flatten().any(|namespace| namespace.typ() == needs && namespace.path().is_some());
         if !own && !(joined && needs == LinuxNamespaceType::Network) {
             return Err(Error::invalid(field, format!("needs a {needs} namespace of the container's own")));
         }
@@ -120,7 +131,11 @@ pub fn sysctl_path(key: &str) -> String {
         '/' => '.',
         c => c,
     };
-    if key.find(['.', '/']).is_some_and(|at| key[at..].starts_with('.')) { key.chars().map(swap).collect() } else { key.into() }
+    if key.find(['.', '/']).is_some_and(|at| key[at..].starts_with('.')) {
+        key.chars().map(swap).collect()
+    } else {
+        key.into()
+    }
 }
 
 fn owner(path: &str) -> Option<LinuxNamespaceType> {
@@ -139,7 +154,10 @@ fn device(node: &LinuxDevice, field: &str) -> Result<()> {
     no_nul(field, path)?;
     let below = super::clean(path);
     if !below.starts_with("/dev/") {
-        return Err(Error::invalid(format!("{field}.path"), format!("{path} is not below /dev, where alone wsbox makes devices")));
+        return Err(Error::invalid(
+            format!("{field}.path"),
+            format!("{path} is not below /dev, where alone wsbox makes devices"),
+        ));
     }
     if node.typ() == LinuxDeviceType::A {
         return Err(Error::invalid(format!("{field}.type"), "\"a\" is no type of a device node"));

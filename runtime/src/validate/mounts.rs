@@ -16,7 +16,8 @@ pub fn check(spec: &Spec) -> Result<()> {
 }
 
 fn check_one(mount: &Mount, field: &str) -> Result<()> {
-    let destination = mount.destination().to_str().ok_or_else(|| Error::invalid(format!("{field}.destination"), "is no UTF-8"))?;
+    let destination =
+        mount.destination().to_str().ok_or_else(|| Error::invalid(format!("{field}.destination"), "is no UTF-8"))?;
     no_nul(&format!("{field}.destination"), destination)?;
     let source = mount.source().as_ref().and_then(|source| source.to_str()).unwrap_or_default();
     no_nul(&format!("{field}.source"), source)?;
@@ -29,12 +30,18 @@ fn check_one(mount: &Mount, field: &str) -> Result<()> {
         return Err(Error::invalid(format!("{field}.destination"), "/ is the root itself"));
     }
     if place == "/proc" && kind != "proc" {
-        return Err(Error::invalid(format!("{field}.destination"), "only a proc may be mounted on /proc (CVE-2019-16884)"));
+        return Err(Error::invalid(
+            format!("{field}.destination"),
+            "only a proc may be mounted on /proc (CVE-2019-16884)",
+        ));
     }
     if let Some(below) = place.strip_prefix("/proc/")
         && !COVERABLE.contains(&below)
     {
-        return Err(Error::invalid(format!("{field}.destination"), format!("{place} may not be covered (CVE-2019-16884)")));
+        return Err(Error::invalid(
+            format!("{field}.destination"),
+            format!("{place} may not be covered (CVE-2019-16884)"),
+        ));
     }
     Ok(())
 }
@@ -58,7 +65,9 @@ mod tests {
 
     #[test]
     fn clean_stays_inside() {
-        for (path, want) in [("/a/../proc", "/proc"), ("../../x", "/x"), ("/a//b/./c/", "/a/b/c"), ("/..", "/"), ("", "/")] {
+        for (path, want) in
+            [("/a/../proc", "/proc"), ("../../x", "/x"), ("/a//b/./c/", "/a/b/c"), ("/..", "/"), ("", "/")]
+        {
             assert_eq!(clean(path), want);
         }
     }
@@ -66,8 +75,14 @@ mod tests {
     #[test]
     fn proc_is_not_hidden() {
         for (place, kind, ok) in [
-            ("/proc", "proc", true), ("/proc", "tmpfs", false), ("/x/../proc", "bind", false), ("/proc/self/attr", "tmpfs", false),
-            ("/proc/sys/kernel", "tmpfs", false), ("/proc/meminfo", "bind", true), ("/", "tmpfs", false), ("/procs", "tmpfs", true),
+            ("/proc", "proc", true),
+            ("/proc", "tmpfs", false),
+            ("/x/../proc", "bind", false),
+            ("/proc/self/attr", "tmpfs", false),
+            ("/proc/sys/kernel", "tmpfs", false),
+            ("/proc/meminfo", "bind", true),
+            ("/", "tmpfs", false),
+            ("/procs", "tmpfs", true),
         ] {
             let mount: Mount = serde_json::from_value(serde_json::json!({"destination": place, "type": kind})).unwrap();
             assert_eq!(check_one(&mount, "mounts[0]").is_ok(), ok, "{place}");

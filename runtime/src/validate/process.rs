@@ -53,7 +53,9 @@ fn user(process: &Process, path: &str) -> Result<()> {
         return Err(Error::invalid(format!("{path}.user"), "4294967295 is no id: the kernel reads it as -1"));
     }
     match user.umask() {
-        Some(mask) if mask > 0o777 => Err(Error::invalid(format!("{path}.user.umask"), format!("{mask:#o} is over 0777"))),
+        Some(mask) if mask > 0o777 => {
+            Err(Error::invalid(format!("{path}.user.umask"), format!("{mask:#o} is over 0777")))
+        }
         _ => Ok(()),
     }
 }

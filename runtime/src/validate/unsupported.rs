@@ -16,11 +16,22 @@ fn given<T: AsRef<str>>(text: &Option<T>) -> bool {
 /// Refuses the whole-config fields.
 pub fn check(spec: &Spec) -> Result<()> {
     let hooks = spec.hooks().as_ref().is_some_and(|hooks| {
-        let lists = [hooks.create_runtime(), hooks.create_container(), hooks.start_container(), hooks.poststart(), hooks.poststop()];
+        let lists = [
+            hooks.create_runtime(),
+            hooks.create_container(),
+            hooks.start_container(),
+            hooks.poststart(),
+            hooks.poststop(),
+        ];
         let prestart = hooks.prestart();
         lists.into_iter().chain([prestart]).flatten().any(|list| !list.is_empty())
     });
-    let top = [("hooks", hooks), ("solaris", spec.solaris().is_some()), ("windows", spec.windows().is_some()), ("vm", spec.vm().is_some())];
+    let top = [
+        ("hooks", hooks),
+        ("solaris", spec.solaris().is_some()),
+        ("windows", spec.windows().is_some()),
+        ("vm", spec.vm().is_some()),
+    ];
     refuse_first(&top)?;
     spec.linux().as_ref().map_or(Ok(()), |linux| {
         let some = |list: Option<usize>| list.is_some_and(|len| len > 0);
@@ -31,11 +42,17 @@ pub fn check(spec: &Spec) -> Result<()> {
             ("linux.mountLabel", given(linux.mount_label())),
             ("linux.netDevices", some(linux.net_devices().as_ref().map(|map| map.len()))),
             ("linux.timeOffsets", some(linux.time_offsets().as_ref().map(|map| map.len()))),
-            ("linux.seccomp.listenerPath", linux.seccomp().as_ref().is_some_and(|seccomp| seccomp.listener_path().is_some())),
+            (
+                "linux.seccomp.listenerPath",
+                linux.seccomp().as_ref().is_some_and(|seccomp| seccomp.listener_path().is_some()),
+            ),
         ])?;
         let kinds = [LinuxNamespaceType::Time];
         let namespaces = linux.namespaces().iter().flatten().enumerate();
-        namespaces.filter(|(_, namespace)| kinds.contains(&namespace.typ())).map(|(at, _)| Err(refuse(&format!("linux.namespaces[{at}]")))).collect()
+        namespaces
+            .filter(|(_, namespace)| kinds.contains(&namespace.typ()))
+            .map(|(at, _)| Err(refuse(&format!("linux.namespaces[{at}]"))))
+            .collect()
     })
 }
 

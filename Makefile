@@ -1,0 +1,61 @@
+# What README tells people to type. `make run` and `make test` install what they need, build, and leave nothing behind.
+TARGET  := $(shell uname -m)-unknown-linux-musl
+QUICK   := target/$(TARGET)/quick/wsbox
+RELEASE := target/$(TARGET)/release/wsbox
+DEMO    := target/demo
+PREFIX  := /usr/local
+PACKAGES := busybox-static procps
+TEST_PACKAGES := $(PACKAGES) runc libcap2-bin keyutils musl-tools gcc
+BENCH_PACKAGES := $(TEST_PACKAGES) crun strace
+SUDO    := $(shell [ $$(id -u) = 0 ] || echo sudo)
+CARGO   := cargo
+
+.PHONY: run test bench lint install clean build toolchain packages test-packages bench-packages
+
+## run: install what is missing, build, make a bundle, run it in all eight layers, show what the kernel has in force
+run: packages build $(DEMO)/config.json
+	@$(SUDO) sh integration/demo.sh $(QUICK) $(DEMO)
+
+## test: everything, against the real kernel, as root
+test: test-packages toolchain
+	$(CARGO) build --profile quick --target $(TARGET) --workspace --bins
+	$(CARGO) test --profile quick --target $(TARGET) --workspace --no-fail-fast
+
+## bench: wsbox beside crun, runc and the floor
+bench: bench-packages toolchain
+	$(CARGO) build --release --target $(TARGET) -p wsbox
+	$(CARGO) bench --target $(TARGET) --profile quick -p wsbox-integration --bench runtimes -- --wsbox $(CURDIR)/$(RELEASE) $(BENCH)
+
+## lint: formatting, clippy, no warnings
+lint: toolchain
+	$(CARGO) fmt --all --check
+	rustfmt --check --edition 2024 runtime/init/*.rs
+	$(CARGO) clippy --profile quick --target $(TARGET) --workspace --all-targets -- -D warnings
+
+## install: the release binary
+install: toolchain
+	$(CARGO) build --release --target $(TARGET) -p wsbox
+	$(SUDO) install -D -m 0755 $(RELEASE) $(DESTDIR)$(PREFIX)/bin/wsbox
+
+clean:
+	$(CARGO) clean
+
+build: toolchain
+	$(CARGO) build --profile quick --target $(TARGET) -p wsbox
+
+toolchain:
+	@command -v cargo >/dev/null || { echo "wsbox is built with Rust: install rustup and its stable toolchain first"; exit 1; }
+	@rustup target list --installed | grep -qx $(TARGET) || rustup target add $(TARGET)
+
+packages:
+	@sh integration/packages.sh "$(SUDO)" $(PACKAGES)
+test-packages:
+	@sh integration/packages.sh "$(SUDO)" $(TEST_PACKAGES)
+bench-packages:
+	@sh integration/packages.sh "$(SUDO)" $(BENCH_PACKAGES)
+
+# A busybox root file system and the config that `wsbox spec` writes.
+$(DEMO)/config.json: | build
+	@rm -rf $(DEMO) && mkdir -p $(DEMO)/rootfs/bin
+	@cp /bin/busybox $(DEMO)/rootfs/bin/ && for name in $$(/bin/busybox --list | grep -vx busybox); do ln -sf busybox $(DEMO)/rootfs/bin/$$name; done
+	@$(QUICK) spec --bundle $(DEMO)
