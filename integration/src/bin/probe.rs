@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What tests run inside of a container: `probe WHAT [ARG…]` tries one thing and prints `WHAT: ok VALUE` or `WHAT: ERRNO`.
+#![allow(unsafe_code)]
+
+use std::ffi::CString;
+
+use nix::errno::Errno;
+
+fn main() {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = args.iter().map(String::as_str).collect();
+    for (what, result) in probe(&words) {
+        match result {
+            Ok(value) => println!("{what}: ok {value}"),
+            Err(errno) => println!("{what}: {}", format!("{errno:?}")),
+        }
+    }
+}
+
+type Answer = (String, nix::Result<String>);
+
+fn number(text: &str) -> i64 {
+    text.strip_prefix("0x").map_or_else(|| text.parse(), |hex| i64::from_str_radix(hex, 16)).unwrap_or_else(|_| panic!("{text:?} is no number"))
+}
+
+/// A raw system call with up to three numbers.
+fn call(nr: i64, args: &[i64]) -> nix::Result<String> {
+    let arg = |at: usize| args.get(at).copied().unwrap_or_default();
+    // SAFETY: the tests pass numbers that the kernel refuses or that change this process alone.
+    let result = unsafe { libc::syscall(nr, arg(0), arg(1), arg(2), arg(3), arg(4), arg(5)) };
+    Errno::result(result).map(|value| value.to_string())
+}
+
+fn probe(words: &[&str]) -> Vec<Answer> {
+    let answer = |result| vec![(words.join(" "), result)];
+    match words {
+        ["fds"] => answer(Ok(open_fds())),
+        ["syscall", nr, rest @ ..] => answer(call(number(nr), &rest.iter().map(|arg| number(arg)).collect::<Vec<_>>())),
+        ["socket", family] => answer(call(libc::SYS_socket, &[number(family), libc::SOCK_DGRAM.into(), 0])),
+        ["tiocsti"] => answer(push_to_terminal(0x5412)),
+        ["tiocsti-dirty"] => answer(push_to_terminal(0x1_0000_5412)),
+        ["tioclinux"] => answer(push_to_terminal(0x541c)),
+        ["open-write", path] => answer(open(path, libc::O_WRONLY)),
+        ["open-trunc", path] => answer(open(path, libc::O_WRONLY | libc::O_TRUNC)),
+        ["open-read", path] => answer(open(path, libc::O_RDONLY)),
+        ["clone-newuser"] => answer(clone_with(libc::CLONE_NEWUSER as i64)),
+        ["clone3"] => answer(call(435, &[0, 0])),
+        ["int80-getpid"] => answer(int80(20)),
+        ["keyring"] => answer(call(libc::SYS_keyctl, &[0, -3, 0])),
+        ["keyring-read", serial] => answer(call(libc::SYS_keyctl, &[11, number(serial), 0, 0])),
+        ["exe-writers"] => exe_writers(),
+        _ => panic!("unknown probe {words:?}"),
+    }
+}
+
+fn open_fds() -> String {
+    let list = std::fs::read_dir("/proc/self/fd").expect("/proc");
+    // The descriptor of the listing itself is gone by the time it is looked at.
+    let mut fds: Vec<String> = list.flatten().filter_map(|entry| {
+        let to = std::fs::read_link(entry.path()).ok()?;
+        Some(format!("{}={}", entry.file_name().to_string_lossy(), to.display()))
+    }).filter(|fd| !fd.contains("/proc/")).collect();
+    fds.sort();
+    fds.join(" ")
+}
+
+fn push_to_terminal(request: u64) -> nix::Result<String> {
+    let byte = b"x";
+    // SAFETY: the request reads one byte from the pointer.
+    let result = unsafe { libc::syscall(libc::SYS_ioctl, 0, request, byte.as_ptr()) };
+    Errno::result(result).map(|value| value.to_string())
+}
+
+fn open(path: &str, flags: i32) -> nix::Result<String> {
+    let path = CString::new(path).map_err(|_| Errno::EINVAL)?;
+    // SAFETY: path is a C string.
+    Errno::result(unsafe { libc::open(path.as_ptr(), flags | libc::O_CLOEXEC) }).map(|fd| fd.to_string())
+}
+
+fn clone_with(flags: i64) -> nix::Result<String> {
+    // SAFETY: without CLONE_VM the child has its own memory, and ends at once.
+    let pid = unsafe { libc::syscall(libc::SYS_clone, flags | i64::from(libc::SIGCHLD), 0, 0, 0, 0) };
+    if pid == 0 {
+        // SAFETY: ends the child without running anything of the parent's.
+        unsafe { libc::_exit(0) };
+    }
+    Errno::result(pid).map(|pid| pid.to_string())
+}
+
+#[cfg(target_arch = "x86_64")]
+fn int80(nr: u32) -> nix::Result<String> {
+    let result: i32;
+    // SAFETY: getpid by the 32-bit entry touches no memory.
+    unsafe { std::arch::asm!("int 0x80", inlateout("eax") nr => result, lateout("r8") _, lateout("r9") _, lateout("r10") _, lateout("r11") _) };
+    if result < 0 { Err(Errno::from_raw(-result)) } else { Ok(result.to_string()) }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn int80(_: u32) -> nix::Result<String> {
+    Err(Errno::ENOSYS)
+}
+
+/// Tries to open every other process's executable for writing, a thousand times over.
+fn exe_writers() -> Vec<Answer> {
+    let mut opened = Vec::new();
+    for _ in 0..1000 {
+        for pid in 2..64 {
+            for flags in [libc::O_WRONLY, libc::O_RDWR | libc::O_TRUNC] {
+                if let Ok(fd) = open(&format!("/proc/{pid}/exe"), flags) {
+                    opened.push(format!("{pid}:{fd}"));
+                }
+            }
+        }
+    }
+    vec![("exe-writers".into(), Ok(opened.join(" ")))]
+}
