@@ -92,7 +92,7 @@ static int clone_into(int cgroup, uint64_t flags, int *pidfd) {
 }
 
 static uint64_t namespaces(const struct job *job) {
-    uint64_t flags = CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWNS;
+    uint64_t flags = CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWNS | CLONE_NEWCGROUP;
     if (job->userns) return flags | CLONE_NEWUSER | CLONE_NEWNET | CLONE_FILES;
     return job->serial ? flags | CLONE_NEWNET : flags;
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The floor: what a container's life costs when a program knows the bundle beforehand. See README.md beside this directory.
+// The floor: what a container's life costs when a program knows the bundle beforehand. ../README.md says how it is used.
 #ifndef FLOOR_H
 #define FLOOR_H
 

@@ -172,8 +172,6 @@ static void wait_for_start(struct link *link) {
 
 _Noreturn void container_init(const struct job *job, struct link *link) {
     MUST(setsid(), "setsid");
-    // clone3 would root the cgroup namespace at the parent's cgroup, not at the one it clones into.
-    MUST(unshare(CLONE_NEWCGROUP), "cgroup namespace");
     MUST(sethostname("bench", 5), "hostname");
     file_systems(job, link);
     pivot();

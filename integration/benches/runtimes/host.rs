@@ -90,7 +90,7 @@ pub fn guard() -> Outcome<ExitCode> {
     signals.thread_block()?;
     nix::sys::prctl::set_child_subreaper(true)?;
     let result = site.set_up().and_then(|()| {
-        remove_stale();
+        remove_stale(&site);
         supervise(&site, &signals)
     });
     site.clean_up();
@@ -153,18 +153,20 @@ pub fn remove_cgroups(dir: &Path) {
 }
 
 /// What a bench whose guard was killed left behind.
-fn remove_stale() {
-    for entry in fs::read_dir(CGROUP).into_iter().flatten().flatten() {
-        if is_stale(&entry.file_name().to_string_lossy()) {
-            kill_cgroup(&entry.path());
-            remove_cgroups(&entry.path());
-        }
+fn remove_stale(site: &Site) {
+    for dir in stale_in(Path::new(CGROUP)) {
+        kill_cgroup(&dir);
+        remove_cgroups(&dir);
     }
-    for entry in fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten() {
-        if is_stale(&entry.file_name().to_string_lossy()) {
-            let _ = fs::remove_dir(entry.path());
-        }
+    stale_in(&site.dir.join("memory")).iter().for_each(|dir| remove_cgroups(dir));
+    for dir in stale_in(&std::env::temp_dir()) {
+        let _ = fs::remove_dir(dir);
     }
+}
+
+fn stale_in(dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.filter(|entry| is_stale(&entry.file_name().to_string_lossy())).map(|entry| entry.path()).collect()
 }
 
 fn is_stale(name: &str) -> bool {

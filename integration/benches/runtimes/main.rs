@@ -47,6 +47,8 @@ fn run(args: Args) -> Outcome<ExitCode> {
 }
 
 fn measure(args: &Args, site: &Site) -> Outcome<ExitCode> {
+    // Without its guard the bench must not go on.
+    nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)?;
     let engines = engine::find(args, site)?;
     let mut report = Report::new(&engines);
     timing::rounds(args, site, &engines, &mut report)?;

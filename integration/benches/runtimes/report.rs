@@ -104,12 +104,7 @@ impl Report {
             "time, ms", "", "runs", "min", "median", "/ crun min med", "/ floor min med"
         );
         self.cases.iter().for_each(|row| self.time_rows(row));
-        println!(
-            "\n{:<38}{}",
-            "memory and calls",
-            self.runtimes.iter().map(|name| format!("{name:>10}")).collect::<String>()
-        );
-        self.memory.iter().for_each(|row| self.memory_row(row));
+        self.memory_table();
         if self.crowd > 0 {
             println!("\nlist and crowded: {} containers of each runtime alive", self.crowd);
         }
@@ -126,6 +121,14 @@ impl Report {
             println!("{name:<32}{runtime:<8}{:>6}{:>9.2}{:>9.2}{ratios}", own.runs, own.min, own.median);
             name = "";
         }
+    }
+
+    fn memory_table(&self) {
+        if !self.memory.is_empty() {
+            let names: String = self.runtimes.iter().map(|name| format!("{name:>10}")).collect();
+            println!("\n{:<38}{names}", "memory and calls");
+        }
+        self.memory.iter().for_each(|row| self.memory_row(row));
     }
 
     fn memory_row(&self, row: &Row) {

@@ -4,7 +4,7 @@
 use crate::Outcome;
 use crate::args::Args;
 use crate::bundle::Variant;
-use crate::engine::{Call, Engine, Op, wait_gone};
+use crate::engine::{Call, Engine, Op, last_words, wait_gone};
 use crate::host::Site;
 use crate::memory;
 use crate::report::Report;
@@ -13,7 +13,6 @@ use crate::steps::{CHAINS, CROWD, CROWDED, Step};
 /// The crowd's cases take long and vary little.
 const CROWD_SHARE: usize = 5;
 const SCRIPT: &[&str] = &["/bin/sh", "-c", "grep Seccomp: /proc/self/status; cat /proc/self/uid_map; exit 42"];
-const SHELL_43: &[&str] = &["/bin/sh", "-c", "exit 43"];
 const SLEEP: &[&str] = &["/bin/sleep", "1000"];
 
 struct Race<'a> {
@@ -146,14 +145,12 @@ fn step_once(site: &Site, engine: &Engine, step: &Step, id: &str) -> Outcome<f64
 fn prove(site: &Site, engine: &Engine, variant: Variant) -> Outcome<()> {
     let id = format!("{}-{}", engine.name, variant.name());
     let call = |op, args| Call { op, variant, id: &id, args };
-    let said = engine.ask(site, &call(Op::Run, SCRIPT))?;
-    expect(&format!("{variant:?} as seen from inside"), sees(variant, &said), true)
-        .map_err(|error| format!("{error}: {said:?}"))?;
+    look_inside(site, engine, &call(Op::Run, SCRIPT))?;
     for (op, args, status) in [(Op::Create, SLEEP, Some("created")), (Op::Start, &[], Some("running"))] {
         engine.time(site, &call(op, args))?;
         expect("state", engine.status(site, &id)?.as_deref(), status)?;
     }
-    expect("exit code of exec", engine.ask(site, &call(Op::Exec, SHELL_43))?.0, 43)?;
+    look_inside(site, engine, &call(Op::Exec, SCRIPT))?;
     let init = engine.pid(site, &id)?;
     engine.time(site, &call(Op::Kill, &[]))?;
     wait_gone(init)?;
@@ -171,6 +168,16 @@ fn prove_force(site: &Site, engine: &Engine, id: &str, variant: Variant) -> Outc
     engine.time(site, &call(Op::DeleteForce, &[]))?;
     wait_gone(init)?;
     expect("state after delete -f", engine.status(site, id)?, None)
+}
+
+/// A process inside has the filter and the id map that the variant asks, and its exit code comes out.
+fn look_inside(site: &Site, engine: &Engine, call: &Call) -> Outcome<()> {
+    let said = engine.ask(site, call)?;
+    if sees(call.variant, &said) {
+        Ok(())
+    } else {
+        Err(format!("{:?}: the payload said {said:?}; {}", call.op, last_words(site)).into())
+    }
 }
 
 fn sees(variant: Variant, (code, text): &(i32, String)) -> bool {
