@@ -57,7 +57,7 @@ impl Site {
     /// The plain cgroup2 will cover the v1 hierarchies; memory is still needed for its limits.
     fn keep_memory_hierarchy(&self) -> Outcome<()> {
         let kept = self.dir.join("memory");
-        if Path::new(MEMORY).join("memory.limit_in_bytes").exists() || Path::new(MEMORY).join("cgroup.procs").exists() {
+        if Path::new(MEMORY).join("memory.limit_in_bytes").exists() {
             fs::create_dir(&kept)?;
             attach(Some(MEMORY), kept.to_str().unwrap_or_default(), None, MsFlags::MS_BIND)?;
             fs::create_dir(kept.join(self.dir.file_name().unwrap_or_default()))?;
