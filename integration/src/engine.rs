@@ -189,3 +189,21 @@ pub fn until(what: &str, done: impl Fn() -> bool) {
         std::thread::sleep(Duration::from_millis(2));
     }
 }
+
+/// The descriptor that comes with the next message.
+#[allow(unsafe_code)]
+pub fn receive_file(stream: &std::os::unix::net::UnixStream) -> std::fs::File {
+    use std::os::fd::{AsRawFd, FromRawFd};
+    let mut bytes = [0u8; 64];
+    let mut iov = [std::io::IoSliceMut::new(&mut bytes)];
+    let mut space = nix::cmsg_space!(std::os::fd::RawFd);
+    let flags = nix::sys::socket::MsgFlags::MSG_CMSG_CLOEXEC;
+    let message = nix::sys::socket::recvmsg::<()>(stream.as_raw_fd(), &mut iov, Some(&mut space), flags).expect("a message");
+    for control in message.cmsgs().expect("control messages") {
+        if let nix::sys::socket::ControlMessageOwned::ScmRights(fds) = control {
+            // SAFETY: the kernel just installed it for us.
+            return unsafe { std::fs::File::from_raw_fd(fds[0]) };
+        }
+    }
+    panic!("no descriptor came")
+}
