@@ -2,5 +2,6 @@
 //! wsbox runs untrusted workspaces in hardened Linux containers.
 
 pub mod error;
+pub mod seccomp;
 
 pub use error::{Error, Result};

@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: Apache-2.0
+//! From `linux.seccomp` of a config to rules by call; every fault is named by its JSON path.
+//!
+//! What the specification leaves open is as in runc: a name that no kernel has is skipped with a warning, a rule that
+//! says what the default says is dropped, two conditions on one argument mean "or" for all conditions of that rule.
+
+use oci_spec::runtime::{
+    LinuxSeccomp, LinuxSeccompAction as Action, LinuxSeccompArg, LinuxSeccompOperator as OciOperator, LinuxSyscall,
+};
+use seccompiler::SeccompCmpOp as Operator;
+
+use super::abi::{Abi, Arch};
+use super::condition::Condition;
+use super::verdict::Verdict;
+use super::{multiplex, table};
+use crate::{Error, Result};
+
+/// The largest index of an argument (a call has six).
+const LAST_ARGUMENT: usize = 5;
+
+/// If all of `when` hold, then `then`.
+#[derive(Clone, Debug)]
+pub(crate) struct Rule {
+    pub when: Vec<Condition>,
+    pub then: Verdict,
+    /// Its place in `linux.seccomp.syscalls`.
+    at: usize,
+}
+
+/// What a profile says of one call.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Entry {
+    /// Whether the profile names the call at all.
+    pub named: bool,
+    /// The first rule without conditions.
+    pub always: Option<Rule>,
+    /// Those with conditions, in the profile's order.
+    rules: Vec<Rule>,
+    /// Those that only 32-bit x86 has (multiplex.rs).
+    carried: Vec<Rule>,
+}
+
+impl Entry {
+    /// The rules with conditions that count on `abi`.
+    pub fn rules_on(&self, abi: Abi) -> impl Iterator<Item = &Rule> {
+        self.rules.iter().chain(if abi == Abi::X86 { self.carried.as_slice() } else { &[] })
+    }
+}
+
+/// A profile, checked.
+#[derive(Debug)]
+pub(crate) struct Policy {
+    /// For calls without a rule.
+    pub default: Verdict,
+    /// The ABIs that are served, the native one first; all others are killed.
+    pub abis: Vec<Abi>,
+    /// By row of the table.
+    pub entries: Vec<Entry>,
+    /// What was skipped, each with its JSON path.
+    pub warnings: Vec<String>,
+}
+
+impl Policy {
+    /// Reads `profile` for a machine `host`.
+    pub fn new(profile: &LinuxSeccomp, host: Arch) -> Result<Self> {
+        let path = "linux.seccomp.default";
+        let default = verdict(
+            (profile.default_action(), &format!("{path}Action")),
+            (profile.default_errno_ret(), &format!("{path}ErrnoRet")),
+        )?;
+        let entries = vec![Entry::default(); table::calls().len()];
+        let mut policy = Self { default, abis: abis(profile, host), entries, warnings: Vec::new() };
+        for (at, syscall) in profile.syscalls().iter().flatten().enumerate() {
+            policy.add(at, syscall)?;
+        }
+        policy.warn_of_dead_rules();
+        Ok(policy)
+    }
+
+    /// One item of `linux.seccomp.syscalls`.
+    fn add(&mut self, at: usize, syscall: &LinuxSyscall) -> Result<()> {
+        let path = format!("linux.seccomp.syscalls[{at}]");
+        let then = verdict(
+            (syscall.action(), &format!("{path}.action")),
+            (syscall.errno_ret(), &format!("{path}.errnoRet")),
+        )?;
+        let rules: Vec<Rule> =
+            alternatives(syscall.args(), &path)?.into_iter().map(|when| Rule { when, then, at }).collect();
+        if syscall.names().is_empty() {
+            self.warnings.push(format!("{path}.names: no name, so the rule says nothing"));
+        }
+        for (index, name) in syscall.names().iter().enumerate() {
+            match table::row(name) {
+                Some(row) => self.add_to(row, &rules),
+                None if table::is_foreign(name) => {}
+                None => self.warnings.push(format!("{path}.names[{index}]: no kernel has a call {name:?}, skipped")),
+            }
+        }
+        Ok(())
+    }
+
+    fn add_to(&mut self, row: usize, rules: &[Rule]) {
+        self.entries[row].named = true;
+        let default = self.default;
+        for rule in rules.iter().filter(|rule| rule.then != default) {
+            let entry = &mut self.entries[row];
+            if rule.when.is_empty() {
+                entry.always.get_or_insert_with(|| rule.clone());
+            } else {
+                entry.rules.push(rule.clone());
+            }
+            self.add_to_carrier(table::calls()[row].name, rule);
+        }
+    }
+
+    fn add_to_carrier(&mut self, name: &str, rule: &Rule) {
+        let tightens = rule.then.strictness() >= self.default.strictness();
+        if !self.abis.contains(&Abi::X86) || !tightens && !rule.when.is_empty() {
+            return;
+        }
+        let carrier = multiplex::carrier(name).and_then(|(call, when)| Some((table::row(call)?, when)));
+        if let Some((row, when)) = carrier {
+            self.entries[row].carried.push(Rule { when: vec![when], ..rule.clone() });
+        }
+    }
+
+    /// A rule without conditions wins, so that others for the same call say nothing: that is easily overlooked.
+    fn warn_of_dead_rules(&mut self) {
+        for (entry, call) in self.entries.iter().zip(table::calls()) {
+            let Some(always) = &entry.always else { continue };
+            for rule in entry.rules.iter().filter(|rule| rule.then != always.then) {
+                let (dead, winner) = (rule.at, always.at);
+                self.warnings.push(format!(
+                    "linux.seccomp.syscalls[{dead}]: without effect on {:?}: syscalls[{winner}] has no args and wins",
+                    call.name
+                ));
+            }
+        }
+    }
+}
+
+/// The listed ABIs that `host` can run and the native one, in the host's order.
+fn abis(profile: &LinuxSeccomp, host: Arch) -> Vec<Abi> {
+    let listed: Vec<Abi> =
+        profile.architectures().iter().flatten().filter_map(|&arch| Abi::of_host(arch, host)).collect();
+    host.abis().iter().copied().filter(|abi| *abi == host.abi() || listed.contains(abi)).collect()
+}
+
+/// The verdict for an action and its error number, each given with its JSON path.
+fn verdict((action, action_path): (Action, &str), (data, data_path): (Option<u32>, &str)) -> Result<Verdict> {
+    if data.is_some() && !matches!(action, Action::ScmpActErrno | Action::ScmpActTrace) {
+        return Err(Error::invalid(data_path, format!("{action} takes no error number"))
+            .hint("only SCMP_ACT_ERRNO and SCMP_ACT_TRACE do"));
+    }
+    // The filter has 16 bits for it: more would spill into the action.
+    let data = u16::try_from(data.unwrap_or(libc::EPERM as u32))
+        .map_err(|_| Error::invalid(data_path, format!("{} is larger than 65535", data.unwrap_or_default())))?;
+    Ok(match action {
+        Action::ScmpActKill | Action::ScmpActKillThread => Verdict::KILL_THREAD,
+        Action::ScmpActKillProcess => Verdict::KILL_PROCESS,
+        Action::ScmpActTrap => Verdict::TRAP,
+        Action::ScmpActErrno => Verdict::errno(data),
+        Action::ScmpActTrace => Verdict::trace(data),
+        Action::ScmpActLog => Verdict::LOG,
+        Action::ScmpActAllow => Verdict::ALLOW,
+        Action::ScmpActNotify => {
+            return Err(Error::invalid(action_path, "SCMP_ACT_NOTIFY is not supported by this version of wsbox"));
+        }
+    })
+}
+
+/// The lists of conditions under any of which a rule holds.
+fn alternatives(args: &Option<Vec<LinuxSeccompArg>>, path: &str) -> Result<Vec<Vec<Condition>>> {
+    let args = args.as_deref().unwrap_or_default();
+    let conditions: Vec<Condition> =
+        args.iter().enumerate().map(|(at, arg)| condition(arg, &format!("{path}.args[{at}]"))).collect::<Result<_>>()?;
+    let repeats = (1..args.len()).any(|at| args[..at].iter().any(|arg| arg.index() == args[at].index()));
+    Ok(if repeats { conditions.into_iter().map(|one| vec![one]).collect() } else { vec![conditions] })
+}
+
+fn condition(arg: &LinuxSeccompArg, path: &str) -> Result<Condition> {
+    if arg.index() > LAST_ARGUMENT {
+        return Err(Error::invalid(format!("{path}.index"), format!("{}: arguments are counted 0 to 5", arg.index())));
+    }
+    let (operator, value) = match arg.op() {
+        OciOperator::ScmpCmpNe => (Operator::Ne, arg.value()),
+        OciOperator::ScmpCmpLt => (Operator::Lt, arg.value()),
+        OciOperator::ScmpCmpLe => (Operator::Le, arg.value()),
+        OciOperator::ScmpCmpEq => (Operator::Eq, arg.value()),
+        OciOperator::ScmpCmpGe => (Operator::Ge, arg.value()),
+        OciOperator::ScmpCmpGt => (Operator::Gt, arg.value()),
+        // Here `value` is the mask and `valueTwo` what is compared.
+        OciOperator::ScmpCmpMaskedEq => (Operator::MaskedEq(arg.value()), arg.value_two().unwrap_or(0)),
+    };
+    Ok(Condition { index: arg.index() as u8, operator, value })
+}
