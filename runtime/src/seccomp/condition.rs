@@ -87,7 +87,8 @@ impl Condition {
     /// Whether the low half alone gives the answer: where 64 bits match, EQ and LT match on 32 bits too; where 32 bits
     /// match, NE and GT match on 64 bits too.
     fn low_half_decides(&self, doubt: Doubt) -> bool {
-        let narrow_is_wider = matches!(self.operator, Operator::Eq | Operator::MaskedEq(_) | Operator::Lt | Operator::Le);
+        let narrow_is_wider =
+            matches!(self.operator, Operator::Eq | Operator::MaskedEq(_) | Operator::Lt | Operator::Le);
         narrow_is_wider == (doubt == Doubt::Matches)
     }
 

@@ -80,10 +80,8 @@ impl Policy {
     /// One item of `linux.seccomp.syscalls`.
     fn add(&mut self, at: usize, syscall: &LinuxSyscall) -> Result<()> {
         let path = format!("linux.seccomp.syscalls[{at}]");
-        let then = verdict(
-            (syscall.action(), &format!("{path}.action")),
-            (syscall.errno_ret(), &format!("{path}.errnoRet")),
-        )?;
+        let then =
+            verdict((syscall.action(), &format!("{path}.action")), (syscall.errno_ret(), &format!("{path}.errnoRet")))?;
         let rules: Vec<Rule> =
             alternatives(syscall.args(), &path)?.into_iter().map(|when| Rule { when, then, at }).collect();
         if syscall.names().is_empty() {
@@ -172,8 +170,11 @@ fn verdict((action, action_path): (Action, &str), (data, data_path): (Option<u32
 /// The lists of conditions under any of which a rule holds.
 fn alternatives(args: &Option<Vec<LinuxSeccompArg>>, path: &str) -> Result<Vec<Vec<Condition>>> {
     let args = args.as_deref().unwrap_or_default();
-    let conditions: Vec<Condition> =
-        args.iter().enumerate().map(|(at, arg)| condition(arg, &format!("{path}.args[{at}]"))).collect::<Result<_>>()?;
+    let conditions: Vec<Condition> = args
+        .iter()
+        .enumerate()
+        .map(|(at, arg)| condition(arg, &format!("{path}.args[{at}]")))
+        .collect::<Result<_>>()?;
     let repeats = (1..args.len()).any(|at| args[..at].iter().any(|arg| arg.index() == args[at].index()));
     Ok(if repeats { conditions.into_iter().map(|one| vec![one]).collect() } else { vec![conditions] })
 }
