@@ -6,7 +6,7 @@
 
 use super::abi::{Abi, X32_BIT};
 use super::leaf::Leaf;
-use super::profile::{Entry, Policy};
+use super::profile::Policy;
 use super::set_id::{self, Guard};
 use super::table;
 use super::verdict::Verdict;
@@ -86,8 +86,8 @@ impl<'a> Line<'a> {
     /// The row of each call that has rules of its own, by slot.
     fn rows(&self) -> [Option<u16>; table::SLOTS] {
         let mut rows = [None; table::SLOTS];
-        for (row, (call, entry)) in table::calls().iter().zip(&self.policy.entries).enumerate() {
-            if self.is_own(row, entry)
+        for (row, call) in table::calls().iter().enumerate() {
+            if self.is_own(row)
                 && let Some(number) = call.number(self.abi)
             {
                 rows[table::slot(self.abi, number)] = Some(row as u16);
@@ -96,8 +96,9 @@ impl<'a> Line<'a> {
         rows
     }
 
-    fn is_own(&self, row: usize, entry: &Entry) -> bool {
-        entry.always.is_some() || entry.rules_on(self.abi).next().is_some() || self.guard(row).is_some()
+    fn is_own(&self, row: usize) -> bool {
+        let policy = self.policy;
+        policy.always(row).is_some() || policy.rules(row, self.abi).next().is_some() || self.guard(row).is_some()
     }
 
     fn guard(&self, row: usize) -> Option<Guard> {
@@ -107,7 +108,7 @@ impl<'a> Line<'a> {
     fn leaf(&self, number: u32, row: Option<u16>) -> Result<Leaf> {
         let background = self.background(number);
         let Some(row) = row.map(usize::from) else { return Ok(Leaf::always(background)) };
-        let leaf = Leaf::of(&self.policy.entries[row], background, self.abi)?;
+        let leaf = Leaf::of(self.policy, row, background, self.abi)?;
         match self.guard(row) {
             Some(guard) => guard.over(leaf, self.abi),
             None => Ok(leaf),

@@ -3,6 +3,7 @@
 
 use serde_json::json;
 
+use super::random::{self, Random};
 use super::*;
 
 const DENYING: Options = Options { deny_set_id: true, host: Arch::X86_64 };
@@ -122,4 +123,32 @@ fn nothing_else_changes() {
             }
         }
     }
+}
+
+#[test]
+fn over_random_profiles() {
+    let mut random = Random(4755);
+    for _ in 0..200 {
+        // Crowd the guarded calls with rules.
+        let json = random::profile(&mut random).replace("\"ioctl\"", "\"fchmod\"").replace("\"clone\"", "\"openat\"");
+        let (plain, denying) = (compiled(&json, &ON_X86), compiled(&json, &DENYING));
+        for _ in 0..300 {
+            let args = [0; 4]
+                .map(|_| *random.pick(&[0, 1, 2, 5, 0o100, 0o644, 0o4755, 0o2000, 0o20_200_000, 1 << 32, u64::MAX]));
+            let abi = *random.pick(&ALL);
+            for (name, set_id) in
+                [("fchmod", args[1] & 0o6000 != 0), ("openat", opens_set_id(&args)), ("openat2", true)]
+            {
+                let before = ask(&plain, abi, name, &args);
+                let denial = if name == "openat2" { ENOSYS } else { EPERM };
+                let denied = ![0x7fff, 0x7ffc, 0x7ff0].contains(&(before >> 16));
+                let wanted = if set_id && !denied { denial } else { before };
+                assert_eq!(ask(&denying, abi, name, &args), wanted, "{abi:?} {name} {args:x?} {json}");
+            }
+        }
+    }
+}
+
+fn opens_set_id(args: &[u64; 4]) -> bool {
+    args[2] & 0o20_000_100 != 0 && args[3] & 0o6000 != 0
 }
