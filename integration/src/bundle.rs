@@ -26,7 +26,8 @@ impl Bundle {
     /// All eight layers, as `wsbox spec` has them.
     pub fn hardened() -> Self {
         let bundle = Self::empty();
-        let status = Command::new(wsbox_path()).args(["spec", "--bundle"]).arg(bundle.path()).status().expect("wsbox runs");
+        let status =
+            Command::new(wsbox_path()).args(["spec", "--bundle"]).arg(bundle.path()).status().expect("wsbox runs");
         assert!(status.success(), "wsbox spec");
         let config = fs::read(bundle.path().join("config.json")).expect("spec wrote it");
         Self { config: serde_json::from_slice(&config).expect("JSON"), ..bundle }
@@ -35,7 +36,8 @@ impl Bundle {
     /// What `runc spec` writes: root without a user namespace and without seccomp, some capabilities.
     pub fn plain() -> Self {
         let bundle = Self::empty();
-        let output = Command::new("runc").args(["spec", "--bundle"]).arg(bundle.path()).output().expect("runc is installed");
+        let output =
+            Command::new("runc").args(["spec", "--bundle"]).arg(bundle.path()).output().expect("runc is installed");
         assert!(output.status.success(), "{output:?}");
         let config = fs::read(bundle.path().join("config.json")).expect("spec wrote it");
         let mut config: Value = serde_json::from_slice(&config).expect("JSON");
@@ -52,9 +54,14 @@ impl Bundle {
             symlink("busybox", bin.join(applet)).expect("a link");
         }
         fs::create_dir_all(dir.path().join("rootfs/etc")).expect("etc");
-        fs::write(dir.path().join("rootfs/etc/passwd"), "root:x:0:0::/root:/bin/sh\nuser:x:1000:1000::/home/user:/bin/sh\n").expect("passwd");
+        fs::write(
+            dir.path().join("rootfs/etc/passwd"),
+            "root:x:0:0::/root:/bin/sh\nuser:x:1000:1000::/home/user:/bin/sh\n",
+        )
+        .expect("passwd");
         let probe = Path::new(&wsbox_path()).with_file_name("probe");
-        fs::copy(&probe, bin.join("probe")).unwrap_or_else(|error| panic!("{}: {error}: build the workspace's bins first", probe.display()));
+        fs::copy(&probe, bin.join("probe"))
+            .unwrap_or_else(|error| panic!("{}: {error}: build the workspace's bins first", probe.display()));
         Self { dir, config: Value::Null }
     }
 

@@ -33,7 +33,9 @@ impl Canary {
     pub fn new() -> Self {
         let dir = TempDir::new("canary");
         fs::create_dir_all(dir.path().join("sub/bin")).expect("sub");
-        for (name, content) in [("marker", "HOST-MARKER\n"), ("ptmx", "x"), ("sub/file", "y"), ("sub/bin/tool", "#!/bin/sh\n")] {
+        for (name, content) in
+            [("marker", "HOST-MARKER\n"), ("ptmx", "x"), ("sub/file", "y"), ("sub/bin/tool", "#!/bin/sh\n")]
+        {
             fs::write(dir.path().join(name), content).expect("a file");
         }
         let watch = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC).expect("inotify");
@@ -69,7 +71,8 @@ fn facts(dir: &Path) -> BTreeMap<PathBuf, Facts> {
     for entry in fs::read_dir(dir).expect("a folder").flatten() {
         let metadata = entry.metadata().expect("metadata");
         let content = metadata.is_file().then(|| fs::read(entry.path()).expect("a file"));
-        let facts_of = (metadata.uid(), metadata.gid(), metadata.mode(), metadata.mtime(), metadata.mtime_nsec(), content);
+        let facts_of =
+            (metadata.uid(), metadata.gid(), metadata.mode(), metadata.mtime(), metadata.mtime_nsec(), content);
         found.insert(entry.path(), facts_of);
         if metadata.is_dir() {
             found.extend(facts(&entry.path()));

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The wsbox under test, by its command line or as a library, with a state root of its own.
 
-use std::io::Read;
+use std::fs::File;
+use std::io::{Read, Seek};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -100,14 +101,21 @@ impl Engine {
 
     /// Runs `wsbox ARGS` to its end.
     pub fn wsbox(&self, args: &[&str]) -> Outcome {
-        finish(self.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("wsbox runs"))
+        // Files, not pipes: a detached payload keeps its stdout open for as long as it lives.
+        let (stdout, stderr) = (scratch(), scratch());
+        let copy = |file: &File| Stdio::from(file.try_clone().expect("a descriptor"));
+        let child = self.command(args).stdout(copy(&stdout)).stderr(copy(&stderr)).spawn().expect("wsbox runs");
+        let code = finish(child).code;
+        Outcome { code, stdout: whole(stdout), stderr: whole(stderr) }
     }
 
     /// `wsbox run` of a bundle through a door; the bundle's config is written first.
     pub fn run(&self, bundle: &Bundle, door: Door) -> Outcome {
         bundle.write();
         match door {
-            Door::Root | Door::Userns => self.wsbox(&["run", "--bundle", &bundle.path().display().to_string(), &unique("c")]),
+            Door::Root | Door::Userns => {
+                self.wsbox(&["run", "--bundle", &bundle.path().display().to_string(), &unique("c")])
+            }
             Door::Library => self.run_library(bundle),
         }
     }
@@ -148,6 +156,16 @@ impl Drop for Engine {
             self.wsbox(&["delete", "--force", id]);
         }
     }
+}
+
+/// A file without a name.
+fn scratch() -> File {
+    nix::sys::memfd::memfd_create(c"output", nix::sys::memfd::MFdFlags::MFD_CLOEXEC).expect("a memfd").into()
+}
+
+fn whole(mut file: File) -> String {
+    file.rewind().expect("a file");
+    read(&mut Some(file))
 }
 
 /// Waits for a child whose output is piped; kills it after a minute.
@@ -198,7 +216,8 @@ pub fn receive_file(stream: &std::os::unix::net::UnixStream) -> std::fs::File {
     let mut iov = [std::io::IoSliceMut::new(&mut bytes)];
     let mut space = nix::cmsg_space!(std::os::fd::RawFd);
     let flags = nix::sys::socket::MsgFlags::MSG_CMSG_CLOEXEC;
-    let message = nix::sys::socket::recvmsg::<()>(stream.as_raw_fd(), &mut iov, Some(&mut space), flags).expect("a message");
+    let message =
+        nix::sys::socket::recvmsg::<()>(stream.as_raw_fd(), &mut iov, Some(&mut space), flags).expect("a message");
     for control in message.cmsgs().expect("control messages") {
         if let nix::sys::socket::ControlMessageOwned::ScmRights(fds) = control {
             // SAFETY: the kernel just installed it for us.

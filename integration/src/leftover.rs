@@ -10,7 +10,9 @@ pub fn cgroups(id: &str) -> Vec<PathBuf> {
     for hierarchy in fs::read_dir("/sys/fs/cgroup").expect("cgroups").flatten() {
         for place in [hierarchy.path(), hierarchy.path().join("wsbox")] {
             let entries = fs::read_dir(place).into_iter().flatten().flatten();
-            found.extend(entries.filter(|entry| entry.file_name().to_string_lossy().contains(id)).map(|entry| entry.path()));
+            found.extend(
+                entries.filter(|entry| entry.file_name().to_string_lossy().contains(id)).map(|entry| entry.path()),
+            );
         }
     }
     found
@@ -18,7 +20,10 @@ pub fn cgroups(id: &str) -> Vec<PathBuf> {
 
 /// Processes whose command line holds `words`.
 pub fn processes(words: &str) -> Vec<i32> {
-    let pids = fs::read_dir("/proc").expect("/proc").flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    let pids = fs::read_dir("/proc")
+        .expect("/proc")
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
     let line = |pid: &i32| fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     pids.filter(|pid| String::from_utf8_lossy(&line(pid)).replace('\0', " ").contains(words)).collect()
 }
@@ -32,7 +37,10 @@ pub fn mounts(words: &str) -> Vec<String> {
 /// Host id ranges that belong to containers below `root`.
 pub fn ids(root: &Path) -> Vec<PathBuf> {
     let links = fs::read_dir("/run/wsbox/ids").into_iter().flatten().flatten();
-    links.filter(|link| fs::read_link(link.path()).is_ok_and(|owner| owner.starts_with(root))).map(|link| link.path()).collect()
+    links
+        .filter(|link| fs::read_link(link.path()).is_ok_and(|owner| owner.starts_with(root)))
+        .map(|link| link.path())
+        .collect()
 }
 
 /// Panics unless nothing of container `id` below state root `root` is left.

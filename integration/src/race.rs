@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
-
 /// Swaps `a` and `b` in a thread until it is dropped.
 pub struct Swapper {
     stop: Arc<AtomicBool>,

@@ -28,16 +28,29 @@ fn l1_network_is_lo_alone_and_up() {
 #[test]
 fn l2_seccomp_denies_with_eperm() {
     assert!(inside("cat /proc/self/status").contains("Seccomp:\t2"));
-    for call in ["165 0 0 0 0", "101 0 0 0 0", "166 0 0", "425 8 0", "321 0 0 0", "246 0 0", "250 0 0", "272 0x10000000"] {
+    for call in
+        ["165 0 0 0 0", "101 0 0 0 0", "166 0 0", "425 8 0", "321 0 0 0", "246 0 0", "250 0 0", "272 0x10000000"]
+    {
         assert_eq!(inside(&format!("probe syscall {call}")), format!("syscall {call}: EPERM\n"));
     }
-    assert!(run(Bundle::hardened().remove("/linux/seccomp"), "probe syscall 165 0 0 0 0").contains("EFAULT") || cfg!(not(target_arch = "x86_64")));
+    assert!(
+        run(Bundle::hardened().remove("/linux/seccomp"), "probe syscall 165 0 0 0 0").contains("EFAULT")
+            || cfg!(not(target_arch = "x86_64"))
+    );
 }
 
 #[test]
 fn l3_root_is_read_only_and_tmpfs_has_a_size() {
     let text = inside("for d in / /bin /etc /proc/sys /sys; do touch $d/x 2>&1; done; true");
-    assert_eq!(text.lines().filter(|line| line.contains("Read-only") || line.contains("Permission denied") || line.contains("No such file")).count(), 5, "{text}");
+    assert_eq!(
+        text.lines()
+            .filter(|line| line.contains("Read-only")
+                || line.contains("Permission denied")
+                || line.contains("No such file"))
+            .count(),
+        5,
+        "{text}"
+    );
     assert!(inside("dd if=/dev/zero of=/tmp/x bs=1M count=100 2>&1; true").contains("No space left"));
     assert_eq!(inside("echo ok > /tmp/y && cat /tmp/y"), "ok\n");
 }
@@ -49,7 +62,10 @@ fn l4_no_capabilities() {
         assert!(status.contains(&format!("Cap{set}:\t0000000000000000")), "{status}");
     }
     let some = json!(["CAP_CHOWN", "CAP_NET_RAW"]);
-    let bundle = Bundle::hardened().set("/process/capabilities", json!({"bounding": some, "effective": some, "permitted": some, "inheritable": [], "ambient": []}));
+    let bundle = Bundle::hardened().set(
+        "/process/capabilities",
+        json!({"bounding": some, "effective": some, "permitted": some, "inheritable": [], "ambient": []}),
+    );
     let status = run(bundle, "cat /proc/self/status");
     assert!(status.contains("CapEff:\t0000000000002001") && status.contains("CapBnd:\t0000000000002001"), "{status}");
 }
@@ -57,14 +73,16 @@ fn l4_no_capabilities() {
 #[test]
 fn l5_pids_are_limited() {
     let bundle = Bundle::hardened().set("/linux/resources/pids", json!({"limit": 8}));
-    let outcome = Engine::new().run(&bundle.script("for i in 1 2 3 4 5 6 7 8 9; do sleep 1 & done; wait"), Door::Userns);
+    let outcome =
+        Engine::new().run(&bundle.script("for i in 1 2 3 4 5 6 7 8 9; do sleep 1 & done; wait"), Door::Userns);
     assert!(outcome.stderr.contains("fork"), "{outcome:?}");
 }
 
 #[test]
 fn l6_memory_is_limited() {
     let bundle = Bundle::hardened().set("/linux/resources/memory", json!({"limit": 16 << 20, "swap": 16 << 20}));
-    let outcome = Engine::new().run(&bundle.args(&["dd", "if=/dev/zero", "of=/dev/null", "bs=64M", "count=1"]), Door::Userns);
+    let outcome =
+        Engine::new().run(&bundle.args(&["dd", "if=/dev/zero", "of=/dev/null", "bs=64M", "count=1"]), Door::Userns);
     assert_eq!(outcome.code, 137, "{outcome:?}");
 }
 
@@ -75,7 +93,12 @@ fn l6_cpu_is_throttled() {
     let (_bundle, id) = engine.sleeping(bundle);
     engine.wsbox(&["exec", "--detach", &id, "sh", "-c", "while :; do :; done"]).ok();
     let stat = format!("/sys/fs/cgroup/cpu/wsbox/{id}/cpu.stat");
-    let throttled = || fs::read_to_string(&stat).unwrap().lines().any(|line| line.strip_prefix("nr_throttled ").is_some_and(|n| n != "0"));
+    let throttled = || {
+        fs::read_to_string(&stat)
+            .unwrap()
+            .lines()
+            .any(|line| line.strip_prefix("nr_throttled ").is_some_and(|n| n != "0"))
+    };
     until("throttling", throttled);
 }
 
@@ -92,7 +115,10 @@ fn l7_root_is_nobody_on_the_host() {
 fn l7_two_containers_have_two_ranges() {
     let engine = Engine::new();
     let containers: Vec<_> = (0..3).map(|_| engine.sleeping(Bundle::hardened())).collect();
-    let mut uids: Vec<u32> = containers.iter().map(|(_, id)| fs::metadata(format!("/proc/{}", engine.state(id)["pid"])).unwrap().uid()).collect();
+    let mut uids: Vec<u32> = containers
+        .iter()
+        .map(|(_, id)| fs::metadata(format!("/proc/{}", engine.state(id)["pid"])).unwrap().uid())
+        .collect();
     uids.sort_unstable();
     uids.dedup();
     assert_eq!(uids.len(), 3);
@@ -126,9 +152,15 @@ fn names_limits_umask_and_keyring() {
     let bundle = Bundle::hardened()
         .set("/hostname", json!("box"))
         .set("/domainname", json!("example"))
-        .set("/process/rlimits", json!([{"type": "RLIMIT_NOFILE", "soft": 77, "hard": 99}, {"type": "RLIMIT_CORE", "soft": 0, "hard": 0}]))
+        .set(
+            "/process/rlimits",
+            json!([{"type": "RLIMIT_NOFILE", "soft": 77, "hard": 99}, {"type": "RLIMIT_CORE", "soft": 0, "hard": 0}]),
+        )
         .set("/process/user", json!({"uid": 1000, "gid": 1001, "additionalGids": [5, 6], "umask": 0o027}));
-    let text = run(bundle, "hostname; cat /proc/sys/kernel/domainname; ulimit -n; ulimit -Hn; umask; id -u; id -g; grep Groups /proc/self/status; echo $HOME");
+    let text = run(
+        bundle,
+        "hostname; cat /proc/sys/kernel/domainname; ulimit -n; ulimit -Hn; umask; id -u; id -g; grep Groups /proc/self/status; echo $HOME",
+    );
     assert_eq!(text, "box\nexample\n77\n99\n0027\n1000\n1001\nGroups:\t5 6 \n/home/user\n");
 }
 
@@ -168,7 +200,10 @@ fn shared(folder: &TempDir) -> Bundle {
 #[test]
 fn files_in_a_bound_folder_belong_to_its_owner() {
     let folder = TempDir::new("work");
-    assert_eq!(run(shared(&folder), "echo x > /work/made; mkdir /work/dir; stat -c '%u:%g' /work /work/made"), "0:0\n0:0\n");
+    assert_eq!(
+        run(shared(&folder), "echo x > /work/made; mkdir /work/dir; stat -c '%u:%g' /work /work/made"),
+        "0:0\n0:0\n"
+    );
     for name in ["", "made", "dir"] {
         let metadata = fs::metadata(folder.path().join(name)).unwrap();
         assert_eq!((metadata.uid(), metadata.gid()), (1234, 1235), "{name}");
@@ -213,7 +248,10 @@ fn a_read_only_bind_is_read_only_all_the_way() {
     let folder = TempDir::new("data");
     fs::write(folder.path().join("file"), "data").unwrap();
     let mount = json!({"destination": "/data", "type": "bind", "source": folder.path(), "options": ["rbind", "ro"]});
-    assert_eq!(run(Bundle::hardened().mount(mount), "cat /data/file; touch /data/x 2>/dev/null || echo no"), "datano\n");
+    assert_eq!(
+        run(Bundle::hardened().mount(mount), "cat /data/file; touch /data/x 2>/dev/null || echo no"),
+        "datano\n"
+    );
 }
 
 #[test]
@@ -222,11 +260,21 @@ fn no_file_of_the_root_is_chowned() {
     let before = fs::metadata(bundle.root().join("bin/busybox")).unwrap();
     Engine::new().run(&bundle, Door::Userns).ok();
     let after = fs::metadata(bundle.root().join("bin/busybox")).unwrap();
-    assert_eq!((before.uid(), before.gid(), before.mode(), before.ctime(), before.ctime_nsec()), (after.uid(), after.gid(), after.mode(), after.ctime(), after.ctime_nsec()));
+    assert_eq!(
+        (before.uid(), before.gid(), before.mode(), before.ctime(), before.ctime_nsec()),
+        (after.uid(), after.gid(), after.mode(), after.ctime(), after.ctime_nsec())
+    );
 }
 
 #[test]
 fn a_bundle_of_runc_spec_runs_as_it_says() {
-    let text = Engine::new().run(&Bundle::plain().script("id -u; hostname; cat /proc/self/uid_map; grep CapEff /proc/self/status; ls /dev | wc -l"), Door::Root).ok().stdout;
+    let text = Engine::new()
+        .run(
+            &Bundle::plain()
+                .script("id -u; hostname; cat /proc/self/uid_map; grep CapEff /proc/self/status; ls /dev | wc -l"),
+            Door::Root,
+        )
+        .ok()
+        .stdout;
     assert!(text.starts_with("0\nrunc\n         0          0 4294967295\nCapEff:\t0000000020000420\n"), "{text}");
 }

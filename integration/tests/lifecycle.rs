@@ -20,7 +20,10 @@ fn create_start_state_kill_delete() {
     let pid_file = engine.root().join("pid");
     engine.wsbox(&["create", "--bundle", &path(&bundle), "--pid-file", &pid_file.display().to_string(), &id]).ok();
     let created = engine.state(&id);
-    assert_eq!((&created["status"], &created["id"], &created["ociVersion"]), (&json!("created"), &json!(id), &json!("1.2.0")));
+    assert_eq!(
+        (&created["status"], &created["id"], &created["ociVersion"]),
+        (&json!("created"), &json!(id), &json!("1.2.0"))
+    );
     assert_eq!(fs::read_to_string(&pid_file).unwrap(), created["pid"].to_string());
     for field in ["bundle", "rootfs", "created", "owner"] {
         assert!(created[field].is_string(), "{field}: {created}");
@@ -46,7 +49,13 @@ fn run_both_ways() {
     assert_eq!((by_path.code, by_path.stdout.as_str()), (7, "hello\n"), "{by_path:?}");
     let by_id = engine.wsbox(&["run", "--bundle", &path(&bundle), "c1"]);
     assert_eq!((by_id.code, by_id.stdout.as_str()), (7, "hello\n"), "{by_id:?}");
-    let here = engine.command(&["run", "c2"]).current_dir(bundle.path()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let here = engine
+        .command(&["run", "c2"])
+        .current_dir(bundle.path())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     assert_eq!(finish(here).code, 7);
     assert_eq!(engine.wsbox(&["list", "-q"]).ok().stdout, "");
 }
@@ -54,7 +63,8 @@ fn run_both_ways() {
 #[test]
 fn a_signal_is_128_and_its_number() {
     let engine = Engine::new();
-    let outcome = engine.run(&Bundle::hardened().remove("/linux/seccomp").script("sh -c 'kill -TERM $$'; exit $?"), Door::Userns);
+    let outcome =
+        engine.run(&Bundle::hardened().remove("/linux/seccomp").script("sh -c 'kill -TERM $$'; exit $?"), Door::Userns);
     assert_eq!(outcome.code, 143, "{outcome:?}");
 }
 
@@ -63,7 +73,12 @@ fn signals_are_forwarded() {
     let (engine, id) = (Engine::new(), unique("signal"));
     let bundle = Bundle::hardened().script("trap 'exit 42' TERM; echo ready; while :; do sleep 0.05; done");
     bundle.write();
-    let child = engine.command(&["run", "--bundle", &path(&bundle), &id]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let child = engine
+        .command(&["run", "--bundle", &path(&bundle), &id])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     let pid = nix::unistd::Pid::from_raw(child.id() as i32);
     until("running", || engine.wsbox(&["state", &id]).stdout.contains("running"));
     // The trap is set once the script runs.
@@ -103,13 +118,28 @@ fn exec_joins_the_container() {
     let (bundle, id) = engine.sleeping(Bundle::hardened().set("/process/env", json!(["PATH=/bin", "A=1"])));
     assert_eq!(engine.wsbox(&["exec", &id, "sh", "-c", "echo $A; exit 9"]).stdout, "1\n");
     assert_eq!(engine.wsbox(&["exec", &id, "sh", "-c", "exit 9"]).code, 9);
-    let seen = engine.wsbox(&["exec", "--cwd", "/tmp", "--env", "B=2", "--user", "1000:1001", &id, "sh", "-c", "pwd; echo $B; id -u; id -g; echo $HOME"]);
+    let seen = engine.wsbox(&[
+        "exec",
+        "--cwd",
+        "/tmp",
+        "--env",
+        "B=2",
+        "--user",
+        "1000:1001",
+        &id,
+        "sh",
+        "-c",
+        "pwd; echo $B; id -u; id -g; echo $HOME",
+    ]);
     assert_eq!(seen.ok().stdout, "/tmp\n2\n1000\n1001\n/home/user\n");
     let status = engine.wsbox(&["exec", &id, "cat", "/proc/self/status"]).ok().stdout;
     for line in ["CapEff:\t0000000000000000", "CapBnd:\t0000000000000000", "NoNewPrivs:\t1", "Seccomp:\t2"] {
         assert!(status.contains(line), "{line}: {status}");
     }
-    let namespaces = |pid: &str| ["net", "mnt", "ipc", "uts", "user", "pid", "cgroup"].map(|kind| fs::read_link(format!("/proc/{pid}/ns/{kind}")).unwrap());
+    let namespaces = |pid: &str| {
+        ["net", "mnt", "ipc", "uts", "user", "pid", "cgroup"]
+            .map(|kind| fs::read_link(format!("/proc/{pid}/ns/{kind}")).unwrap())
+    };
     let init = engine.state(&id)["pid"].to_string();
     let pid_file = engine.root().join("pid");
     engine.wsbox(&["exec", "--detach", "--pid-file", &pid_file.display().to_string(), &id, "sleep", "1000"]).ok();
@@ -161,11 +191,14 @@ fn list_and_inspect() {
     assert_eq!((list[0]["id"].as_str(), list[0]["status"].as_str()), (Some(id.as_str()), Some("running")));
     assert!(engine.wsbox(&["list"]).ok().stdout.starts_with("ID "));
     let layers: Value = serde_json::from_str(&engine.wsbox(&["inspect", "--format", "json", &id]).ok().stdout).unwrap();
-    let held: Vec<bool> = layers["layers"].as_array().unwrap().iter().map(|layer| layer["inForce"].as_bool().unwrap()).collect();
+    let held: Vec<bool> =
+        layers["layers"].as_array().unwrap().iter().map(|layer| layer["inForce"].as_bool().unwrap()).collect();
     assert_eq!(held, [true; 8], "{layers}");
     let plain = engine.sleeping(Bundle::plain());
-    let weak: Value = serde_json::from_str(&engine.wsbox(&["inspect", "--format", "json", &plain.1]).ok().stdout).unwrap();
-    let held: Vec<bool> = weak["layers"].as_array().unwrap().iter().map(|layer| layer["inForce"].as_bool().unwrap()).collect();
+    let weak: Value =
+        serde_json::from_str(&engine.wsbox(&["inspect", "--format", "json", &plain.1]).ok().stdout).unwrap();
+    let held: Vec<bool> =
+        weak["layers"].as_array().unwrap().iter().map(|layer| layer["inForce"].as_bool().unwrap()).collect();
     assert_eq!(held, [true, false, false, false, false, false, false, true], "{weak}");
     drop(bundle);
 }
@@ -173,7 +206,9 @@ fn list_and_inspect() {
 #[test]
 fn a_terminal_goes_over_the_console_socket() {
     let (engine, id) = (Engine::new(), unique("tty"));
-    let bundle = Bundle::hardened().set("/process/terminal", json!(true)).script("tty; test -c /dev/console && echo console; stty size; sleep 1000");
+    let bundle = Bundle::hardened()
+        .set("/process/terminal", json!(true))
+        .script("tty; test -c /dev/console && echo console; stty size; sleep 1000");
     bundle.write();
     engine.wsbox(&["create", "--bundle", &path(&bundle), &id]).fails(1, &["process.terminal"]);
     let socket = engine.root().join("console.sock");
@@ -218,7 +253,11 @@ fn two_hundred_at_once() {
         let workers: Vec<_> = (0..8)
             .map(|worker| {
                 let (engine, bundle, prefix) = (&engine, path(&bundle), &prefix);
-                scope.spawn(move || (0..25).for_each(|at| drop(engine.wsbox(&["run", "--bundle", &bundle, &format!("{prefix}-{worker}-{at}")]).ok())))
+                scope.spawn(move || {
+                    (0..25).for_each(|at| {
+                        drop(engine.wsbox(&["run", "--bundle", &bundle, &format!("{prefix}-{worker}-{at}")]).ok())
+                    })
+                })
             })
             .collect();
         workers.into_iter().for_each(|worker| worker.join().unwrap());

@@ -20,7 +20,9 @@ fn main() {
 type Answer = (String, nix::Result<String>);
 
 fn number(text: &str) -> i64 {
-    text.strip_prefix("0x").map_or_else(|| text.parse(), |hex| i64::from_str_radix(hex, 16)).unwrap_or_else(|_| panic!("{text:?} is no number"))
+    text.strip_prefix("0x")
+        .map_or_else(|| text.parse(), |hex| i64::from_str_radix(hex, 16))
+        .unwrap_or_else(|_| panic!("{text:?} is no number"))
 }
 
 /// A raw system call with up to three numbers.
@@ -56,10 +58,14 @@ fn probe(words: &[&str]) -> Vec<Answer> {
 fn open_fds() -> String {
     let list = std::fs::read_dir("/proc/self/fd").expect("/proc");
     // The descriptor of the listing itself is gone by the time it is looked at.
-    let mut fds: Vec<String> = list.flatten().filter_map(|entry| {
-        let to = std::fs::read_link(entry.path()).ok()?;
-        Some(format!("{}={}", entry.file_name().to_string_lossy(), to.display()))
-    }).filter(|fd| !fd.contains("/proc/")).collect();
+    let mut fds: Vec<String> = list
+        .flatten()
+        .filter_map(|entry| {
+            let to = std::fs::read_link(entry.path()).ok()?;
+            Some(format!("{}={}", entry.file_name().to_string_lossy(), to.display()))
+        })
+        .filter(|fd| !fd.contains("/proc/"))
+        .collect();
     fds.sort();
     fds.join(" ")
 }
@@ -91,7 +97,9 @@ fn clone_with(flags: i64) -> nix::Result<String> {
 fn int80(nr: u32) -> nix::Result<String> {
     let result: i32;
     // SAFETY: getpid by the 32-bit entry touches no memory.
-    unsafe { std::arch::asm!("int 0x80", inlateout("eax") nr => result, lateout("r8") _, lateout("r9") _, lateout("r10") _, lateout("r11") _) };
+    unsafe {
+        std::arch::asm!("int 0x80", inlateout("eax") nr => result, lateout("r8") _, lateout("r9") _, lateout("r10") _, lateout("r11") _)
+    };
     if result < 0 { Err(Errno::from_raw(-result)) } else { Ok(result.to_string()) }
 }
 

@@ -7,7 +7,7 @@ use seccompiler::SeccompCondition;
 
 use super::abi::Abi;
 use super::condition::{Condition, Doubt, Lowered};
-use super::profile::{Entry, Rule};
+use super::profile::{Policy, Rule};
 use super::verdict::Verdict;
 use crate::Result;
 
@@ -43,13 +43,13 @@ impl Leaf {
         Self { tests, otherwise }
     }
 
-    /// What the profile says of a call on `abi`. A rule without conditions wins over those with; among these the
+    /// What the profile says of the call in `row` on `abi`, with `default` where no rule holds. A rule without conditions wins over those with; among these the
     /// strictest that holds wins, and the first in the profile where they are alike.
-    pub fn of(entry: &Entry, default: Verdict, abi: Abi) -> Result<Self> {
-        if let Some(rule) = &entry.always {
-            return Ok(Self::always(rule.then));
+    pub fn of(policy: &Policy, row: usize, default: Verdict, abi: Abi) -> Result<Self> {
+        if let Some(verdict) = policy.always(row) {
+            return Ok(Self::always(verdict));
         }
-        let mut rules: Vec<&Rule> = entry.rules_on(abi).collect();
+        let mut rules: Vec<&Rule> = policy.rules(row, abi).collect();
         rules.sort_by_key(|rule| Reverse(rule.then.strictness()));
         let laxest = rules.last().map_or(0, |rule| rule.then.strictness());
         let mut tests = Vec::new();

@@ -28,23 +28,23 @@ pub(crate) struct Rule {
 }
 
 /// What a profile says of one call.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Entry {
     /// Whether the profile names the call at all.
     pub named: bool,
-    /// The first rule without conditions.
-    pub always: Option<Rule>,
-    /// Those with conditions, in the profile's order.
-    rules: Vec<Rule>,
-    /// Those that only 32-bit x86 has (multiplex.rs).
-    carried: Vec<Rule>,
+    /// Whether it has rules with conditions.
+    conditional: bool,
+    /// The first rule without conditions, with its place in `linux.seccomp.syscalls`.
+    always: Option<(Verdict, usize)>,
 }
 
-impl Entry {
-    /// The rules with conditions that count on `abi`.
-    pub fn rules_on(&self, abi: Abi) -> impl Iterator<Item = &Rule> {
-        self.rules.iter().chain(if abi == Abi::X86 { self.carried.as_slice() } else { &[] })
-    }
+/// A rule with conditions and its call.
+#[derive(Debug)]
+struct Conditional {
+    row: usize,
+    /// Only 32-bit x86 has it (multiplex.rs).
+    carried: bool,
+    rule: Rule,
 }
 
 /// A profile, checked.
@@ -56,6 +56,8 @@ pub(crate) struct Policy {
     pub abis: Vec<Abi>,
     /// By row of the table.
     pub entries: Vec<Entry>,
+    /// Few, so that looking through all of them costs nothing.
+    conditionals: Vec<Conditional>,
     /// What was skipped, each with its JSON path.
     pub warnings: Vec<String>,
 }
@@ -69,7 +71,8 @@ impl Policy {
             (profile.default_errno_ret(), &format!("{path}ErrnoRet")),
         )?;
         let entries = vec![Entry::default(); table::calls().len()];
-        let mut policy = Self { default, abis: abis(profile, host), entries, warnings: Vec::new() };
+        let (conditionals, warnings) = (Vec::new(), Vec::new());
+        let mut policy = Self { default, abis: abis(profile, host), entries, conditionals, warnings };
         for (at, syscall) in profile.syscalls().iter().flatten().enumerate() {
             policy.add(at, syscall)?;
         }
@@ -101,14 +104,18 @@ impl Policy {
         self.entries[row].named = true;
         let default = self.default;
         for rule in rules.iter().filter(|rule| rule.then != default) {
-            let entry = &mut self.entries[row];
             if rule.when.is_empty() {
-                entry.always.get_or_insert_with(|| rule.clone());
+                self.entries[row].always.get_or_insert((rule.then, rule.at));
             } else {
-                entry.rules.push(rule.clone());
+                self.push(row, false, rule.clone());
             }
             self.add_to_carrier(table::calls()[row].name, rule);
         }
+    }
+
+    fn push(&mut self, row: usize, carried: bool, rule: Rule) {
+        self.entries[row].conditional = true;
+        self.conditionals.push(Conditional { row, carried, rule });
     }
 
     fn add_to_carrier(&mut self, name: &str, rule: &Rule) {
@@ -118,21 +125,32 @@ impl Policy {
         }
         let carrier = multiplex::carrier(name).and_then(|(call, when)| Some((table::row(call)?, when)));
         if let Some((row, when)) = carrier {
-            self.entries[row].carried.push(Rule { when: vec![when], ..rule.clone() });
+            self.push(row, true, Rule { when: vec![when], ..rule.clone() });
         }
+    }
+
+    /// The verdict of the call in `row` whatever its arguments, if the profile has one.
+    pub fn always(&self, row: usize) -> Option<Verdict> {
+        self.entries[row].always.map(|(verdict, _)| verdict)
+    }
+
+    /// The rules with conditions of the call in `row` on `abi`: its own in the profile's order, then those it carries.
+    pub fn rules(&self, row: usize, abi: Abi) -> impl Iterator<Item = &Rule> {
+        let all = if self.entries[row].conditional { self.conditionals.as_slice() } else { &[] };
+        let of = move |carried| all.iter().filter(move |one| one.row == row && one.carried == carried);
+        of(false).chain(of(true).filter(move |_| abi == Abi::X86)).map(|one| &one.rule)
     }
 
     /// A rule without conditions wins, so that others for the same call say nothing: that is easily overlooked.
     fn warn_of_dead_rules(&mut self) {
-        for (entry, call) in self.entries.iter().zip(table::calls()) {
-            let Some(always) = &entry.always else { continue };
-            for rule in entry.rules.iter().filter(|rule| rule.then != always.then) {
-                let (dead, winner) = (rule.at, always.at);
-                self.warnings.push(format!(
-                    "linux.seccomp.syscalls[{dead}]: without effect on {:?}: syscalls[{winner}] has no args and wins",
-                    call.name
-                ));
-            }
+        for Conditional { row, rule, .. } in self.conditionals.iter().filter(|one| !one.carried) {
+            let Some((_, winner)) = self.entries[*row].always.filter(|(verdict, _)| *verdict != rule.then) else {
+                continue;
+            };
+            let (dead, name) = (rule.at, table::calls()[*row].name);
+            self.warnings.push(format!(
+                "linux.seccomp.syscalls[{dead}]: without effect on {name:?}: syscalls[{winner}] has no args and wins"
+            ));
         }
     }
 }

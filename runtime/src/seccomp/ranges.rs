@@ -6,7 +6,7 @@
 
 use super::abi::{Abi, X32_BIT};
 use super::leaf::Leaf;
-use super::profile::{Entry, Policy};
+use super::profile::Policy;
 use super::set_id::{self, Guard};
 use super::table;
 use super::verdict::Verdict;
@@ -59,7 +59,8 @@ fn push(ranges: &mut Vec<Range>, first: u32, leaf: Leaf) {
 struct Line<'a> {
     policy: &'a Policy,
     abi: Abi,
-    guarded: Vec<(usize, Guard)>,
+    /// By row of the table; empty without guards.
+    guards: Vec<Option<Guard>>,
     /// The newest number known to the profile among the common ones and among the ABI's private ones.
     newest: [Option<u32>; 2],
     newer: Verdict,
@@ -67,51 +68,47 @@ struct Line<'a> {
 
 impl<'a> Line<'a> {
     fn new(policy: &'a Policy, abi: Abi, deny_set_id: bool) -> Self {
-        let guarded = if deny_set_id { set_id::guards().collect() } else { Vec::new() };
+        let guards = if deny_set_id { set_id::guards() } else { Vec::new() };
         // With set-id bits denied, a call that wsbox does not know could give them.
         let newer = if policy.default.denies() || deny_set_id { Verdict::ENOSYS } else { policy.default };
-        Self { policy, abi, guarded, newest: newest(policy, abi), newer }
+        Self { policy, abi, guards, newest: newest(policy, abi), newer }
     }
 
     fn ranges(&self) -> Result<Vec<Range>> {
-        let mut ranges = Vec::new();
-        for (first, row) in self.cuts() {
-            push(&mut ranges, first, self.leaf(first, row)?);
+        let mut ranges = Vec::with_capacity(table::SLOTS / 2);
+        for (slot, row) in self.rows().into_iter().enumerate() {
+            let number = table::number_of_slot(self.abi, slot as u32);
+            push(&mut ranges, number, self.leaf(number, row)?);
         }
         Ok(ranges)
     }
 
-    /// Where the outcome may change: each call that has its own outcome with its row, the number after it, and the
-    /// borders of what the profile knows; sorted, each number once.
-    fn cuts(&self) -> Vec<(u32, Option<usize>)> {
-        let [common, private] = self.newest;
-        let after = |number: Option<u32>| number.map(|number| (number + 1, None));
-        let mut cuts = vec![(0, None)];
-        cuts.extend(after(common));
-        cuts.extend(private.map(|_| (self.abi.private_from(), None)));
-        cuts.extend(after(private));
-        for (row, (call, entry)) in table::calls().iter().zip(&self.policy.entries).enumerate() {
-            let Some(number) = call.number(self.abi).filter(|_| self.is_own(row, entry)) else { continue };
-            cuts.extend([(number, Some(row)), (number + 1, None)]);
+    /// The row of each call that has rules of its own, by slot.
+    fn rows(&self) -> [Option<u16>; table::SLOTS] {
+        let mut rows = [None; table::SLOTS];
+        for (row, call) in table::calls().iter().enumerate() {
+            if self.is_own(row)
+                && let Some(number) = call.number(self.abi)
+            {
+                rows[table::slot(self.abi, number)] = Some(row as u16);
+            }
         }
-        cuts.sort_unstable_by_key(|&(number, row)| (number, row.is_none()));
-        cuts.dedup_by_key(|&mut (number, _)| number);
-        cuts
+        rows
     }
 
-    /// Whether the call needs a look of its own.
-    fn is_own(&self, row: usize, entry: &Entry) -> bool {
-        entry.always.is_some() || entry.rules_on(self.abi).next().is_some() || self.guard(row).is_some()
+    fn is_own(&self, row: usize) -> bool {
+        let policy = self.policy;
+        policy.always(row).is_some() || policy.rules(row, self.abi).next().is_some() || self.guard(row).is_some()
     }
 
     fn guard(&self, row: usize) -> Option<Guard> {
-        self.guarded.iter().find(|(guarded, _)| *guarded == row).map(|(_, guard)| *guard)
+        self.guards.get(row).copied().flatten()
     }
 
-    fn leaf(&self, number: u32, row: Option<usize>) -> Result<Leaf> {
+    fn leaf(&self, number: u32, row: Option<u16>) -> Result<Leaf> {
         let background = self.background(number);
-        let Some(row) = row else { return Ok(Leaf::always(background)) };
-        let leaf = Leaf::of(&self.policy.entries[row], background, self.abi)?;
+        let Some(row) = row.map(usize::from) else { return Ok(Leaf::always(background)) };
+        let leaf = Leaf::of(self.policy, row, background, self.abi)?;
         match self.guard(row) {
             Some(guard) => guard.over(leaf, self.abi),
             None => Ok(leaf),

@@ -48,9 +48,13 @@ const GUARDS: [(&str, Guard); 15] = [
     ("io_uring_register", Guard::Hidden),
 ];
 
-/// The guards by row of the table.
-pub(crate) fn guards() -> impl Iterator<Item = (usize, Guard)> {
-    GUARDS.into_iter().filter_map(|(name, guard)| Some((table::row(name)?, guard)))
+/// The guards, by row of the table.
+pub(crate) fn guards() -> Vec<Option<Guard>> {
+    let mut guards = vec![None; table::calls().len()];
+    for (name, guard) in GUARDS {
+        table::row(name).into_iter().for_each(|row| guards[row] = Some(guard));
+    }
+    guards
 }
 
 impl Guard {

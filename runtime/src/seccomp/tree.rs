@@ -37,7 +37,7 @@ pub(crate) const RETURN: u16 = 0x06; // BPF_RET | BPF_K
 
 /// The program for the ranges of each architecture; what is none of them is killed.
 pub(crate) fn program(arches: &[(u32, Vec<Range>)]) -> Result<Vec<Insn>> {
-    let mut code = Code::default();
+    let mut code = Code { backwards: Vec::with_capacity(512), ..Code::default() };
     let mut entries = Vec::with_capacity(arches.len());
     for (arch, ranges) in arches.iter().rev() {
         let root = code.search(ranges)?;

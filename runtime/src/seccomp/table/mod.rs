@@ -30,7 +30,66 @@ pub(crate) fn calls() -> &'static [Call] {
 pub(crate) fn row(name: &str) -> Option<usize> {
     // 32-bit ARM has two names for one number.
     let name = if name == "arm_sync_file_range" { "sync_file_range2" } else { name };
-    CALLS.binary_search_by(|call| call.name.cmp(name)).ok()
+    let mut place = hash(name.as_bytes());
+    loop {
+        let row = usize::from(INDEX[place % PLACES]);
+        if CALLS.get(row)?.name == name {
+            return Some(row);
+        }
+        place += 1;
+    }
+}
+
+/// Places in the index by name: a power of two, twice the calls and more.
+const PLACES: usize = 1024;
+/// Marks a free place.
+const FREE: u16 = u16::MAX;
+/// Rows by hash of the name, made by the compiler: a profile has hundreds of names, a search by halves takes ten times as
+/// long. A row that finds its place taken is in the next free one.
+static INDEX: [u16; PLACES] = index();
+
+const fn index() -> [u16; PLACES] {
+    let mut index = [FREE; PLACES];
+    let mut row = 0;
+    while row < CALLS.len() {
+        let mut place = hash(CALLS[row].name.as_bytes());
+        while index[place % PLACES] != FREE {
+            place += 1;
+        }
+        index[place % PLACES] = row as u16;
+        row += 1;
+    }
+    index
+}
+
+/// FNV-1a (Fowler, Noll, Vo), folded to the index's size.
+const fn hash(name: &[u8]) -> usize {
+    let mut hash: u32 = 0x811c_9dc5;
+    let mut at = 0;
+    while at < name.len() {
+        hash = (hash ^ name[at] as u32).wrapping_mul(0x0100_0193);
+        at += 1;
+    }
+    (hash ^ (hash >> 16)) as usize % PLACES
+}
+
+/// Enough slots for every number of an ABI, and one after the last.
+pub(crate) const SLOTS: usize = 576;
+/// The slot of the first number of an ABI's own.
+const PRIVATE_SLOT: u32 = 512;
+
+/// Where `number`, in the ABI's own count, stands in a list of all; private numbers lie close behind the common ones.
+pub(crate) fn slot(abi: Abi, number: u32) -> usize {
+    let private = number.checked_sub(abi.private_from());
+    private.map_or(number, |private| PRIVATE_SLOT + private) as usize
+}
+
+/// The number that stands in `slot`.
+pub(crate) fn number_of_slot(abi: Abi, slot: u32) -> u32 {
+    match slot.checked_sub(PRIVATE_SLOT) {
+        Some(private) if abi.private_from() < u32::MAX => abi.private_from() + private,
+        _ => slot,
+    }
 }
 
 /// Whether only architectures have the call on which wsbox does not run.
@@ -66,6 +125,19 @@ mod tests {
                 assert_eq!(name(nr, abi), Some(call.name), "{abi:?} {nr}");
             }
         }
+    }
+
+    #[test]
+    fn every_call_is_found_by_name_and_slot() {
+        for (at, call) in calls().iter().enumerate() {
+            assert_eq!(row(call.name), Some(at));
+            for (abi, number) in Abi::ALL.iter().filter_map(|&abi| Some((abi, call.number(abi)?))) {
+                let slot = slot(abi, number);
+                assert!(slot < SLOTS - 1);
+                assert_eq!(number_of_slot(abi, slot as u32), number);
+            }
+        }
+        assert_eq!([row(""), row("raed"), row("readx")], [None; 3]);
     }
 
     #[test]
