@@ -11,6 +11,7 @@ mod v2;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 
+use nix::errno::Errno;
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
@@ -139,9 +140,20 @@ impl Cgroup {
         devices::attach(self.v2.dir(), &plan.devices)
     }
 
-    /// The cgroup of a container that exists; one whose directory is gone can still be asked and removed.
+    /// The cgroup of a container that exists.
+    ///
+    /// # Errors
+    /// If its directory is gone, among others.
     pub fn open(saved: &Saved) -> Result<Self> {
         Ok(Self { v2: v2::Group::open(&saved.root, &saved.path)?, saved: saved.clone() })
+    }
+
+    /// The same; None if its directory is gone, or was never made.
+    pub fn find(saved: &Saved) -> Result<Option<Self>> {
+        match Self::open(saved) {
+            Err(error) if error.errno() == Some(Errno::ENOENT) => Ok(None),
+            result => result.map(Some),
+        }
     }
 
     /// The v2 directory, for CLONE_INTO_CGROUP.
@@ -187,10 +199,16 @@ impl Cgroup {
     /// Waits until its last process has ended, and removes it with all below it.
     pub fn remove(&self) -> Result<()> {
         self.v2.remove()?;
+        Self::remove_v1(&self.saved)
+    }
+
+    /// Removes what is left on v1 of a cgroup whose v2 directory is gone.
+    pub fn remove_v1(saved: &Saved) -> Result<()> {
         #[cfg(feature = "cgroup-compat")]
-        if !self.saved.v1.is_empty() {
-            return compat::remove(&self.saved.path, &self.saved.v1);
+        if !saved.v1.is_empty() {
+            return compat::remove(&saved.path, &saved.v1);
         }
+        let _ = saved;
         Ok(())
     }
 

@@ -40,6 +40,17 @@ fn mask(set: Option<&Capabilities>) -> Result<u64> {
 
 /// The rights of a process in one place: what it keeps through set[ug]id, and what it ends with.
 impl Builder<'_> {
+    /// Without the ambient capabilities that no kernel raises (prctl(2), PR_CAP_AMBIENT_RAISE): `runc spec` writes such.
+    pub(super) fn possible(&mut self, mut sets: Sets) -> Sets {
+        let kept = sets.ambient & sets.permitted & sets.inheritable;
+        if kept != sets.ambient {
+            let why = "those that are not permitted and inheritable as well can not be raised, they are left out";
+            self.warnings.push(format!("process.capabilities.ambient: {why}"));
+            sets.ambient = kept;
+        }
+        sets
+    }
+
     /// The bounding set first: dropping from it takes CAP_SETPCAP.
     pub(super) fn bounding(&mut self, field: &str, sets: &Sets) {
         self.push(format!("{field}.bounding"), Step::Bounding { keep: sets.bounding, last: self.host.last_cap });

@@ -129,6 +129,7 @@ struct Builder<'a> {
     has_dev: bool,
     has_proc: bool,
     late: Vec<Planned>,
+    warnings: Vec<String>,
 }
 
 impl<'a> Builder<'a> {
@@ -139,7 +140,7 @@ impl<'a> Builder<'a> {
         }
         let first = sources as Slot;
         let scratch = Scratch { mount: first, dest: first + 1, proc: first + 2, devpts: first + 3, next: first + 4 };
-        let (program, late) = (Program::default(), Vec::new());
+        let (program, late, warnings) = (Program::default(), Vec::new(), Vec::new());
         Ok(Self {
             host,
             sources: Vec::new(),
@@ -149,6 +150,7 @@ impl<'a> Builder<'a> {
             has_dev: false,
             has_proc: false,
             late,
+            warnings,
         })
     }
 
@@ -182,6 +184,7 @@ pub fn container(spec: &Spec, id: &str, host: &Host, options: &Options) -> Resul
     let user = namespaces::user(linux);
     let filter = process::filter(linux.seccomp().as_ref(), mounts::makes_set_id_files(spec, &user))?;
     let mut builder = Builder::new(host, mounts::most_sources(spec, linux))?;
+    builder.warnings.extend(filter.iter().flat_map(|filter| filter.warnings.clone()));
     builder.source(Source::Root(mounts::root_attr(wanted, &user)));
     if options.wait_for_start {
         builder.source(Source::StartSocket);
@@ -197,7 +200,7 @@ pub fn container(spec: &Spec, id: &str, host: &Host, options: &Options) -> Resul
         oom_score_adj: wanted.oom_score_adj(),
         hard_limits: process::hard_limits(wanted),
         terminal: wanted.terminal().unwrap_or_default(),
-        warnings: filter.as_ref().map(|filter| filter.warnings.clone()).unwrap_or_default(),
+        warnings: builder.warnings,
         filter,
         sources: builder.sources,
         program: builder.program,

@@ -52,7 +52,7 @@ impl Builder<'_> {
         filter: Option<&Filter>,
         door: &Door<'_>,
     ) -> Result<()> {
-        let sets = caps::sets(process.capabilities().as_ref())?;
+        let sets = self.possible(caps::sets(process.capabilities().as_ref())?);
         let no_new_privs = process.no_new_privileges().unwrap_or_default();
         let (env, search) = environment(process, options);
         self.identity(process, &sets, no_new_privs || filter.is_none());

@@ -100,8 +100,8 @@ pub fn kill(root: &Root, id: &str, signal: i32, all: bool) -> Result<()> {
         Err(Errno::ESRCH) => Err(not_running()),
         result => result.context(|| format!("send signal {signal} to container {id}")),
     }?;
-    // A frozen v1 process would die only when thawed.
     match cgroup {
+        // A frozen one dies when it is thawed, unless the cgroup itself kills it.
         Ok(cgroup) if signal == libc::SIGKILL && cgroup.frozen()? => cgroup.kill_all(),
         _ => Ok(()),
     }
@@ -148,10 +148,8 @@ pub fn delete(root: &Root, id: &str, force: bool) -> Result<()> {
 
 /// Kills what is left in the cgroup (all of it: the init may be on its way, and not recorded yet) and removes it.
 pub fn destroy_processes(record: &Record, pidfd: Option<OwnedFd>) -> Result<()> {
-    let cgroup = Cgroup::open(&record.cgroup);
-    if let Ok(cgroup) = &cgroup {
-        cgroup.kill_all()?;
-    }
+    let cgroup = Cgroup::find(&record.cgroup)?;
+    cgroup.as_ref().map_or(Ok(()), Cgroup::kill_all)?;
     if let Some(pidfd) = pidfd {
         match pidfd::send_signal(&pidfd, libc::SIGKILL) {
             Ok(()) | Err(Errno::ESRCH) => {}
@@ -162,7 +160,7 @@ pub fn destroy_processes(record: &Record, pidfd: Option<OwnedFd>) -> Result<()> 
                 .hint("a process hangs in the kernel"));
         }
     }
-    cgroup?.remove()
+    cgroup.map_or_else(|| Cgroup::remove_v1(&record.cgroup), |cgroup| cgroup.remove())
 }
 
 /// Freezes every process of container `id`.

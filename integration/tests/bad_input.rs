@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Bad input: one clear message that names the field or file, and nothing left behind.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use serde_json::{Value, json};
+use wsbox_integration::engine::{finish, wsbox_path};
+use wsbox_integration::{Bundle, Canary, Engine, Outcome, TempDir, leftover, unique};
+
+/// Runs a bundle whose payload leaves a marker, and looks for what it left.
+fn attempt(bundle: &Bundle) -> Outcome {
+    bundle.write();
+    attempt_at(bundle.path())
+}
+
+fn attempt_at(path: &Path) -> Outcome {
+    let (engine, id) = (Engine::new(), unique("bad"));
+    let outcome = engine.wsbox(&["run", "--bundle", &path.display().to_string(), &id]);
+    leftover::assert_nothing_left(engine.root(), &id);
+    outcome
+}
+
+fn bundle() -> Bundle {
+    Bundle::hardened().args(&["echo", "RAN"])
+}
+
+/// The config with `value` at `pointer` fails with these words, before the payload.
+fn refused(pointer: &str, value: Value, words: &[&str]) {
+    let outcome = attempt(&bundle().set(pointer, value)).fails(1, words);
+    assert!(!outcome.stdout.contains("RAN"));
+}
+
+#[test]
+fn a_missing_or_broken_config() {
+    let empty = TempDir::new("empty");
+    attempt_at(empty.path()).fails(1, &["config.json", "no such file or directory", "wsbox spec"]);
+    attempt_at(Path::new("/no/such/bundle")).fails(1, &["/no/such/bundle"]);
+    for text in ["", "{", "[]", "null", "{\"ociVersion\": 3}"] {
+        fs::write(empty.path().join("config.json"), text).unwrap();
+        let outcome = attempt_at(empty.path());
+        assert_eq!(outcome.code, 1, "{text}: {outcome:?}");
+        assert!(outcome.stderr.contains("config.json") || outcome.stderr.contains("ociVersion"), "{text}: {outcome:?}");
+    }
+}
+
+#[test]
+fn unknown_fields_are_named_and_the_container_runs() {
+    let outcome = attempt(&bundle().set("/linux/resources/memmory", json!({"limit": 1}))).ok();
+    assert_eq!(outcome.stdout, "RAN\n");
+    assert!(outcome.stderr.contains("warning: linux.resources.memmory"), "{outcome:?}");
+}
+
+#[test]
+fn ids_are_names_not_paths() {
+    let (engine, bundle) = (Engine::new(), bundle());
+    bundle.write();
+    let path = bundle.path().display().to_string();
+    for id in ["..", ".", "a/b", "../x", "a b", &"x".repeat(300)] {
+        for command in ["run", "create"] {
+            engine.wsbox(&[command, "--bundle", &path, id]).fails(1, &["container id"]);
+        }
+        for command in ["state", "start", "kill", "delete"] {
+            engine.wsbox(&[command, id]).fails(1, &["container id"]);
+        }
+    }
+    assert_eq!(fs::read_dir(engine.root()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_root_that_is_no_folder() {
+    refused("/root/path", json!("config.json"), &["root.path", "not a directory"]);
+    refused("/root/path", json!("nothing"), &["root.path", "no such file or directory"]);
+    attempt(&bundle().remove("/root")).fails(1, &["root: is missing"]);
+}
+
+#[test]
+fn a_mount_that_leads_out_of_the_root() {
+    let canary = Canary::new();
+    let bundle = bundle()
+        .mount(json!({"destination": "/out/new/deep", "type": "tmpfs", "source": "tmpfs", "options": ["size=4k"]}));
+    symlink(canary.path(), bundle.root().join("out")).unwrap();
+    let outcome = attempt(&bundle);
+    canary.assert_untouched();
+    // The link is taken as one of the container's own root: the place is made inside, or not at all.
+    assert!(outcome.code == 0 || outcome.stderr.contains("mounts[8].destination"), "{outcome:?}");
+}
+
+#[test]
+fn fields_that_can_not_be() {
+    refused("/linux/cgroupsPath", json!("/a/../../b"), &["linux.cgroupsPath", ".."]);
+    refused(
+        "/linux/uidMappings",
+        json!([{"containerID": 0, "hostID": 100_000, "size": 10}, {"containerID": 5, "hostID": 200_000, "size": 1}]),
+        &["linux.gidMappings"],
+    );
+    let overlapping =
+        json!([{"containerID": 0, "hostID": 100_000, "size": 10}, {"containerID": 5, "hostID": 200_000, "size": 1}]);
+    let two = bundle().set("/linux/gidMappings", overlapping.clone()).set("/linux/uidMappings", overlapping);
+    attempt(&two).fails(1, &["linux.uidMappings[1]", "overlaps"]);
+    refused("/linux/seccomp/defaultErrnoRet", json!(65536), &["linux.seccomp.defaultErrnoRet", "65536"]);
+    refused("/linux/seccomp/syscalls/0/errnoRet", json!(0x7ffa_0000), &["linux.seccomp.syscalls[0].errnoRet"]);
+    let notify = bundle().remove("/linux/seccomp/defaultErrnoRet").set("/linux/seccomp/defaultAction", json!("SCMP_ACT_NOTIFY"));
+    attempt(&notify).fails(1, &["linux.seccomp.defaultAction"]);
+    refused("/process/args", json!([]), &["process.args"]);
+    refused("/process/cwd", json!("relative"), &["process.cwd"]);
+    refused("/process/env", json!(["NOEQUALS"]), &["process.env[0]"]);
+    refused("/process/rlimits", json!([{"type": "RLIMIT_NOFILE", "soft": 9, "hard": 8}]), &["process.rlimits[0]"]);
+    refused("/linux/namespaces", json!([{"type": "pid"}, {"type": "pid"}]), &["linux.namespaces[1]"]);
+    refused("/linux/namespaces", json!([{"type": "pid"}]), &["linux.namespaces", "mount namespace"]);
+    refused("/hooks", json!({"prestart": [{"path": "/bin/true"}]}), &["hooks"]);
+    refused("/linux/resources/blockIO", json!({"weight": 100}), &["linux.resources.blockIO"]);
+    refused("/ociVersion", json!("2.0.0"), &["ociVersion"]);
+    refused("/mounts/1/options/0", json!("nosuchoption=1"), &["mounts[1].options[0]", "nosuchoption"]);
+    refused("/mounts/6/type", json!("nosuchfs"), &["mounts[6].type", "nosuchfs"]);
+    refused(
+        "/mounts/6",
+        json!({"destination": "/x", "type": "bind", "source": "/no/such/source", "options": ["bind"]}),
+        &["mounts[6].source", "/no/such/source"],
+    );
+}
+
+#[test]
+fn a_syscall_that_nobody_knows() {
+    let bundle = bundle();
+    let mut names = bundle.config["linux"]["seccomp"]["syscalls"][0]["names"].clone();
+    names.as_array_mut().unwrap().push(json!("no_such_call"));
+    let told = attempt(&bundle.set("/linux/seccomp/syscalls/0/names", names)).ok();
+    assert!(
+        told.stderr.contains("no_such_call") && told.stderr.contains("linux.seccomp.syscalls[0].names"),
+        "{told:?}"
+    );
+}
+
+#[test]
+fn programs_that_can_not_be_executed() {
+    let run = |args: &[&str]| {
+        let bundle = Bundle::hardened().args(args);
+        fs::write(bundle.root().join("bin/text"), "no program").unwrap();
+        fs::write(bundle.root().join("bin/script"), "#!/no/such/interpreter\n").unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        fs::set_permissions(bundle.root().join("bin/script"), mode).unwrap();
+        attempt(&bundle)
+    };
+    run(&["nothing"]).fails(127, &["exec: \"nothing\": executable file not found in $PATH"]);
+    run(&["/bin/nothing"]).fails(127, &["stat /bin/nothing: no such file or directory"]);
+    run(&["/bin/text"]).fails(126, &["permission denied"]);
+    run(&["text"]).fails(126, &["permission denied"]);
+    run(&["/bin"]).fails(126, &["is a directory"]);
+    run(&["/bin/script"]).fails(127, &["no such file or directory", "interpreter"]);
+}
+
+#[test]
+fn create_and_start_tell_it_too() {
+    let (engine, bundle, id) = (Engine::new(), Bundle::hardened().args(&["nothing"]), unique("create"));
+    bundle.write();
+    engine
+        .wsbox(&["create", "--bundle", &bundle.path().display().to_string(), &id])
+        .fails(127, &["executable file not found in $PATH"]);
+    leftover::assert_nothing_left(engine.root(), &id);
+}
+
+#[test]
+fn a_state_root_that_can_not_be_written() {
+    for options in ["ro", "size=4k,nr_inodes=3"] {
+        let (mount, bundle, id) = (TempDir::new("full"), bundle(), unique("full"));
+        bundle.write();
+        let script = format!(
+            "mount -t tmpfs -o size=64k none {root} && mount -o remount,{options} {root}; {wsbox} --root {root} run --bundle {bundle} {id}; code=$?; ls {root}; exit $code",
+            root = mount.path().display(),
+            wsbox = wsbox_path(),
+            bundle = bundle.path().display(),
+        );
+        let child = Command::new("unshare")
+            .args(["-m", "sh", "-c", &script])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let outcome = finish(child).fails(1, &[&mount.path().display().to_string()]);
+        assert_eq!(outcome.stdout, "", "{outcome:?}");
+        assert_eq!(leftover::cgroups(&id), Vec::<PathBuf>::new());
+    }
+}
+
+#[test]
+fn a_broken_record_is_named_and_can_be_deleted() {
+    let engine = Engine::new();
+    let (_bundle, id) = engine.sleeping(Bundle::hardened());
+    let file = engine.root().join(&id).join("state.json");
+    let good = fs::read(&file).unwrap();
+    for bad in ["", "{", "{\"version\": 99}"] {
+        fs::write(&file, bad).unwrap();
+        engine.wsbox(&["state", &id]).fails(1, &["state.json"]);
+    }
+    fs::write(&file, good).unwrap();
+    engine.wsbox(&["delete", "--force", &id]).ok();
+    leftover::assert_nothing_left(engine.root(), &id);
+}
+
+#[test]
+fn the_same_id_twice() {
+    let engine = Engine::new();
+    let (bundle, id) = engine.sleeping(Bundle::hardened());
+    engine.wsbox(&["run", "--bundle", &bundle.path().display().to_string(), &id]).fails(1, &["already exists"]);
+    assert_eq!(engine.state(&id)["status"], "running");
+}
