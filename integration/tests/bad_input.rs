@@ -102,7 +102,8 @@ fn fields_that_can_not_be() {
     attempt(&two).fails(1, &["linux.uidMappings[1]", "overlaps"]);
     refused("/linux/seccomp/defaultErrnoRet", json!(65536), &["linux.seccomp.defaultErrnoRet", "65536"]);
     refused("/linux/seccomp/syscalls/0/errnoRet", json!(0x7ffa_0000), &["linux.seccomp.syscalls[0].errnoRet"]);
-    let notify = bundle().remove("/linux/seccomp/defaultErrnoRet").set("/linux/seccomp/defaultAction", json!("SCMP_ACT_NOTIFY"));
+    let notify =
+        bundle().remove("/linux/seccomp/defaultErrnoRet").set("/linux/seccomp/defaultAction", json!("SCMP_ACT_NOTIFY"));
     attempt(&notify).fails(1, &["linux.seccomp.defaultAction"]);
     refused("/process/args", json!([]), &["process.args"]);
     refused("/process/cwd", json!("relative"), &["process.cwd"]);

@@ -12,7 +12,7 @@ fn main() {
     for (what, result) in probe(&words) {
         match result {
             Ok(value) => println!("{what}: ok {value}"),
-            Err(errno) => println!("{what}: {}", format!("{errno:?}")),
+            Err(errno) => println!("{what}: {errno:?}"),
         }
     }
 }

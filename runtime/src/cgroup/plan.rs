@@ -3,7 +3,7 @@
 
 use std::path::{Component, Path};
 
-use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxResources};
+use oci_spec::runtime::LinuxResources;
 
 use super::devices::{self, Rule};
 use crate::error::{Error, Result};
@@ -148,8 +148,8 @@ fn refuse_unenforced(resources: &LinuxResources) -> Result<()> {
 }
 
 fn wanted(resources: &LinuxResources) -> Result<Wanted> {
-    let memory = resources.memory().unwrap_or_else(LinuxMemory::default);
-    let cpu = resources.cpu().clone().unwrap_or_else(LinuxCpu::default);
+    let memory = resources.memory().unwrap_or_default();
+    let cpu = resources.cpu().clone().unwrap_or_default();
     let set = |value: Option<i64>| value.filter(|value| *value != 0);
     let text = |value: &Option<String>| value.clone().filter(|value| !value.is_empty());
     let wanted = Wanted {

@@ -10,7 +10,7 @@ use nix::sys::stat::{FileStat, Mode, fstat};
 
 use super::{dev, userns};
 use crate::error::{Context, Error, Result};
-use crate::plan::{BindAttr, IdMaps, Idmap, Source, source_path};
+use crate::plan::{BindAttr, IdMaps, Idmap, Source, id_mapping, source_path};
 use crate::sys::mount::{MountAttr, attr, mount_setattr, open_tree};
 
 /// What the sources of one container share.
@@ -107,8 +107,8 @@ fn owner_maps(stat: &FileStat, maps: &IdMaps, uid: u32, gid: u32, field: &str) -
         Ok::<u32, Error>(entry.host_id() + (id - entry.container_id()))
     };
     Ok(IdMaps {
-        uid: vec![userns::entry(stat.st_uid, host(&maps.uid, uid)?, 1)],
-        gid: vec![userns::entry(stat.st_gid, host(&maps.gid, gid)?, 1)],
+        uid: vec![id_mapping(stat.st_uid, host(&maps.uid, uid)?, 1)],
+        gid: vec![id_mapping(stat.st_gid, host(&maps.gid, gid)?, 1)],
     })
 }
 

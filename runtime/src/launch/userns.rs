@@ -10,19 +10,13 @@ use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, openat};
 use nix::sys::stat::Mode;
 use nix::unistd::Pid;
-use oci_spec::runtime::{LinuxIdMapping, LinuxIdMappingBuilder};
+use oci_spec::runtime::LinuxIdMapping;
 
 use super::Channel;
 use crate::error::{Context, Error, Result};
 use crate::plan::IdMaps;
 use crate::sys::clone::{Spawn, spawn};
 use crate::sys::pidfd;
-
-/// One entry: container ids from `inside`, host ids from `outside`.
-pub fn entry(inside: u32, outside: u32, size: u32) -> LinuxIdMapping {
-    let mapping = LinuxIdMappingBuilder::default().container_id(inside).host_id(outside).size(size).build();
-    mapping.unwrap_or_default()
-}
 
 /// Writes uid_map and gid_map of `pid` (user_namespaces(7)): one write(2) each, as the kernel demands.
 pub fn write_maps(pid: Pid, maps: &IdMaps) -> Result<()> {

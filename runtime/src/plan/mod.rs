@@ -16,7 +16,7 @@ pub mod program;
 
 use std::path::PathBuf;
 
-use oci_spec::runtime::{LinuxDevice, LinuxIdMapping, Process, Spec};
+use oci_spec::runtime::{LinuxDevice, LinuxIdMapping, LinuxIdMappingBuilder, Process, Spec};
 
 use crate::error::{Error, Result};
 use crate::{cgroup, seccomp};
@@ -237,4 +237,9 @@ pub struct IdMaps {
     pub uid: Vec<LinuxIdMapping>,
     /// gid_map
     pub gid: Vec<LinuxIdMapping>,
+}
+
+/// One entry: container ids from `inside`, host ids from `outside`.
+pub fn id_mapping(inside: u32, outside: u32, size: u32) -> LinuxIdMapping {
+    LinuxIdMappingBuilder::default().container_id(inside).host_id(outside).size(size).build().unwrap_or_default()
 }

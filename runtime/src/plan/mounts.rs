@@ -81,7 +81,7 @@ impl Builder<'_> {
     pub(super) fn mounts(&mut self, spec: &Spec, linux: &Linux, user: &UserNamespace) -> Result<()> {
         if *user == UserNamespace::Host {
             // With a user namespace the kernel has made every mount a slave already (mount_namespaces(7)).
-            self.push("", Step::Propagate { flags: (libc::MS_REC | libc::MS_SLAVE) as u64 });
+            self.push("", Step::Propagate { flags: libc::MS_REC | libc::MS_SLAVE });
         }
         self.push("root.path", Step::AttachRoot);
         let mounts = spec.mounts().as_deref().unwrap_or_default();

@@ -2,6 +2,7 @@
 //! The state of containers: a folder each below `--root`, with state.json, a copy of the config, the compiled filter, and,
 //! until `start`, its socket.
 
+pub mod ids;
 pub mod layers;
 pub mod lifecycle;
 pub mod process;
@@ -19,7 +20,6 @@ use nix::fcntl::{Flock, FlockArg};
 pub use record::{Process, Record, Status, VERSION, now};
 
 use crate::error::{Context, Error, Kind, Result};
-use crate::launch::ids;
 use crate::validate;
 
 /// The file that is renamed into place at each transition.

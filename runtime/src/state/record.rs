@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+use super::ids::Range;
 use crate::cgroup;
-use crate::launch::ids::Range;
 
 /// The version of the file's layout.
 pub const VERSION: u32 = 1;

@@ -53,7 +53,8 @@ fn namespaces(linux: &Linux) -> Result<()> {
 fn mappings(linux: &Linux) -> Result<()> {
     let uid = linux.uid_mappings().as_deref().unwrap_or_default();
     let gid = linux.gid_mappings().as_deref().unwrap_or_default();
-    if !has(linux, LinuxNamespaceType::User) && !(uid.is_empty() && gid.is_empty()) {
+    let given = !uid.is_empty() || !gid.is_empty();
+    if given && !has(linux, LinuxNamespaceType::User) {
         return Err(Error::invalid("linux.uidMappings", "needs a user namespace in linux.namespaces"));
     }
     if uid.is_empty() != gid.is_empty() {
@@ -117,7 +118,8 @@ fn sysctls(linux: &Linux) -> Result<()> {
             linux.namespaces().iter().flatten().any(|namespace| namespace.typ() == needs && namespace.path().is_none());
         let joined =
             linux.namespaces().iter().flatten().any(|namespace| namespace.typ() == needs && namespace.path().is_some());
-        if !own && !(joined && needs == LinuxNamespaceType::Network) {
+        let joined = joined && needs == LinuxNamespaceType::Network;
+        if !own && !joined {
             return Err(Error::invalid(field, format!("needs a {needs} namespace of the container's own")));
         }
     }

@@ -47,12 +47,11 @@ pub fn check(spec: &Spec) -> Result<()> {
                 linux.seccomp().as_ref().is_some_and(|seccomp| seccomp.listener_path().is_some()),
             ),
         ])?;
-        let kinds = [LinuxNamespaceType::Time];
-        let namespaces = linux.namespaces().iter().flatten().enumerate();
-        namespaces
-            .filter(|(_, namespace)| kinds.contains(&namespace.typ()))
-            .map(|(at, _)| Err(refuse(&format!("linux.namespaces[{at}]"))))
-            .collect()
+        let mut namespaces = linux.namespaces().iter().flatten();
+        match namespaces.position(|namespace| namespace.typ() == LinuxNamespaceType::Time) {
+            Some(at) => Err(refuse(&format!("linux.namespaces[{at}]"))),
+            None => Ok(()),
+        }
     })
 }
 

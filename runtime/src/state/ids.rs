@@ -11,9 +11,8 @@ use std::path::Path;
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
-use super::userns::entry;
 use crate::error::{Context, Error, Result};
-use crate::plan::IdMaps;
+use crate::plan::{IdMaps, id_mapping};
 
 /// One lock for the host, whatever `--root` is.
 const DIR: &str = "/run/wsbox/ids";
@@ -35,7 +34,7 @@ pub struct Range {
 impl Range {
     /// The maps of the container's user namespace.
     pub fn maps(&self) -> IdMaps {
-        let map = vec![entry(0, self.first, SIZE)];
+        let map = vec![id_mapping(0, self.first, SIZE)];
         IdMaps { uid: map.clone(), gid: map }
     }
 
