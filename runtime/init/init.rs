@@ -50,7 +50,7 @@ fn main(argument: &CStr) -> ! {
     // It had to survive our own exec; the end of it tells the parent of the payload's.
     let closes = sys::close_on_exec(control);
     let mut init = Init { control, program: &mut [], fds: [-1; SLOTS], at: 0, chosen: 0, in_cwd: false };
-    let error = match undumpable.and(closes).and_then(|()| init.receive()).and_then(|()| init.run()) {
+    let error = match undumpable.and(closes).and_then(|()| init.receive_program()).and_then(|()| init.run()) {
         Ok(()) => EPROTO,
         Err(errno) => errno,
     };
@@ -59,29 +59,36 @@ fn main(argument: &CStr) -> ! {
 }
 
 impl Init {
-    /// Receives the program and the descriptors: first the program's memfd, then the slots in order.
-    fn receive(&mut self) -> Result<()> {
+    /// Receives the program.
+    fn receive_program(&mut self) -> Result<()> {
         let mut rights = sys::Rights::new();
-        let mut memfd = -1;
+        self.next_message(&mut rights)?;
+        if rights.count() == 1 { self.map(rights.fds[0]) } else { Err(EBADMSG) }
+    }
+
+    /// Receives the descriptors of the slots, in order.
+    pub fn receive(&mut self) -> Result<()> {
+        let mut rights = sys::Rights::new();
         let mut next = 0;
         loop {
-            let mut more = [0u8];
-            if sys::receive(self.control, &mut more, &mut rights)? == 0 {
-                // The parent is gone: nobody is left to tell.
-                sys::exit(1);
-            }
+            let more = self.next_message(&mut rights)?;
             for &fd in rights.fds.iter().take(rights.count().min(FDS_PER_MESSAGE)) {
-                if memfd < 0 {
-                    memfd = fd;
-                } else {
-                    *self.fds.get_mut(next).ok_or(EBADMSG)? = fd;
-                    next += 1;
-                }
+                *self.fds.get_mut(next).ok_or(EBADMSG)? = fd;
+                next += 1;
             }
-            if more[0] == 0 {
-                return self.map(memfd);
+            if !more {
+                return Ok(());
             }
         }
+    }
+
+    /// Whether another message follows. If the parent is gone, nobody is left to tell.
+    fn next_message(&self, rights: &mut sys::Rights) -> Result<bool> {
+        let mut more = [0u8];
+        if sys::receive(self.control, &mut more, rights)? == 0 {
+            sys::exit(1);
+        }
+        Ok(more[0] != 0)
     }
 
     fn map(&mut self, memfd: i32) -> Result<()> {

@@ -5,8 +5,8 @@
 //! arrays of native-endian integers, BPF instructions. Nothing in it is decided by the init.
 //!
 //! # The control socket
-//! One SOCK_SEQPACKET pair. The parent sends the program and every file descriptor by SCM_RIGHTS, in messages of one byte
-//! (1 = more follow, 0 = last). The init answers with [`Report`]s; the socket is close-on-exec, so end-of-file without a
+//! One SOCK_SEQPACKET pair. The parent sends the program's memfd by SCM_RIGHTS, and later, for the step `Receive`, every
+//! other descriptor, in messages of one byte (1 = more follow, 0 = last). So the first steps run while it still prepares. The init answers with [`Report`]s; the socket is close-on-exec, so end-of-file without a
 //! `Failed` means that the payload was executed.
 //!
 //! # How a violation's listener reaches a monitor
@@ -48,8 +48,10 @@ pub const DEST_IN_PROC: u32 = 2;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Op {
+    /// Waits for the descriptors, slot 0 first; and so for all that the parent does before it sends them
+    Receive = 1,
     /// setns(slot a, flags b)
-    SetNs = 1,
+    SetNs,
     /// unshare(flags a)
     Unshare,
     /// setresgid(0), setresuid(0): the root of a new user namespace
@@ -132,7 +134,8 @@ pub enum Op {
 impl Op {
     /// The operation with this number.
     pub const fn from_u32(op: u32) -> Option<Self> {
-        const ALL: [Op; 39] = [
+        const ALL: [Op; 40] = [
+            Op::Receive,
             Op::SetNs,
             Op::Unshare,
             Op::BecomeRoot,

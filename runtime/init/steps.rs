@@ -20,6 +20,7 @@ impl Init {
     pub fn carry_out(&mut self, step: Step) -> Result<()> {
         let Step { a, b, c, s, t, n, .. } = step;
         match operation(&step)? {
+            Op::Receive => self.receive(),
             Op::SetNs => sys::setns(self.fd(a)?, b),
             Op::Unshare => sys::unshare(a),
             Op::BecomeRoot => sys::setresgid(0).and_then(|()| sys::setresuid(0)),

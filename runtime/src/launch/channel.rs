@@ -46,16 +46,24 @@ impl Channel {
         Self(socket)
     }
 
-    /// Sends the program and the descriptors, in slot order.
-    pub fn send(&self, program: &OwnedFd, fds: &[OwnedFd]) -> Result<()> {
-        let all: Vec<RawFd> = std::iter::once(program).chain(fds).map(AsRawFd::as_raw_fd).collect();
+    /// Sends the program: the init begins with it at once.
+    pub fn send_program(&self, program: &OwnedFd) -> Result<()> {
+        self.send(std::slice::from_ref(program))
+    }
+
+    /// Sends the descriptors, in slot order.
+    pub fn send(&self, fds: &[OwnedFd]) -> Result<()> {
+        let all: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
         let chunks = all.chunks(FDS_PER_MESSAGE);
-        let last = chunks.len() - 1;
+        let last = chunks.len().saturating_sub(1);
         for (at, chunk) in chunks.enumerate() {
             let more = [u8::from(at < last)];
             let rights = [ControlMessage::ScmRights(chunk)];
-            sendmsg::<()>(self.0.as_raw_fd(), &[IoSlice::new(&more)], &rights, MsgFlags::MSG_NOSIGNAL, None)
-                .context(|| "send the program to the init".into())?;
+            match sendmsg::<()>(self.0.as_raw_fd(), &[IoSlice::new(&more)], &rights, MsgFlags::MSG_NOSIGNAL, None) {
+                // It is gone: its last word, if it left one, is there to be received.
+                Ok(_) | Err(Errno::EPIPE) => {}
+                Err(errno) => return Err(Error::system("send to the init", errno)),
+            }
         }
         Ok(())
     }

@@ -11,7 +11,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::Pid;
 use oci_spec::runtime::Process as Wanted;
 
-use super::{Answer, Channel, Console, Process, failure, last_cap, memfd, plan_host, raise_limits, userns};
+use super::{Answer, Channel, Console, Process, failure, memfd, plan_host, raise_limits, userns};
 use crate::bundle::{Bundle, passwd};
 use crate::cgroup::{self, Cgroup};
 use crate::error::{Context, Error, Kind, Result};
@@ -110,7 +110,7 @@ impl Joining<'_> {
             control: control.as_fd(),
             keep_below: 3 + self.preserve_fds,
             ambient: false,
-            last_cap: last_cap(),
+            last_cap: 0,
         };
         let spawned = spawn(&request).context(|| "clone3 into the container's cgroup".into())?;
         drop(control);
@@ -141,13 +141,14 @@ impl Joining<'_> {
         channel: &Channel,
         container: OwnedFd,
     ) -> Result<(Option<(Pid, OwnedFd)>, Option<OwnedFd>)> {
+        channel.send_program(&memfd::program(&self.program.encode())?)?;
         if let Some(score) = self.process.oom_score_adj() {
             userns::write_proc(spawned.pid, "oom_score_adj", &score.to_string())
                 .context(|| format!("process.oomScoreAdj: set it to {score}"))?;
         }
         raise_limits(spawned.pid, &plan::hard_limits(self.process))?;
         self.cgroup.join(spawned.pid)?;
-        channel.send(&memfd::program(&self.program.encode())?, &[container])?;
+        channel.send(&[container])?;
         let (mut payload, mut console) = (None, None);
         loop {
             match channel.receive()? {

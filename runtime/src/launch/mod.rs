@@ -183,13 +183,13 @@ impl Launch<'_> {
         let init = memfd::init()?;
         pause::before("clone");
         self.clone_init(&init)?;
+        self.child()?.channel.send_program(&memfd::program(&self.plan.program.encode())?)?;
         pause::before("maps");
         self.enter_host_side(maps.as_ref())?;
         pause::before("sources");
         let fds = self.open_sources(&init, maps.as_ref(), start_socket)?;
-        let program = memfd::program(&self.plan.program.encode())?;
         pause::before("send");
-        self.child()?.channel.send(&program, &fds)?;
+        self.child()?.channel.send(&fds)?;
         drop(fds);
         self.remember()?;
         pause::before("ready");
@@ -251,7 +251,7 @@ impl Launch<'_> {
             control: control.as_fd(),
             keep_below: 3 + self.preserve_fds,
             ambient: self.plan.user != UserNamespace::Host,
-            last_cap: last_cap(),
+            last_cap: self.plan.last_cap,
         };
         let spawned = spawn(&request).map_err(clone_failed)?;
         self.child = Some(Child { spawned, channel });

@@ -87,6 +87,8 @@ pub struct Dev {
 /// Everything decided.
 #[derive(Debug)]
 pub struct Plan {
+    /// The kernel's highest capability
+    pub last_cap: u32,
     /// CLONE_NEW* for clone3(2)
     pub namespaces: u64,
     /// Whose ids the container has
@@ -194,6 +196,7 @@ pub fn container(spec: &Spec, id: &str, host: &Host, options: &Options) -> Resul
     builder.inside(spec, linux, &user)?;
     builder.process(wanted, options, filter.as_ref(), &process::Door::Container(options))?;
     Ok(Plan {
+        last_cap: host.last_cap,
         namespaces: flags,
         user,
         cgroup: cgroup::Plan::new(linux.cgroups_path().as_deref(), id, linux.resources().as_ref())?,

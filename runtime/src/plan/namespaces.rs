@@ -62,18 +62,24 @@ impl Builder<'_> {
         id: &str,
         options: &Options,
     ) -> Result<u64> {
-        let mut flags = 0;
+        let (mut flags, mut joined) = (0, Vec::new());
         for (kind, flag) in KINDS {
             match find(linux, kind) {
-                // The root of a cgroup namespace is the cgroup of whoever makes it: the init, once it is in its own.
-                Some((_, None)) if kind != LinuxNamespaceType::Cgroup => flags |= flag as u64,
-                Some((at, Some(path))) => {
-                    let field = format!("linux.namespaces[{at}].path");
-                    let slot = self.source(Source::Namespace { path: path.into(), field: field.clone() });
-                    self.push(field, Step::SetNs { slot, flags: flag as u32 });
+                // The root of a cgroup namespace is the cgroup of whoever makes it: the init, once it is in its own. And a
+                // network namespace takes as long as all the others: the init makes it while the parent goes on.
+                Some((_, None)) if kind == LinuxNamespaceType::Network => {
+                    self.push("linux.namespaces", Step::Unshare { flags: flag as u32 });
+                    self.push("linux.namespaces", Step::LoUp);
                 }
+                Some((_, None)) if kind != LinuxNamespaceType::Cgroup => flags |= flag as u64,
+                Some((at, Some(path))) => joined.push((format!("linux.namespaces[{at}].path"), path, flag as u32)),
                 _ => {}
             }
+        }
+        self.push("", Step::Receive);
+        for (field, path, flags) in joined {
+            let slot = self.source(Source::Namespace { path: path.into(), field: field.clone() });
+            self.push(field, Step::SetNs { slot, flags });
         }
         if *user != UserNamespace::Host {
             self.push("linux.uidMappings", Step::BecomeRoot);
@@ -85,9 +91,6 @@ impl Builder<'_> {
             self.push("", Step::Keyring { name: format!("_ses.{id}") });
         }
         self.push("", Step::Setsid);
-        if is_new(linux, LinuxNamespaceType::Network) {
-            self.push("linux.namespaces", Step::LoUp);
-        }
         self.names(spec);
         Ok(flags)
     }
@@ -107,6 +110,7 @@ impl Builder<'_> {
         let namespaces = linux.namespaces().iter().flatten();
         let flag = |kind| KINDS.iter().find(|(known, _)| *known == kind).map_or(0, |(_, flag)| *flag as u32);
         let flags = namespaces.fold(0, |flags, namespace| flags | flag(namespace.typ()));
+        self.push("", Step::Receive);
         self.push("", Step::SetNs { slot: 0, flags });
         if find(linux, LinuxNamespaceType::User).is_some() {
             self.push("", Step::BecomeRoot);

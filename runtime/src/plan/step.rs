@@ -22,6 +22,7 @@ pub enum Kind {
 /// One step of a program; the variants are those of [`Op`].
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
+    Receive,
     SetNs { slot: Slot, flags: u32 },
     Unshare { flags: u32 },
     BecomeRoot,
@@ -243,6 +244,7 @@ impl Step {
     /// The operation that carries it out.
     pub fn op(&self) -> Op {
         match self {
+            Step::Receive => Op::Receive,
             Step::SetNs { .. } => Op::SetNs,
             Step::Unshare { .. } => Op::Unshare,
             Step::BecomeRoot => Op::BecomeRoot,
