@@ -408,3 +408,7 @@ fn raise_limits(pid: Pid, limits: &[(String, u32, u64)]) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "tests look at the host")]
+mod tests;

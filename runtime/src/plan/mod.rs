@@ -246,3 +246,6 @@ pub struct IdMaps {
 pub fn id_mapping(inside: u32, outside: u32, size: u32) -> LinuxIdMapping {
     LinuxIdMappingBuilder::default().container_id(inside).host_id(outside).size(size).build().unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests;

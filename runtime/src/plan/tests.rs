@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Plans by value: what a config becomes, step for step.
+
+use serde_json::{Value, json};
+
+use super::*;
+
+const HOST: Host = Host { last_cap: 40, v1_hierarchies: Vec::new() };
+
+fn plan(config: &Value, options: &Options) -> Plan {
+    let spec: Spec = serde_json::from_value(config.clone()).unwrap();
+    container(&spec, "id", &HOST, options).unwrap()
+}
+
+fn minimal() -> Value {
+    json!({
+        "ociVersion": "1.2.0",
+        "root": { "path": "rootfs" },
+        "process": { "args": ["/bin/true"], "cwd": "/", "user": { "uid": 0, "gid": 0 }, "env": ["PATH=/bin"] },
+        "linux": { "namespaces": [{ "type": "mount" }] }
+    })
+}
+
+fn steps(plan: &Plan) -> Vec<&Step> {
+    plan.program.steps.iter().map(|planned| &planned.step).collect()
+}
+
+fn at(plan: &Plan, wanted: impl Fn(&Step) -> bool) -> usize {
+    plan.program.steps.iter().position(|planned| wanted(&planned.step)).expect("the step is there")
+}
+
+#[test]
+fn the_least_config_step_for_step() {
+    let plan = plan(&minimal(), &Options::default());
+    let want = [
+        Step::Receive,
+        Step::Keyring { name: "_ses.id".into() },
+        Step::Setsid,
+        Step::Propagate { flags: libc::MS_REC | libc::MS_SLAVE },
+        Step::AttachRoot,
+        Step::Dest { slot: 6, path: "dev".into(), kind: step::Kind::Dir, flags: program::DEST_NO_SYMLINKS },
+        Step::Attach { mount: 1, dest: 6 },
+        Step::Pivot,
+        Step::Bounding { keep: 0, last: 40 },
+        Step::Chdir { path: "/".into(), turn: 1 },
+        Step::Groups { gids: vec![] },
+        Step::Gid { gid: 0 },
+        Step::Uid { uid: 0 },
+        Step::Chdir { path: "/".into(), turn: 2 },
+        Step::Umask { mask: 0o022 },
+        Step::Capset { effective: 0, permitted: 0, inheritable: 0 },
+        Step::Ambient { set: 0 },
+        Step::CheckCwd,
+        Step::FindExec { candidates: vec!["/bin/true".into()] },
+        Step::Ready,
+        Step::CloseFds { first: 3 },
+        Step::Exec { argv: vec!["/bin/true".into()], envp: vec!["PATH=/bin".into(), "HOME=/".into()] },
+    ];
+    assert_eq!(steps(&plan), want.iter().collect::<Vec<_>>());
+    assert_eq!(plan.namespaces, libc::CLONE_NEWNS as u64);
+    assert_eq!(plan.sources.len(), 2);
+}
+
+#[test]
+fn the_hardened_config_has_every_layer() {
+    let plan = plan(&harden::config().unwrap(), &Options::default());
+    let has = |wanted: &Step| steps(&plan).contains(&wanted);
+    assert!(has(&Step::Unshare { flags: libc::CLONE_NEWNET as u32 }) && has(&Step::LoUp), "L1");
+    assert!(plan.filter.is_some(), "L2");
+    let read_only = Step::SetAttr { slot: program::ROOT, set: 1, propagation: 0, recursive: false };
+    assert!(has(&read_only) && has(&Step::Pivot), "L3");
+    assert!(
+        has(&Step::Capset { effective: 0, permitted: 0, inheritable: 0 }) && has(&Step::Bounding { keep: 0, last: 40 }),
+        "L4"
+    );
+    assert_eq!(
+        (plan.cgroup.limits.pids, plan.cgroup.limits.memory, plan.cgroup.limits.quota),
+        (Some(256), Some(512 << 20), Some(100_000)),
+        "L5, L6"
+    );
+    assert_eq!(plan.user, UserNamespace::Allocate, "L7");
+    assert!(has(&Step::Prctl { option: 38, value: 1 }), "L8");
+    let Source::Root(attr) = &plan.sources[0] else { panic!("the root comes first") };
+    assert_eq!(
+        (attr.idmap.clone(), attr.set_all),
+        (Idmap::Container, crate::sys::mount::attr::NODEV | crate::sys::mount::attr::NOSUID)
+    );
+    let userns =
+        Step::Write { dir: slot_of_proc(&plan), path: "sys/user/max_user_namespaces".into(), value: "0".into() };
+    assert!(has(&userns), "no further user namespaces");
+}
+
+fn slot_of_proc(plan: &Plan) -> Slot {
+    let proc = plan.program.steps.iter().find_map(|planned| match &planned.step {
+        Step::FsOpen { slot, kind } if kind == "proc" => Some(*slot),
+        _ => None,
+    });
+    proc.expect("a proc is mounted")
+}
+
+#[test]
+fn rights_are_given_up_in_order() {
+    let plan = plan(&harden::config().unwrap(), &Options::default());
+    let order = [
+        at(&plan, |step| *step == Step::Receive),
+        at(&plan, |step| *step == Step::BecomeRoot),
+        at(&plan, |step| *step == Step::AttachRoot),
+        at(&plan, |step| matches!(step, Step::SetAttr { slot: program::ROOT, .. })),
+        at(&plan, |step| *step == Step::Pivot),
+        at(&plan, |step| matches!(step, Step::Mask { .. })),
+        at(&plan, |step| matches!(step, Step::Bounding { .. })),
+        at(&plan, |step| matches!(step, Step::Uid { .. })),
+        at(&plan, |step| matches!(step, Step::Capset { .. })),
+        at(&plan, |step| matches!(step, Step::Prctl { option: 38, .. })),
+        at(&plan, |step| matches!(step, Step::FindExec { .. })),
+        at(&plan, |step| *step == Step::Ready),
+        at(&plan, |step| matches!(step, Step::Rlimit { .. })),
+        at(&plan, |step| matches!(step, Step::CloseFds { .. })),
+        at(&plan, |step| matches!(step, Step::Seccomp { .. })),
+        at(&plan, |step| matches!(step, Step::Exec { .. })),
+    ];
+    assert!(order.is_sorted(), "{order:?}");
+}
+
+#[test]
+fn without_no_new_privs_the_capabilities_outlive_the_filter() {
+    let mut config = harden::config().unwrap();
+    config["process"]["noNewPrivileges"] = json!(false);
+    let plan = plan(&config, &Options::default());
+    let sets: Vec<usize> = (0..plan.program.steps.len())
+        .filter(|at| matches!(plan.program.steps[*at].step, Step::Capset { .. }))
+        .collect();
+    let filter = at(&plan, |step| matches!(step, Step::Seccomp { .. }));
+    assert!(sets.len() == 2 && sets[0] < filter && filter < sets[1], "{sets:?} {filter}");
+    assert_eq!(plan.program.steps[sets[1]].step, Step::Capset { effective: 0, permitted: 0, inheritable: 0 });
+}
+
+#[test]
+fn create_waits_and_run_does_not() {
+    let waits = plan(&minimal(), &Options { wait_for_start: true, ..Options::default() });
+    let listener = waits.sources.iter().position(|source| *source == Source::StartSocket).unwrap() as Slot;
+    assert!(steps(&waits).contains(&&Step::Await { listener }));
+    assert!(!steps(&plan(&minimal(), &Options::default())).iter().any(|step| matches!(step, Step::Await { .. })));
+}
+
+#[test]
+fn binds_map_their_owner_in_an_allocated_namespace_only() {
+    let mut config = harden::config().unwrap();
+    config["process"]["user"] = json!({"uid": 7, "gid": 8});
+    config["mounts"]
+        .as_array_mut()
+        .unwrap()
+        .push(json!({"destination": "/w", "type": "bind", "source": "/w", "options": ["rbind", "rw"]}));
+    let idmap = |config: &Value| {
+        plan(config, &Options::default()).sources.into_iter().find_map(|source| match source {
+            Source::Bind { attr, .. } => Some(attr.idmap),
+            _ => None,
+        })
+    };
+    assert_eq!(idmap(&config), Some(Idmap::Owner { uid: 7, gid: 8 }));
+    config["linux"]["uidMappings"] = json!([{"containerID": 0, "hostID": 100_000, "size": 65536}]);
+    config["linux"]["gidMappings"] = config["linux"]["uidMappings"].clone();
+    assert_eq!(idmap(&config), Some(Idmap::None), "somebody else's maps are taken as they are");
+}
+
+#[test]
+fn exec_is_born_last_and_with_nothing() {
+    let spec: Spec = serde_json::from_value(harden::config().unwrap()).unwrap();
+    let wanted = Exec { process: spec.process().as_ref().unwrap(), spec: &spec, filter: None };
+    let (program, sources) = exec(&wanted, &HOST, &Options::default()).unwrap();
+    let position =
+        |wanted: &dyn Fn(&Step) -> bool| program.steps.iter().position(|planned| wanted(&planned.step)).unwrap();
+    let fork = position(&|step| *step == Step::Fork);
+    assert!(position(&|step| matches!(step, Step::SetNs { slot: 0, .. })) < fork);
+    assert!(position(&|step| matches!(step, Step::Capset { .. })) < fork);
+    assert!(fork < position(&|step| matches!(step, Step::CloseFds { .. })));
+    assert_eq!(sources, [Source::Container]);
+}
+
+#[test]
+fn every_program_encodes_and_names_its_fields() {
+    let plan = plan(&harden::config().unwrap(), &Options::default());
+    let bytes = plan.program.encode();
+    let word = |at: usize| u32::from_ne_bytes(bytes[at..at + 4].try_into().unwrap());
+    assert_eq!((word(0), word(4) as usize, word(8) as usize), (program::MAGIC, plan.program.steps.len(), bytes.len()));
+    for (index, planned) in plan.program.steps.iter().enumerate() {
+        assert_eq!(program::Op::from_u32(word(program::HEADER + index * program::STEP)), Some(planned.step.op()));
+    }
+    let option = plan
+        .program
+        .steps
+        .iter()
+        .find(|planned| matches!(&planned.step, Step::FsConfig { key, .. } if key == "ptmxmode"))
+        .unwrap();
+    assert_eq!(option.field, "mounts[2].options[3]");
+}
