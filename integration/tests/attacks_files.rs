@@ -1,10 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Attacks with files: hostile images, mount destinations and shared volumes, each through every door.
 
+#[path = "attacks_files/console.rs"]
+mod console;
 #[path = "attacks_files/devices.rs"]
 mod devices;
+#[path = "attacks_files/host.rs"]
+mod host;
 #[path = "attacks_files/image.rs"]
 mod image;
+#[path = "attacks_files/races.rs"]
+mod races;
 
 use std::fs;
 
