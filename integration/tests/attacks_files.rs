@@ -47,7 +47,11 @@ fn run(bundle: &Bundle, door: Door) -> Outcome {
     };
     leftover::assert_nothing_left(engine.root(), &id);
     let states = fs::read_dir(engine.root()).expect("the state root").flatten().map(|entry| entry.path());
-    assert_eq!(states.filter(|path| path.is_dir()).collect::<Vec<_>>(), Vec::<std::path::PathBuf>::new(), "{door:?}: left");
+    assert_eq!(
+        states.filter(|path| path.is_dir()).collect::<Vec<_>>(),
+        Vec::<std::path::PathBuf>::new(),
+        "{door:?}: left"
+    );
     outcome
 }
 

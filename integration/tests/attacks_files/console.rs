@@ -27,7 +27,8 @@ fn with_terminal(bundle: Bundle) -> (Outcome, Option<OwnedFd>) {
     listener.set_nonblocking(true).unwrap();
     let bundle = bundle.set("/process/terminal", json!(true));
     bundle.write();
-    let outcome = engine.wsbox(&["run", "--console-socket", &socket, "--bundle", &bundle.path().display().to_string(), &id]);
+    let outcome =
+        engine.wsbox(&["run", "--console-socket", &socket, "--bundle", &bundle.path().display().to_string(), &id]);
     leftover::assert_nothing_left(engine.root(), &id);
     (outcome, received(&listener))
 }
@@ -92,7 +93,8 @@ fn a_false_devpts_gives_no_terminal() {
         let (canary, pts) = (Canary::new(), TempDir::new("pts"));
         fs::write(pts.path().join("ptmx"), "").unwrap();
         (0..10).for_each(|n| symlink(canary.path().join("marker"), pts.path().join(n.to_string())).unwrap());
-        let mount = json!({"destination": "/dev/pts", "type": "bind", "source": pts.path(), "options": ["rbind", "rw"]});
+        let mount =
+            json!({"destination": "/dev/pts", "type": "bind", "source": pts.path(), "options": ["rbind", "rw"]});
         for with_devpts in [true, false] {
             let bundle = through(door, Bundle::hardened()).script(CONSOLE);
             let bundle = if with_devpts { bundle } else { bundle.without_mount("/dev/pts") };

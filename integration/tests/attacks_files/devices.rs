@@ -33,7 +33,8 @@ fn masks_do_not_come_from_the_image() {
     let pattern = fs::read("/proc/sys/kernel/core_pattern").unwrap();
     for door in Door::ALL {
         for variant in ["core_pattern", "sysrq", "file", "zero", "absent"] {
-            let bundle = without_dev(door).script(&format!("[ \"$(stat -c %t:%T /dev/null)\" = 1:3 ] || exit 8; {MASKED}"));
+            let bundle =
+                without_dev(door).script(&format!("[ \"$(stat -c %t:%T /dev/null)\" = 1:3 ] || exit 8; {MASKED}"));
             fs::create_dir(bundle.root().join("dev")).unwrap();
             plant(variant, &bundle.root().join("dev/null"));
             assert_safe(variant, door, &run(&bundle, door));
@@ -69,10 +70,12 @@ fn links_below_dev_change_nothing_outside() {
     for door in Door::ALL {
         for name in ["pts", "shm", "mqueue", "ptmx", "fd"] {
             let canary = Canary::new();
-            let bundle = without_dev(door).script("[ -e /dev/null ] && [ ! -e /dev/pts/marker ] && [ ! -e /dev/shm/marker ] || exit 3; exit 42");
+            let bundle = without_dev(door)
+                .script("[ -e /dev/null ] && [ ! -e /dev/pts/marker ] && [ ! -e /dev/shm/marker ] || exit 3; exit 42");
             fs::create_dir(bundle.root().join("dev")).unwrap();
             symlink(canary.path(), bundle.root().join("dev").join(name)).unwrap();
-            let bundle = bundle.mount(json!({"destination": "/dev/shm", "type": "tmpfs", "source": "shm", "options": ["nosuid"]}));
+            let bundle = bundle
+                .mount(json!({"destination": "/dev/shm", "type": "tmpfs", "source": "shm", "options": ["nosuid"]}));
             assert_safe(name, door, &run(&bundle, door));
             canary.assert_untouched();
         }

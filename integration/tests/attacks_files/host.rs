@@ -20,7 +20,8 @@ fn standard_streams_keep_their_owner() {
         let (engine, folder) = (Engine::new(), TempDir::new("streams"));
         let (target, victim) = (folder.path().join("out"), folder.path().join("victim"));
         fs::write(&victim, "VICTIM").unwrap();
-        let bundle = through(door, Bundle::hardened()).set("/process/user", json!({"uid": 1000, "gid": 1000})).script(PAYLOAD);
+        let bundle =
+            through(door, Bundle::hardened()).set("/process/user", json!({"uid": 1000, "gid": 1000})).script(PAYLOAD);
         fs::create_dir(bundle.root().join("dev")).unwrap();
         symlink(&victim, bundle.root().join("dev/null")).unwrap();
         bundle.write();
@@ -61,13 +62,15 @@ fn on_a_shared_host(door: Door) {
     assert!(before.contains("shared:"), "the host's mounts are shared");
     for propagation in ["", "private", "rprivate", "slave", "rslave"] {
         let bundle = through(door, Bundle::hardened()).script(PAYLOAD);
-        let bundle = if propagation.is_empty() { bundle } else { bundle.set("/linux/rootfsPropagation", json!(propagation)) };
+        let bundle =
+            if propagation.is_empty() { bundle } else { bundle.set("/linux/rootfsPropagation", json!(propagation)) };
         let outcome = run(&bundle, door);
         assert_eq!(outcome.code, SAFE, "{propagation} through {door:?}: {outcome:?}");
         assert_eq!(before, mountinfo(), "after run: {propagation} through {door:?}");
     }
     for propagation in ["shared", "rshared", "unbindable"] {
-        let bundle = through(door, Bundle::hardened()).script(PAYLOAD).set("/linux/rootfsPropagation", json!(propagation));
+        let bundle =
+            through(door, Bundle::hardened()).script(PAYLOAD).set("/linux/rootfsPropagation", json!(propagation));
         assert_closed_or_safe(propagation, door, &run(&bundle, door));
         assert_eq!(before, mountinfo(), "after run: {propagation} through {door:?}");
     }

@@ -115,7 +115,13 @@ fn links_in_destinations_stay_inside() {
     for door in Door::ALL {
         let canary = Canary::new();
         let up = Path::new("../../../../../../../..").join(canary.path().strip_prefix("/").unwrap());
-        let targets = [canary.path().to_owned(), up, "/proc/self/root/..".into(), "/proc/1/cwd".into(), "/proc/1/root/tmp".into()];
+        let targets = [
+            canary.path().to_owned(),
+            up,
+            "/proc/self/root/..".into(),
+            "/proc/1/cwd".into(),
+            "/proc/1/root/tmp".into(),
+        ];
         for target in targets {
             for hops in [1, 5, 39, 41] {
                 for destination in ["/x", "/x/new/folder"] {

@@ -60,7 +60,9 @@ fn mounts_below_a_swapped_folder_stay_inside() {
         shared_volume(door, |bundle, volume| {
             let file = volume.join("file");
             fs::write(&file, "FILE").unwrap();
-            bundle.mount(json!({"destination": "/v/x/y", "type": "tmpfs", "source": "tmpfs"})).mount(bind(&file, "/v/x/z"))
+            bundle
+                .mount(json!({"destination": "/v/x/y", "type": "tmpfs", "source": "tmpfs"}))
+                .mount(bind(&file, "/v/x/z"))
         });
     }
 }
@@ -80,7 +82,9 @@ fn mount_points_are_made_inside() {
 fn a_swapped_dev_null_masks_nothing() {
     let pattern = fs::read("/proc/sys/kernel/core_pattern").unwrap();
     for door in Door::ALL {
-        let bundle = ["/dev", "/dev/pts", "/dev/shm"].iter().fold(Bundle::hardened(), |bundle, place| bundle.without_mount(place));
+        let bundle = ["/dev", "/dev/pts", "/dev/shm"]
+            .iter()
+            .fold(Bundle::hardened(), |bundle, place| bundle.without_mount(place));
         let bundle = through(door, bundle).script(MASKED);
         let dev = bundle.root().join("dev");
         fs::create_dir(&dev).unwrap();
@@ -117,8 +121,11 @@ fn sysctls_reach_the_real_proc() {
 #[test]
 fn sysctl_names_lead_nowhere_else() {
     for door in Door::ALL {
-        for name in ["../../sysrq-trigger", "net/../../kernel/core_pattern", "kernel.core_pattern", "net.ipv4.conf.eth0/1.x"] {
-            let bundle = through(door, Bundle::hardened()).script(crate::PAYLOAD).set("/linux/sysctl", json!({name: "0"}));
+        for name in
+            ["../../sysrq-trigger", "net/../../kernel/core_pattern", "kernel.core_pattern", "net.ipv4.conf.eth0/1.x"]
+        {
+            let bundle =
+                through(door, Bundle::hardened()).script(crate::PAYLOAD).set("/linux/sysctl", json!({name: "0"}));
             assert_closed(name, door, &run(&bundle, door));
         }
     }
