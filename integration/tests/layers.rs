@@ -220,6 +220,11 @@ fn no_set_id_file_is_made_on_the_host() {
         let mode = fs::metadata(folder.path().join(name)).unwrap().permissions().mode();
         assert_eq!(mode & 0o6000, 0, "{name}: {mode:o}");
     }
+    let root =
+        Bundle::hardened().set("/root/readonly", json!(false)).script("cat /bin/busybox > /su; chmod 4755 /su; true");
+    Engine::new().run(&root, Door::Userns).ok();
+    let mode = fs::metadata(root.root().join("su")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o6000, 0, "on the root: {mode:o}");
     // The control: without the filter's rule busybox chmod does set the bit.
     assert_eq!(inside("touch /tmp/f; chmod 4755 /tmp/f && stat -c %a /tmp/f"), "4755\n");
 }
