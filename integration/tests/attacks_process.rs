@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
+//! Attacks by and on processes: descriptors, capabilities, terminals, keyrings, ids, system calls; through every door.
 
 #[path = "attacks_process/binary.rs"]
 mod binary;
 #[path = "attacks_process/calls.rs"]
 mod calls;
+#[path = "attacks_process/capabilities.rs"]
+mod capabilities;
 #[path = "attacks_process/common.rs"]
 mod common;
 #[path = "attacks_process/descriptors.rs"]
