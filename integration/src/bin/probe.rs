@@ -48,9 +48,10 @@ fn probe(words: &[&str]) -> Vec<Answer> {
         ["clone-newuser"] => answer(clone_with(libc::CLONE_NEWUSER as i64)),
         ["clone3"] => answer(call(435, &[0, 0])),
         ["int80-getpid"] => answer(int80(20)),
+        ["int80", nr] => answer(int80(number(nr) as u32)),
         ["keyring"] => answer(call(libc::SYS_keyctl, &[0, -3, 0])),
         ["keyring-read", serial] => answer(call(libc::SYS_keyctl, &[11, number(serial), 0, 0])),
-        ["exe-writers"] => exe_writers(),
+        ["exe-writers", stop] => exe_writers(stop),
         ["unix-connect", path] => answer(of_std(std::os::unix::net::UnixStream::connect(path).map(drop))),
         ["unix-listen", path] => {
             answer(of_std(std::os::unix::net::UnixListener::bind(path).and_then(|socket| socket.accept().map(drop))))
@@ -72,7 +73,7 @@ fn open_fds() -> String {
             let to = std::fs::read_link(entry.path()).ok()?;
             Some(format!("{}={}", entry.file_name().to_string_lossy(), to.display()))
         })
-        .filter(|fd| !fd.contains("/proc/"))
+        .filter(|fd| !fd.ends_with("/fd"))
         .collect();
     fds.sort();
     fds.join(" ")
@@ -116,17 +117,33 @@ fn int80(_: u32) -> nix::Result<String> {
     Err(Errno::ENOSYS)
 }
 
-/// Tries to open every other process's executable for writing, a thousand times over.
-fn exe_writers() -> Vec<Answer> {
-    let mut opened = Vec::new();
-    for _ in 0..1000 {
-        for pid in 2..64 {
-            for flags in [libc::O_WRONLY, libc::O_RDWR | libc::O_TRUNC] {
-                if let Ok(fd) = open(&format!("/proc/{pid}/exe"), flags) {
-                    opened.push(format!("{pid}:{fd}"));
-                }
+/// Until the file `stop` exists: tries to open every other process's executable for writing, at once and again when the
+/// process may be gone. Tells what was opened.
+fn exe_writers(stop: &str) -> Vec<Answer> {
+    let _ = std::fs::write(format!("{stop}.ready"), "");
+    let (mut opened, mut held, mut seen) = (std::collections::BTreeSet::new(), std::collections::VecDeque::new(), 0u64);
+    while !std::path::Path::new(stop).exists() {
+        let pids = std::fs::read_dir("/proc").expect("/proc").flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+        for pid in pids.filter(|pid| *pid != std::process::id()) {
+            let path = format!("/proc/{pid}/exe");
+            opened.extend(written(&path));
+            if let Ok(file) = std::fs::File::open(&path) {
+                seen += 1;
+                held.push_back(file);
             }
         }
+        for file in &held {
+            opened.extend(written(&format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(file))));
+        }
+        held.drain(..held.len().saturating_sub(64));
     }
-    vec![("exe-writers".into(), Ok(opened.join(" ")))]
+    let opened: Vec<String> = opened.into_iter().collect();
+    vec![("exe-seen".into(), Ok(seen.to_string())), ("exe-writers".into(), Ok(opened.join(" ")))]
+}
+
+/// What the path is, if it can be opened for writing; nothing is written.
+fn written(path: &str) -> Option<String> {
+    let file = std::fs::OpenOptions::new().write(true).open(path).ok()?;
+    let to = std::fs::read_link(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file)));
+    Some(to.map_or_else(|_| "unknown".into(), |to| to.display().to_string()))
 }
