@@ -123,7 +123,10 @@ fn exe_writers(stop: &str) -> Vec<Answer> {
     let _ = std::fs::write(format!("{stop}.ready"), "");
     let (mut opened, mut held, mut seen) = (std::collections::BTreeSet::new(), std::collections::VecDeque::new(), 0u64);
     while !std::path::Path::new(stop).exists() {
-        let pids = std::fs::read_dir("/proc").expect("/proc").flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+        let pids = std::fs::read_dir("/proc")
+            .expect("/proc")
+            .flatten()
+            .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
         for pid in pids.filter(|pid| *pid != std::process::id()) {
             let path = format!("/proc/{pid}/exe");
             opened.extend(written(&path));

@@ -50,7 +50,8 @@ fn nobody_opens_the_binary_for_writing() {
         fs::set_permissions(out.path(), fs::Permissions::from_mode(0o777)).expect("its mode");
         let bundle = behind(door, Bundle::hardened().args(&["probe", "exe-writers", "/out/stop"]));
         fs::create_dir(bundle.root().join("out")).expect("a mount point");
-        let bundle = bundle.mount(json!({"destination": "/out", "type": "bind", "source": out.path(), "options": ["bind", "rw"]}));
+        let bundle = bundle
+            .mount(json!({"destination": "/out", "type": "bind", "source": out.path(), "options": ["bind", "rw"]}));
         let words = run_words(&engine, &bundle, door, "");
         let attacker = std::thread::spawn(move || shell(&words));
         let running = || engine.wsbox(&["list", "--quiet"]).stdout.trim().to_owned();

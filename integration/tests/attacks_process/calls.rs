@@ -26,7 +26,12 @@ fn socket_families_are_refused() {
 #[test]
 fn another_abi_kills() {
     for door in Door::ALL {
-        for words in [&["probe", "int80-getpid"][..], &["probe", "int80", "102"], &["probe", "syscall", "0x40000027"], &["probe", "syscall", "0x40000029", "38", "5"]] {
+        for words in [
+            &["probe", "int80-getpid"][..],
+            &["probe", "int80", "102"],
+            &["probe", "syscall", "0x40000027"],
+            &["probe", "syscall", "0x40000029", "38", "5"],
+        ] {
             let outcome = run(Bundle::hardened().args(words), door);
             assert_eq!(outcome.code, 159, "{door:?} {words:?}: {outcome:?}");
         }
@@ -39,7 +44,8 @@ fn another_abi_kills() {
 #[test]
 fn unknown_calls_are_unknown() {
     for door in Door::ALL {
-        let outcome = run(Bundle::hardened().script("probe syscall 9999; probe clone3; probe syscall 425 8 0"), door).ok();
+        let outcome =
+            run(Bundle::hardened().script("probe syscall 9999; probe clone3; probe syscall 425 8 0"), door).ok();
         assert_says(&outcome.stdout, "syscall 9999", &["ENOSYS"]);
         assert_says(&outcome.stdout, "clone3", &["ENOSYS"]);
         assert_says(&outcome.stdout, "syscall 425 8 0", &["EPERM", "ENOSYS"]);
