@@ -10,7 +10,10 @@ use wsbox_integration::{Bundle, Door, Engine};
 use crate::common::{as_user, behind, run, shell};
 
 fn set_of(status: &str, set: &str) -> u64 {
-    let line = status.lines().find_map(|line| line.strip_prefix(&format!("{set}:"))).unwrap_or_else(|| panic!("no {set} in {status}"));
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix(&format!("{set}:")))
+        .unwrap_or_else(|| panic!("no {set} in {status}"));
     u64::from_str_radix(line.trim(), 16).expect("a mask")
 }
 
@@ -44,14 +47,25 @@ fn exec_inherits_no_capability() {
 fn hardened_regains_nothing() {
     for door in Door::ALL {
         for no_new_privileges in [true, false] {
-            for (uid, program) in [(0, "cat"), (1000, "cat"), (1000, "/bin/busybox-setuid"), (0, "/bin/busybox-setuid"), (1000, "/bin/busybox-withcap")] {
+            for (uid, program) in [
+                (0, "cat"),
+                (1000, "cat"),
+                (1000, "/bin/busybox-setuid"),
+                (0, "/bin/busybox-setuid"),
+                (1000, "/bin/busybox-withcap"),
+            ] {
                 let bundle = Bundle::hardened().set("/process/noNewPrivileges", json!(no_new_privileges));
                 for name in ["busybox-setuid", "busybox-withcap"] {
                     fs::copy("/bin/busybox", bundle.root().join("bin").join(name)).expect("a copy");
                 }
-                fs::set_permissions(bundle.root().join("bin/busybox-setuid"), fs::Permissions::from_mode(0o4755)).expect("its mode");
+                fs::set_permissions(bundle.root().join("bin/busybox-setuid"), fs::Permissions::from_mode(0o4755))
+                    .expect("its mode");
                 shell(&format!("setcap cap_net_raw=i+p {}", bundle.root().join("bin/busybox-withcap").display())).ok();
-                let args = if program == "cat" { vec!["cat", "/proc/self/status"] } else { vec![program, "cat", "/proc/self/status"] };
+                let args = if program == "cat" {
+                    vec!["cat", "/proc/self/status"]
+                } else {
+                    vec![program, "cat", "/proc/self/status"]
+                };
                 let outcome = run(as_user(bundle.args(&args), uid), door).ok();
                 for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
                     assert_eq!(set_of(&outcome.stdout, set), 0, "{door:?} {uid} {program} {set}");

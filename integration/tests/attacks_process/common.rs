@@ -46,7 +46,9 @@ pub fn run_words(engine: &Engine, bundle: &Bundle, door: Door, options: &str) ->
     let (root, path) = (engine.root().display(), bundle.path().display());
     if door == Door::Library {
         let test = std::env::current_exe().expect("this test").display().to_string();
-        return format!("env WSBT_ROOT={root} WSBT_BUNDLE={path} {test} --ignored --exact --nocapture common::library_child");
+        return format!(
+            "env WSBT_ROOT={root} WSBT_BUNDLE={path} {test} --ignored --exact --nocapture common::library_child"
+        );
     }
     format!("{} --root {root} run {options} --bundle {path} {}", wsbox_path(), unique("c"))
 }
@@ -83,7 +85,10 @@ fn library_child() {
 /// Panics unless the line that begins with `WHAT: ` says one of the answers.
 pub fn assert_says(stdout: &str, what: &str, answers: &[&str]) {
     let start = format!("{what}: ");
-    let answer = stdout.lines().find_map(|line| Some(line.trim_end().split_once(&start)?.1)).unwrap_or_else(|| panic!("no {what} in: {stdout}"));
+    let answer = stdout
+        .lines()
+        .find_map(|line| Some(line.trim_end().split_once(&start)?.1))
+        .unwrap_or_else(|| panic!("no {what} in: {stdout}"));
     assert!(answers.contains(&answer), "{what}: {answer}, not one of {answers:?}");
 }
 

@@ -18,7 +18,11 @@ fn leaking(canary: &Canary, bundle: &Bundle, door: Door, options: &str) -> Outco
 
 /// The numbers that `probe fds` tells of.
 fn numbers(outcome: &Outcome) -> Vec<String> {
-    let line = outcome.stdout.lines().find_map(|line| Some(line.split_once("fds: ok ")?.1)).unwrap_or_else(|| panic!("{outcome:?}"));
+    let line = outcome
+        .stdout
+        .lines()
+        .find_map(|line| Some(line.split_once("fds: ok ")?.1))
+        .unwrap_or_else(|| panic!("{outcome:?}"));
     line.split(' ').filter_map(|fd| Some(fd.split_once('=')?.0.to_owned())).collect()
 }
 
@@ -33,7 +37,11 @@ fn no_descriptor_leaks() {
             let bundle = behind(door, bundle.args(&["probe", "fds"]));
             assert_eq!(numbers(&leaking(&canary, &bundle, door, "").ok()), ["0", "1", "2"], "{door:?}");
             if door != Door::Library {
-                assert_eq!(numbers(&leaking(&canary, &bundle, door, "--preserve-fds 1").ok()), ["0", "1", "2", "3"], "{door:?}");
+                assert_eq!(
+                    numbers(&leaking(&canary, &bundle, door, "--preserve-fds 1").ok()),
+                    ["0", "1", "2", "3"],
+                    "{door:?}"
+                );
             }
         }
     }
@@ -48,7 +56,11 @@ fn no_descriptor_leaks_into_exec() {
         let engine = Engine::new();
         let (_bundle, id) = engine.sleeping(behind(door, Bundle::hardened()));
         let exec = |options: &str| {
-            let words = format!("{} --root {} exec {options} {id} probe fds", wsbox_integration::engine::wsbox_path(), engine.root().display());
+            let words = format!(
+                "{} --root {} exec {options} {id} probe fds",
+                wsbox_integration::engine::wsbox_path(),
+                engine.root().display()
+            );
             shell(&format!("exec 3<{0}/marker 7</ 8<{0} 9<>/dev/kmsg; exec {words}", canary.path().display())).ok()
         };
         assert_eq!(numbers(&exec("")), ["0", "1", "2"], "{door:?}");
@@ -89,7 +101,11 @@ fn the_program_is_inside() {
     assert!(fs::exists(&tool).expect("the canary"));
     for door in Door::ALL {
         for n in 3..64 {
-            for program in [format!("/proc/self/fd/{n}/sub/bin/tool"), format!("/proc/self/fd/{n}/usr/bin/true"), format!("/proc/self/fd/{n}/../../../../usr/bin/true")] {
+            for program in [
+                format!("/proc/self/fd/{n}/sub/bin/tool"),
+                format!("/proc/self/fd/{n}/usr/bin/true"),
+                format!("/proc/self/fd/{n}/../../../../usr/bin/true"),
+            ] {
                 let bundle = behind(door, Bundle::hardened().args(&[&program]));
                 let outcome = leaking(&canary, &bundle, door, "");
                 assert_ne!(outcome.code, 0, "{door:?} {program}: {outcome:?}");
@@ -106,8 +122,15 @@ fn the_working_directory_of_exec_is_inside() {
         let engine = Engine::new();
         let (_bundle, id) = engine.sleeping(behind(door, Bundle::hardened()));
         for n in 3..64 {
-            let words = format!("{} --root {} exec --cwd /proc/self/fd/{n} {id} sh -c", wsbox_integration::engine::wsbox_path(), engine.root().display());
-            let outcome = shell(&format!("exec 7</ 8<{0} 9<>/dev/kmsg 20<{0}; exec {words} '{OUTSIDE}'", canary.path().display()));
+            let words = format!(
+                "{} --root {} exec --cwd /proc/self/fd/{n} {id} sh -c",
+                wsbox_integration::engine::wsbox_path(),
+                engine.root().display()
+            );
+            let outcome = shell(&format!(
+                "exec 7</ 8<{0} 9<>/dev/kmsg 20<{0}; exec {words} '{OUTSIDE}'",
+                canary.path().display()
+            ));
             assert!(outcome.code != 99 && outcome.code != 0, "{door:?} {n}: {outcome:?}");
         }
     }

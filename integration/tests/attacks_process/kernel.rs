@@ -79,7 +79,9 @@ fn keys(bundle: Bundle, door: Door) -> (String, String, String) {
         .script("echo; probe keyring; echo; probe keyring-read $(cat /out/key)");
     let (probe, out) = (probe_path().display().to_string(), out.path().display().to_string());
     let words = run_words(&engine, &bundle, door, "");
-    let line = format!("keyctl add user wsbt secret @s >{out}/key; {probe} keyring >{out}/session; {probe} keyring-read $(cat {out}/key); exec {words}");
+    let line = format!(
+        "keyctl add user wsbt secret @s >{out}/key; {probe} keyring >{out}/session; {probe} keyring-read $(cat {out}/key); exec {words}"
+    );
     let outcome = shell(&format!("keyctl session - sh -c '{line}'")).ok();
     let read = |name: &str| fs::read_to_string(format!("{out}/{name}")).expect("a note").trim().to_owned();
     (read("session"), read("key"), outcome.stdout)
@@ -105,5 +107,7 @@ fn keys_of_the_caller_stay_outside() {
 
 /// What comes after the caller's own read, which succeeds.
 fn inside_of_control<'a>(said: &'a str, key: &str) -> &'a str {
-    said.split_once(&format!("keyring-read {key}: ok 6\n")).unwrap_or_else(|| panic!("the caller can not read it: {said}")).1
+    said.split_once(&format!("keyring-read {key}: ok 6\n"))
+        .unwrap_or_else(|| panic!("the caller can not read it: {said}"))
+        .1
 }
