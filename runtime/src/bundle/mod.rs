@@ -4,7 +4,9 @@
 mod parse;
 pub mod passwd;
 
+use std::io::Read;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{OFlag, openat};
@@ -36,7 +38,7 @@ impl Bundle {
     pub fn open(path: &Path) -> Result<Self> {
         let path = std::path::absolute(path).context(|| format!("bundle {}", path.display()))?;
         let file = path.join("config.json");
-        let config = std::fs::read(&file)
+        let config = read_regular(&file)
             .context(|| file.display().to_string())
             .map_err(|error| error.hint("a bundle is a directory with a config.json; `wsbox spec` writes one"))?;
         Self::from_config(path, config)
@@ -70,4 +72,15 @@ impl Bundle {
         openat(nix::fcntl::AT_FDCWD, &path, flags, Mode::empty())
             .map_err(|errno| Error::system(format!("root.path: {}", path.display()), errno))
     }
+}
+
+/// The content of a file that is one: a FIFO would keep us waiting.
+fn read_regular(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut file = std::fs::File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(std::io::Error::from_raw_os_error(libc::EINVAL));
+    }
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    Ok(bytes)
 }

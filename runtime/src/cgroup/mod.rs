@@ -131,6 +131,23 @@ impl Cgroup {
         }
     }
 
+    /// A cgroup that others are in can not be a container's: it would be killed and removed with it.
+    ///
+    /// # Errors
+    /// If the place has processes, in any hierarchy that is to be used.
+    pub fn must_be_free(host: Host, plan: &Plan) -> Result<()> {
+        let saved = plan.saved(host);
+        let v1 = saved.v1.iter().map(|controller| PathBuf::from(V2_ROOT).join(controller));
+        for root in std::iter::once(saved.root.clone()).chain(v1) {
+            let procs = root.join(&saved.path).join("cgroup.procs");
+            if std::fs::read(&procs).is_ok_and(|procs| !procs.is_empty()) {
+                let why = format!("{} has processes already", root.join(&saved.path).display());
+                return Err(Error::invalid("linux.cgroupsPath", why).hint("each container needs a cgroup of its own"));
+            }
+        }
+        Ok(())
+    }
+
     fn limit(&self, host: Host, plan: &Plan) -> Result<()> {
         #[cfg(feature = "cgroup-compat")]
         if host == Host::Hybrid {

@@ -75,7 +75,7 @@ pub fn run(global: &Global, arguments: Arguments) -> Result<u8> {
     let exit = foreground::follow(&process, &signals);
     crate::launch::pause::before("exited");
     if !arguments.keep {
-        lifecycle::delete(&root, &id, true).unwrap_or_else(|error| log::error(&error.to_string()));
+        lifecycle::delete(&root, &id, true)?;
     }
     Ok(exit?.code() as u8)
 }

@@ -46,6 +46,7 @@ pub fn exec(root: &Root, id: &str, exec: impl FnOnce(&Wanted) -> Result<Exec>) -
     let own = bundle.spec.process().as_ref().ok_or_else(|| Error::invalid("process", "is missing"))?;
     let exec = exec(own)?;
     validate::process(&exec.process, "process")?;
+    super::refuse_escapes(exec.preserve_fds)?;
     let cgroup = Cgroup::open(&record.cgroup)?;
     if !exec.ignore_paused && cgroup.frozen()? {
         let paused = Error::new(Kind::State, "", format!("cannot exec in a paused container {id}"));
@@ -57,7 +58,7 @@ pub fn exec(root: &Root, id: &str, exec: impl FnOnce(&Wanted) -> Result<Exec>) -
         ..plan::Options::default()
     };
     let filter = filter.as_deref().map(load_filter).transpose()?;
-    let wanted = plan::Exec { process: &exec.process, spec: &bundle.spec, filter: filter.as_ref() };
+    let wanted = plan::Exec { id, process: &exec.process, spec: &bundle.spec, filter: filter.as_ref() };
     let (program, _) = plan::exec(&wanted, &plan_host(cgroup::Host::detect()?)?, &options)?;
     let console = Console::connect(exec.console_socket.as_deref(), exec.process.terminal().unwrap_or_default())?;
     Joining {

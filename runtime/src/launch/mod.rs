@@ -17,6 +17,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
 use nix::errno::Errno;
+use nix::sys::stat::{SFlag, fstat};
 use nix::unistd::Pid;
 use oci_spec::runtime::Spec;
 
@@ -94,6 +95,7 @@ fn launch(
 ) -> Result<(Process, Record)> {
     validate::container_id(id)?;
     validate::validate(&bundle.spec)?;
+    refuse_escapes(options.preserve_fds)?;
     let host = cgroup::Host::detect()?;
     let rootfs = bundle.open_root()?;
     let plan_options = plan::Options {
@@ -127,6 +129,23 @@ fn launch(
             Err(error)
         }
     }
+}
+
+/// What a careless caller may hand over: a folder as stdio leads out of the container (as in CVE-2024-21626).
+fn refuse_escapes(preserve_fds: u32) -> Result<()> {
+    const MOST: u32 = 1 << 16;
+    if preserve_fds > MOST {
+        return Err(Error::invalid("--preserve-fds", format!("{preserve_fds} is more than {MOST}")));
+    }
+    let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
+    for (name, fd) in [("stdin", stdin.as_fd()), ("stdout", stdout.as_fd()), ("stderr", stderr.as_fd())] {
+        let folder =
+            fstat(fd).is_ok_and(|stat| SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR);
+        if folder {
+            return Err(Error::invalid(name, "is a directory: the container could leave through it"));
+        }
+    }
+    Ok(())
 }
 
 /// What a plan needs to know of this host.
@@ -175,6 +194,8 @@ struct Child {
 impl Launch<'_> {
     /// The checklist: each line is a step, in the only order that works.
     fn steps(&mut self, id: &str, wait_for_start: bool) -> Result<Process> {
+        // Before the record names it: a `delete` kills what is in it.
+        Cgroup::must_be_free(self.host, &self.plan.cgroup)?;
         pause::before("ids");
         let ids = self.allocate_ids()?;
         let maps = self.maps(ids.as_ref());
@@ -299,13 +320,13 @@ impl Launch<'_> {
         opener.open(&self.plan.sources)
     }
 
-    /// While the init is at work: what later commands need.
+    /// While the init is at work: what later commands need. The record is written at the next transition; until then the
+    /// cgroup is what `delete` finds us by.
     fn remember(&mut self) -> Result<()> {
         let child = self.child()?;
         let process = state::process::remember(child.spawned.pid, &child.spawned.pidfd)?;
         if let Some(record) = &mut self.record {
             record.process = Some(process);
-            self.folder.write(record)?;
         }
         self.folder.keep(&self.bundle.config, self.plan.filter.as_ref().map(exec::save_filter).as_deref())
     }

@@ -214,6 +214,8 @@ pub fn container(spec: &Spec, id: &str, host: &Host, options: &Options) -> Resul
 
 /// What a program for `exec` is made of.
 pub struct Exec<'a> {
+    /// The container's id
+    pub id: &'a str,
     /// The process to run
     pub process: &'a Process,
     /// The container's config
@@ -230,7 +232,7 @@ pub fn exec(exec: &Exec<'_>, host: &Host, options: &Options) -> Result<(Program,
     let linux = exec.spec.linux().as_ref().ok_or_else(|| Error::invalid("linux", "is missing"))?;
     let mut builder = Builder::new(host, 1)?;
     builder.source(Source::Container);
-    builder.join(linux);
+    builder.join(linux, exec.id);
     builder.process(exec.process, options, exec.filter, &process::Door::Exec(linux))?;
     Ok((builder.program, builder.sources))
 }

@@ -63,13 +63,16 @@ pub fn root_attr(process: &Process, user: &UserNamespace) -> BindAttr {
 /// Whether the container can write to a folder of the host as its owner (a bind, or the root itself): then the filter denies
 /// set-id modes, or a user of the host could execute what it left there.
 pub fn makes_set_id_files(spec: &Spec, user: &UserNamespace) -> bool {
-    let mounts = spec.mounts().iter().flatten();
-    let writable = |mount: &Mount| {
-        let has = |wanted: &str| mount.options().iter().flatten().any(|option| option == wanted);
-        (mount.typ().as_deref() == Some("bind") || has("bind") || has("rbind")) && !(has("ro") || has("rro"))
+    // By what is really set: a later option overrules an earlier one.
+    let writable = |mount: &Mount| match Parsed::new(mount, "") {
+        Ok(parsed) if parsed.bind || mount.typ().as_deref() == Some("bind") => {
+            let read_only = (parsed.set | parsed.set_all) & !(parsed.clear | parsed.clear_all) & attr::RDONLY != 0;
+            !read_only
+        }
+        _ => false,
     };
     let writable_root = !spec.root().as_ref().and_then(|root| root.readonly()).unwrap_or_default();
-    *user == UserNamespace::Allocate && (writable_root || mounts.into_iter().any(writable))
+    *user == UserNamespace::Allocate && (writable_root || spec.mounts().iter().flatten().any(writable))
 }
 
 /// An upper bound for the number of sources: they take the first slots.

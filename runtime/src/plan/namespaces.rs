@@ -112,7 +112,7 @@ impl Builder<'_> {
 
     /// Joins every namespace of the container of slot 0 at once, by its pidfd (setns(2)). The container must not see us
     /// before `Fork`: the PID namespace applies to children only.
-    pub(super) fn join(&mut self, linux: &Linux) {
+    pub(super) fn join(&mut self, linux: &Linux, id: &str) {
         let namespaces = linux.namespaces().iter().flatten();
         let flag = |kind| KINDS.iter().find(|(known, _)| *known == kind).map_or(0, |(_, flag)| *flag as u32);
         let flags = namespaces.fold(0, |flags, namespace| flags | flag(namespace.typ()));
@@ -121,5 +121,7 @@ impl Builder<'_> {
         if find(linux, LinuxNamespaceType::User).is_some() {
             self.push("", Step::BecomeRoot);
         }
+        // The container's, or a new one: never the caller's.
+        self.push("", Step::Keyring { name: format!("_ses.{id}") });
     }
 }

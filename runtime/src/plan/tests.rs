@@ -166,7 +166,7 @@ fn binds_map_their_owner_in_an_allocated_namespace_only() {
 #[test]
 fn exec_is_born_last_and_with_nothing() {
     let spec: Spec = serde_json::from_value(harden::config().unwrap()).unwrap();
-    let wanted = Exec { process: spec.process().as_ref().unwrap(), spec: &spec, filter: None };
+    let wanted = Exec { id: "id", process: spec.process().as_ref().unwrap(), spec: &spec, filter: None };
     let (program, sources) = exec(&wanted, &HOST, &Options::default()).unwrap();
     let position =
         |wanted: &dyn Fn(&Step) -> bool| program.steps.iter().position(|planned| wanted(&planned.step)).unwrap();
