@@ -28,6 +28,15 @@ pub fn processes(words: &str) -> Vec<i32> {
     pids.filter(|pid| String::from_utf8_lossy(&line(pid)).replace('\0', " ").contains(words)).collect()
 }
 
+/// Processes that have a mount of `bundle`: the container's, however they are called, and the host's if one leaked there.
+pub fn inside(bundle: &Path) -> Vec<i32> {
+    let words = format!("{}/", bundle.display());
+    let pids = fs::read_dir("/proc").expect("/proc").flatten();
+    pids.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok())
+        .filter(|pid| fs::read_to_string(format!("/proc/{pid}/mountinfo")).is_ok_and(|text| text.contains(&words)))
+        .collect()
+}
+
 /// Mounts of this process whose line holds `words`.
 pub fn mounts(words: &str) -> Vec<String> {
     let text = fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");

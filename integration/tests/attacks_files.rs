@@ -46,6 +46,7 @@ fn run(bundle: &Bundle, door: Door) -> Outcome {
         _ => engine.wsbox(&["run", "--bundle", &bundle.path().display().to_string(), &id]),
     };
     leftover::assert_nothing_left(engine.root(), &id);
+    assert_eq!(leftover::inside(bundle.path()), Vec::<i32>::new(), "{door:?}: a process, or a mount on the host");
     let states = fs::read_dir(engine.root()).expect("the state root").flatten().map(|entry| entry.path());
     assert_eq!(
         states.filter(|path| path.is_dir()).collect::<Vec<_>>(),
