@@ -158,7 +158,7 @@ fn descriptors_without_end() {
     let bundle = Bundle::hardened().args(&["echo", "RAN"]);
     bundle.write();
     let path = bundle.path().display().to_string();
-    for count in ["4294967295", "4294967293", "4294967296", "-1"] {
+    for count in ["4294967295", "4294967293", "4294967296"] {
         let outcome = engine.wsbox(&["run", "--preserve-fds", count, "--bundle", &path, &unique("c")]);
         assert!([0, 1, 2].contains(&outcome.code), "{count}: {outcome:?}");
         assert!(outcome.code == 0 || outcome.stderr.contains("preserve-fds"), "{count}: {outcome:?}");
