@@ -7,7 +7,6 @@ pub mod console;
 mod dev;
 mod exec;
 mod memfd;
-mod netns;
 pub mod pause;
 mod sources;
 mod start;
@@ -106,7 +105,6 @@ fn launch(
     };
     let plan = plan::container(&bundle.spec, id, &plan_host(host)?, &plan_options)?;
     let console = Console::connect(options.console_socket.as_deref(), plan.terminal)?;
-    let network = netns::Network::begin(&plan);
     pause::before("state");
     let folder = root.create(id)?;
     let mut launch = Launch {
@@ -119,7 +117,6 @@ fn launch(
         child: None,
         rootfs,
         console,
-        network,
         preserve_fds: options.preserve_fds,
     };
     match launch.steps(id, wait_for_start) {
@@ -181,7 +178,6 @@ struct Launch<'a> {
     child: Option<Child>,
     rootfs: OwnedFd,
     console: Console,
-    network: netns::Network,
     preserve_fds: u32,
 }
 
@@ -299,12 +295,12 @@ impl Launch<'_> {
     }
 
     fn open_sources(
-        &mut self,
+        &self,
         init: &OwnedFd,
         maps: Option<&IdMaps>,
         start_socket: Option<OwnedFd>,
     ) -> Result<Vec<OwnedFd>> {
-        let child = self.child.as_ref().ok_or_else(|| Error::system("the init", Errno::ESRCH))?;
+        let child = self.child()?;
         let user = maps
             .map(|maps| Ok::<_, Error>((userns::open(child.spawned.pid, child.spawned.pidfd.as_fd())?, maps)))
             .transpose()?;
@@ -313,7 +309,6 @@ impl Launch<'_> {
             root: self.rootfs.as_fd(),
             user,
             init,
-            network: &mut self.network,
             start_socket,
             cgroup: self.cgroup.as_ref().map(Cgroup::clone_fd),
         };

@@ -23,8 +23,6 @@ pub struct Opener<'a> {
     pub user: Option<(OwnedFd, &'a IdMaps)>,
     /// The init's program file
     pub init: &'a OwnedFd,
-    /// The network namespace in the making
-    pub network: &'a mut super::netns::Network,
     /// The socket that `start` connects to
     pub start_socket: Option<OwnedFd>,
     /// The container's cgroup v2 directory
@@ -54,7 +52,6 @@ impl Opener<'_> {
                 let cgroup = self.cgroup.ok_or_else(|| Error::invalid("mounts", "there is no cgroup v2 to mount"))?;
                 self.tree(cgroup, attr, "mounts")
             }
-            Source::NewNetwork => self.network.finish(),
             Source::StartSocket => {
                 self.start_socket.take().ok_or_else(|| Error::system("the socket of `start`", Errno::ENOTCONN))
             }

@@ -63,8 +63,6 @@ pub enum Source {
     Empty,
     /// A namespace to join
     Namespace { path: PathBuf, field: String },
-    /// A new network namespace with lo up
-    NewNetwork,
     /// The container's own cgroup v2 directory, as a mount
     Cgroup(BindAttr),
     /// The socket that `start` connects to

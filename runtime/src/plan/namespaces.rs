@@ -62,17 +62,15 @@ impl Builder<'_> {
         id: &str,
         options: &Options,
     ) -> Result<u64> {
-        let (mut flags, mut joined, mut beside) = (0, Vec::new(), false);
+        let (mut flags, mut joined) = (0, Vec::new());
         for (kind, flag) in KINDS {
             match find(linux, kind) {
-                // A network namespace takes as long as all the others: it is made beside them, by the parent, or by the init
-                // where a user namespace is to own it.
-                Some((_, None)) if kind == LinuxNamespaceType::Network && *user == UserNamespace::Host => beside = true,
+                // The root of a cgroup namespace is the cgroup of whoever makes it: the init, once it is in its own. And a
+                // network namespace takes as long as all the others: the init makes it while the parent goes on.
                 Some((_, None)) if kind == LinuxNamespaceType::Network => {
                     self.push("linux.namespaces", Step::Unshare { flags: flag as u32 });
                     self.push("linux.namespaces", Step::LoUp);
                 }
-                // The root of a cgroup namespace is the cgroup of whoever makes it: the init, once it is in its own.
                 Some((_, None)) if kind != LinuxNamespaceType::Cgroup => flags |= flag as u64,
                 Some((at, Some(path))) => joined.push((format!("linux.namespaces[{at}].path"), path, flag as u32)),
                 _ => {}
@@ -82,10 +80,6 @@ impl Builder<'_> {
         for (field, path, flags) in joined {
             let slot = self.source(Source::Namespace { path: path.into(), field: field.clone() });
             self.push(field, Step::SetNs { slot, flags });
-        }
-        if beside {
-            let slot = self.source(Source::NewNetwork);
-            self.push("linux.namespaces", Step::SetNs { slot, flags: libc::CLONE_NEWNET as u32 });
         }
         if *user != UserNamespace::Host {
             self.push("linux.uidMappings", Step::BecomeRoot);
