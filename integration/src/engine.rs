@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::{Bundle, TempDir, unique};
 
 /// No command of a test takes longer.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// The binary under test: $WSBOX, or the quick build of this workspace.
 pub fn wsbox_path() -> String {
