@@ -20,7 +20,8 @@ pub struct Bundle {
 }
 
 const APPLETS: &str = "sh cat echo ls id mount umount true false sleep ps touch mkdir ln rm stat dd head tail grep sed wc test \
-    readlink hostname ip nc env pwd kill chmod chown mknod df find tr cut seq yes sync od md5sum printf setsid tty stty ping unshare";
+    readlink hostname ip nc env pwd kill chmod chown mknod df find tr cut seq yes sync od md5sum printf setsid tty stty ping unshare \
+    wget httpd nslookup nproc dmesg mkfifo usleep timeout top tee pidof";
 
 impl Bundle {
     /// All eight layers, as `wsbox spec` has them.
@@ -47,21 +48,7 @@ impl Bundle {
 
     fn empty() -> Self {
         let dir = TempDir::new("bundle");
-        let bin = dir.path().join("rootfs/bin");
-        fs::create_dir_all(&bin).expect("a root");
-        fs::copy("/bin/busybox", bin.join("busybox")).expect("busybox-static is installed");
-        for applet in APPLETS.split_whitespace() {
-            symlink("busybox", bin.join(applet)).expect("a link");
-        }
-        fs::create_dir_all(dir.path().join("rootfs/etc")).expect("etc");
-        fs::write(
-            dir.path().join("rootfs/etc/passwd"),
-            "root:x:0:0::/root:/bin/sh\nuser:x:1000:1000::/home/user:/bin/sh\n",
-        )
-        .expect("passwd");
-        let probe = Path::new(&wsbox_path()).with_file_name("probe");
-        fs::copy(&probe, bin.join("probe"))
-            .unwrap_or_else(|error| panic!("{}: {error}: build the workspace's bins first", probe.display()));
+        fill(&dir.path().join("rootfs"));
         Self { dir, config: Value::Null }
     }
 
@@ -133,4 +120,20 @@ impl Bundle {
         fs::write(self.path().join("config.json"), self.config.to_string()).expect("config.json");
         self
     }
+}
+
+/// Makes a root file system: busybox, the probe, two users.
+pub fn fill(root: &Path) {
+    let bin = root.join("bin");
+    fs::create_dir_all(&bin).expect("a root");
+    fs::copy("/bin/busybox", bin.join("busybox")).expect("busybox-static is installed");
+    for applet in APPLETS.split_whitespace() {
+        symlink("busybox", bin.join(applet)).expect("a link");
+    }
+    fs::create_dir_all(root.join("etc")).expect("etc");
+    fs::write(root.join("etc/passwd"), "root:x:0:0::/root:/bin/sh\nuser:x:1000:1000::/home/user:/bin/sh\n")
+        .expect("passwd");
+    let probe = Path::new(&wsbox_path()).with_file_name("probe");
+    fs::copy(&probe, bin.join("probe"))
+        .unwrap_or_else(|error| panic!("{}: {error}: build the workspace's bins first", probe.display()));
 }

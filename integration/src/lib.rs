@@ -3,9 +3,12 @@
 
 pub mod bundle;
 pub mod canary;
+pub mod docker;
 pub mod engine;
 pub mod leftover;
 pub mod race;
+pub mod sandbox;
+pub mod terminal;
 
 pub use bundle::Bundle;
 pub use canary::Canary;

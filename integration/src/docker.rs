@@ -1,0 +1,269 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Debian's dockerd with wsbox beside runc, started once for a test binary, and the docker command that drives it.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use crate::engine::{finish, wsbox_path};
+use crate::sandbox::{Sandbox, outcome};
+use crate::{Outcome, bundle, unique};
+
+/// The reference, and what is compared with it.
+pub const RUNTIMES: [&str; 2] = ["runc", "wsbox"];
+/// The image that every case runs.
+pub const IMAGE: &str = "box";
+
+/// A dockerd.
+#[derive(Debug)]
+pub struct Daemon {
+    sandbox: Sandbox,
+}
+
+impl Daemon {
+    /// The one with root's own ids.
+    pub fn plain() -> &'static Self {
+        static DAEMON: OnceLock<Daemon> = OnceLock::new();
+        DAEMON.get_or_init(|| Self::start("docker", "", ""))
+    }
+
+    /// The one with `userns-remap: default`: its users are in files of its own.
+    pub fn remapped() -> &'static Self {
+        static DAEMON: OnceLock<Daemon> = OnceLock::new();
+        let users = r#"
+for file in passwd group subuid subgid; do cp /etc/$file "$1/$file" 2>/dev/null || : >"$1/$file"; done
+sed -i /^dockremap:/d "$1/passwd" "$1/group" "$1/subuid" "$1/subgid"
+echo dockremap:x:64900:64900::/:/usr/sbin/nologin >>"$1/passwd"
+echo dockremap:x:64900: >>"$1/group"
+for file in subuid subgid; do echo dockremap:100000:65536 >>"$1/$file"; touch /etc/$file; done
+for file in passwd group subuid subgid; do mount --bind "$1/$file" /etc/$file; done
+"#;
+        DAEMON.get_or_init(|| Self::start("remap", users, "--userns-remap default"))
+    }
+
+    fn start(what: &str, before: &str, options: &str) -> Self {
+        let wsbox = wsbox_path();
+        let dockerd = format!(
+            r#"{before}
+dockerd --data-root "$1/lib" --exec-root "$1/exec" --pidfile "$1/pid" -H "unix://$1/socket" --cgroup-parent "/${{1##*/}}" \
+    --init-path /usr/bin/tini-static --exec-opt native.cgroupdriver=cgroupfs --add-runtime wsbox={wsbox} {options} </dev/null >"$1/log" 2>&1 &
+"#
+        );
+        let daemon = Self { sandbox: Sandbox::start(what, &dockerd) };
+        let end = Instant::now() + Duration::from_secs(60);
+        while daemon.docker(&["version"]).code != 0 {
+            let log = std::fs::read_to_string(daemon.path().join("log")).unwrap_or_default();
+            assert!(Instant::now() < end, "dockerd does not start:\n{log}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        daemon.import();
+        daemon
+    }
+
+    /// `docker import` of a busybox root.
+    fn import(&self) {
+        let root = self.path().join("image");
+        bundle::fill(&root);
+        let archive = format!("{}.tar", root.display());
+        outcome(Command::new("tar").arg("-cf").arg(&archive).arg("-C").arg(&root).arg(".")).ok();
+        self.docker(&["import", &archive, IMAGE]).ok();
+    }
+
+    /// A folder that the tests and the daemon both see.
+    pub fn path(&self) -> &Path {
+        self.sandbox.path()
+    }
+
+    /// Where the daemon runs.
+    pub fn sandbox(&self) -> &Sandbox {
+        &self.sandbox
+    }
+
+    /// The command `docker ARGS`.
+    pub fn command(&self, args: &[&str]) -> Command {
+        // Debian's, whatever else is in the PATH.
+        let mut command = Command::new("/usr/bin/docker");
+        command.env("DOCKER_HOST", format!("unix://{}/socket", self.path().display()));
+        command.env("DOCKER_CONFIG", self.path().join("config")).args(args).stdin(Stdio::null());
+        command
+    }
+
+    /// `docker ARGS` to its end.
+    pub fn docker(&self, args: &[&str]) -> Outcome {
+        outcome(&mut self.command(args))
+    }
+}
+
+/// A daemon and the runtime to use there.
+#[derive(Clone, Copy, Debug)]
+pub struct Docker {
+    /// The daemon
+    pub daemon: &'static Daemon,
+    /// The runtime
+    pub runtime: &'static str,
+}
+
+/// Runs a case with both runtimes at once; it has to pass with both.
+pub fn both(case: impl Fn(Docker) + Sync) {
+    on(Daemon::plain(), case);
+}
+
+/// [`both`] on the daemon with remapped ids.
+pub fn both_remapped(case: impl Fn(Docker) + Sync) {
+    on(Daemon::remapped(), case);
+}
+
+fn on(daemon: &'static Daemon, case: impl Fn(Docker) + Sync) {
+    with_each(|runtime| case(Docker { daemon, runtime }));
+}
+
+/// Runs a case with the name of each runtime, at once.
+pub fn with_each(case: impl Fn(&'static str) + Sync) {
+    let passes = |runtime| std::env::var("WSBT_ONLY").is_ok_and(|only| only != runtime) || catch_unwind(AssertUnwindSafe(|| case(runtime))).is_ok();
+    let failed: Vec<_> = std::thread::scope(|scope| {
+        let runs = RUNTIMES.map(|runtime| (runtime, scope.spawn(|| passes(runtime))));
+        runs.into_iter().filter_map(|(runtime, run)| (!run.join().unwrap_or(false)).then_some(runtime)).collect()
+    });
+    assert!(failed.is_empty(), "fails with {failed:?}");
+}
+
+impl Docker {
+    /// `docker ARGS`, whatever the runtime.
+    pub fn cli(&self, args: &[&str]) -> Outcome {
+        self.daemon.docker(args)
+    }
+
+    /// The command `docker VERB --runtime R FLAGS IMAGE ARGV`.
+    pub fn command(&self, verb: &str, flags: &str, argv: &[&str]) -> Command {
+        let mut command = self.daemon.command(&[verb, "--runtime", self.runtime]);
+        command.args(flags.split_whitespace()).arg(IMAGE).args(argv);
+        command
+    }
+
+    /// `docker run --rm FLAGS` of a shell script.
+    pub fn run(&self, flags: &str, script: &str) -> Outcome {
+        self.argv(flags, &["sh", "-c", script])
+    }
+
+    /// `docker run --rm FLAGS` of a command.
+    pub fn argv(&self, flags: &str, argv: &[&str]) -> Outcome {
+        outcome(&mut self.command("run", &format!("--rm {flags}"), argv))
+    }
+
+    /// What a script writes, without the last line end.
+    pub fn says(&self, flags: &str, script: &str) -> String {
+        self.run(flags, script).ok().stdout.trim_end().to_owned()
+    }
+
+    /// `docker run --detach FLAGS` of a shell script; its name is unique.
+    pub fn start(&self, flags: &str, script: &str) -> Container {
+        let name = unique(self.runtime);
+        let container = Container { docker: *self, name };
+        let flags = format!("--detach --name {} {flags}", container.name);
+        outcome(&mut self.command("run", &flags, &["sh", "-c", script])).ok();
+        container
+    }
+
+    /// A container that sleeps.
+    pub fn sleeping(&self, flags: &str) -> Container {
+        self.start(flags, "exec sleep 1000")
+    }
+
+    /// A folder for a case, which the daemon sees as well.
+    pub fn folder(&self) -> std::path::PathBuf {
+        let path = self.daemon.path().join(unique(self.runtime));
+        std::fs::create_dir(&path).expect("a new folder");
+        path
+    }
+}
+
+/// A container, removed when it is dropped.
+#[derive(Debug)]
+pub struct Container {
+    docker: Docker,
+    /// Its name
+    pub name: String,
+}
+
+impl Container {
+    /// `docker VERB FLAGS NAME`.
+    pub fn cli(&self, verb: &str, flags: &str) -> Outcome {
+        let mut command = self.docker.daemon.command(&[verb]);
+        outcome(command.args(flags.split_whitespace()).arg(&self.name))
+    }
+
+    /// The command `docker exec FLAGS NAME sh -c SCRIPT`.
+    pub fn exec_command(&self, flags: &str, script: &str) -> Command {
+        let mut command = self.docker.daemon.command(&["exec"]);
+        command.args(flags.split_whitespace()).args([&self.name, "sh", "-c", script]);
+        command
+    }
+
+    /// `docker exec` of a shell script.
+    pub fn exec(&self, flags: &str, script: &str) -> Outcome {
+        outcome(&mut self.exec_command(flags, script))
+    }
+
+    /// What a script writes, without the last line end.
+    pub fn says(&self, flags: &str, script: &str) -> String {
+        self.exec(flags, script).ok().stdout.trim_end().to_owned()
+    }
+
+    /// `docker inspect --format '{{FORMAT}}'`.
+    pub fn inspect(&self, format: &str) -> String {
+        let outcome = self.docker.cli(&["inspect", "--format", &format!("{{{{{format}}}}}"), &self.name]);
+        outcome.ok().stdout.trim_end().to_owned()
+    }
+
+    /// What it wrote so far.
+    pub fn logs(&self) -> String {
+        let Outcome { stdout, stderr, .. } = self.cli("logs", "").ok();
+        stdout + &stderr
+    }
+
+    /// Waits until it has written `words`.
+    pub fn until_logs(&self, words: &str) {
+        eventually(words, || self.logs().contains(words));
+    }
+
+    /// Waits until `inspect` says `value`.
+    pub fn until_is(&self, format: &str, value: &str) {
+        eventually(&format!("{format} = {value}"), || self.inspect(format) == value);
+    }
+
+    /// Waits for its end: the exit code that docker reports.
+    pub fn wait(&self) -> i32 {
+        self.cli("wait", "").ok().stdout.trim().parse().expect("an exit code")
+    }
+}
+
+impl Drop for Container {
+    fn drop(&mut self) {
+        self.cli("rm", "--force --volumes");
+    }
+}
+
+/// Waits until `done`, for half a minute: engines are slow, and the machine may be busy.
+pub fn eventually(what: &str, done: impl Fn() -> bool) {
+    let end = Instant::now() + Duration::from_secs(30);
+    while !done() {
+        assert!(Instant::now() < end, "waited in vain for: {what}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// Runs a command with `input` on its stdin.
+pub fn with_input(command: &mut Command, input: &[u8]) -> Outcome {
+    use std::io::Write;
+    let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = child.spawn().expect("the command is installed");
+    let mut stdin = child.stdin.take().expect("it is piped");
+    let input = input.to_vec();
+    let writer = std::thread::spawn(move || stdin.write_all(&input));
+    let outcome = finish(child);
+    // A command that does not read all of its stdin is no failure of the test.
+    let _ = writer.join().expect("a writer");
+    outcome
+}

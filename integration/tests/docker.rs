@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The real docker command against a real dockerd, each case with runc and with wsbox: what runc passes, wsbox has to pass.
+
+#[path = "docker/ctr.rs"]
+mod ctr;
+#[path = "docker/errors.rs"]
+mod errors;
+#[path = "docker/exec.rs"]
+mod exec;
+#[path = "docker/lifecycle.rs"]
+mod lifecycle;
+#[path = "docker/limits.rs"]
+mod limits;
+#[path = "docker/mounts.rs"]
+mod mounts;
+#[path = "docker/namespaces.rs"]
+mod namespaces;
+#[path = "docker/network.rs"]
+mod network;
+#[path = "docker/remapped.rs"]
+mod remapped;
+#[path = "docker/run.rs"]
+mod run;
+#[path = "docker/security.rs"]
+mod security;
