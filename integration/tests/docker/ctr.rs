@@ -24,7 +24,7 @@ fn run(args: &[&str]) -> Outcome {
 fn start(runtime: &str, flags: &[&str], id: &str, script: &str) -> Outcome {
     let path = if runtime == "wsbox" { wsbox_path() } else { "/usr/sbin/runc".to_owned() };
     let root = Daemon::plain().path().join("image").display().to_string();
-    let mut args = vec!["run", "--runc-binary", &path, "--rootfs"];
+    let mut args = vec!["run", "--runc-binary", &path, "--env", "PATH=/bin", "--rootfs"];
     args.extend(flags);
     args.extend([&root, id, "sh", "-c", script]);
     run(&args)

@@ -31,13 +31,14 @@ fn missing_and_not_executable() {
         let container = docker.sleeping("--network none");
         let exec = |command: &str| docker.cli(&["exec", &container.name, command]);
         let missing = exec("/nope");
-        assert_eq!(missing.code, 127, "{missing:?}");
+        // 126 and not 127, as docker 20.10 looks only for "executable file not found" here.
+        assert_eq!(missing.code, 126, "{missing:?}");
         assert!((missing.stdout + &missing.stderr).contains("no such file or directory"));
-        assert_eq!(exec("nope").code, 127);
+        assert_eq!(exec("nope").code, 126);
         assert_eq!(exec("/etc/passwd").code, 126);
         assert_eq!(exec("/etc").code, 126);
         let folder = docker.cli(&["exec", "--workdir", "/not/there", &container.name, "true"]);
-        assert_eq!(folder.code, 127, "{folder:?}");
+        assert_eq!(folder.code, 126, "{folder:?}");
         assert_eq!(container.exec("", "true").code, 0, "the container lives on");
     });
 }
@@ -69,7 +70,7 @@ fn a_terminal() {
         let container = docker.sleeping("--network none");
         let mut command = container.exec_command("--interactive --tty", "exec sh");
         let mut terminal = Terminal::open(&mut command);
-        terminal.types("tty; echo width $(stty size)\n").sees("/dev/pts/").sees("width 33 99");
+        terminal.types("tty; until [ \"$(stty size)\" = '33 99' ]; do sleep 0.05; done; echo width $(stty size)\n").sees("/dev/pts/").sees("width 33 99");
         terminal.types("exit 6\n");
         assert_eq!(terminal.ends(), 6);
     });
@@ -83,12 +84,10 @@ fn is_confined_like_the_container() {
         let (of_1, of_exec) = (container.says("", &status.replace("self", "1")), container.says("", status));
         assert_eq!(of_1, of_exec);
         assert!(of_exec.contains("CapBnd:0000000000000001") && of_exec.contains("Seccomp:2"), "{of_exec}");
-        let places = "cut -d: -f2- /proc/1/cgroup >/dev/shm/1; cut -d: -f2- /proc/self/cgroup | diff - /dev/shm/1 && echo same";
-        assert_eq!(container.says("", &places.replace("diff - /dev/shm/1", "cmp - /dev/shm/1")), "same");
+        assert_eq!(container.says("", "cat /proc/1/cgroup"), container.says("", "cat /proc/self/cgroup"));
         for namespace in ["mnt", "pid", "net", "ipc", "uts"] {
-            let links = container.says("", &format!("readlink /proc/1/ns/{namespace} /proc/self/ns/{namespace}"));
-            let (first, second) = links.split_once('\n').unwrap();
-            assert_eq!(first, second);
+            let link = |pid| container.says("", &format!("readlink /proc/{pid}/ns/{namespace}"));
+            assert_eq!(link("1"), link("self"));
         }
         assert_ne!(container.exec("", "echo x >/etc/file").code, 0, "the root is read-only");
     });

@@ -19,7 +19,7 @@ fn inside(docker: Docker, flags: &str, namespace: &str) -> String {
 #[test]
 fn its_own() {
     both(|docker| {
-        let said = docker.says("", "readlink /proc/self/ns/*");
+        let said = docker.says("", "ls -l /proc/self/ns");
         for namespace in ["mnt", "pid", "net", "ipc", "uts"] {
             assert!(!said.contains(&host(docker, namespace)), "{namespace} is the host's");
         }
@@ -45,7 +45,7 @@ fn the_hosts() {
 #[test]
 fn all_of_the_hosts_at_once() {
     both(|docker| {
-        let said = docker.says("--pid host --ipc host --uts host --network host --cgroupns host", "readlink /proc/self/ns/*");
+        let said = docker.says("--pid host --ipc host --uts host --network host --cgroupns host", "ls -l /proc/self/ns");
         for namespace in ["pid", "net", "ipc", "uts", "cgroup", "user"] {
             assert!(said.contains(&host(docker, namespace)), "{namespace}");
         }

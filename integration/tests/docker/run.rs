@@ -45,7 +45,7 @@ fn a_terminal() {
     both(|docker| {
         let mut command = docker.command("run", "--rm --interactive --tty", &["sh"]);
         let mut terminal = Terminal::open(&mut command);
-        terminal.types("tty; stty size\n").sees("/dev/pts/0").sees("33 99");
+        terminal.types("tty; until [ \"$(stty size)\" = '33 99' ]; do sleep 0.05; done; echo sized$((40 + 2))\n").sees("/dev/pts/0").sees("sized42");
         terminal.types("ls -l /dev/console /dev/ptmx; echo done$((40 + 2))\n").sees("done42");
         // Control and C interrupts what is in the foreground, not the shell.
         terminal.types("sleep 1000\n").sees("sleep 1000").types("\x03").types("echo interrupted$((1 + 1))\n");
@@ -81,7 +81,7 @@ fn rm_leaves_no_container() {
 #[test]
 fn init_is_pid_1_and_reaps() {
     both(|docker| {
-        let script = "(sh -c 'sleep 0.1 & exit' &); sleep 1; cat /proc/1/comm; ps | grep -c '[Z]' ; true";
+        let script = "(sh -c 'sleep 0.1 & exit' &); sleep 1; cat /proc/1/comm; cat /proc/[0-9]*/status | grep -c State:.Z; true";
         let said = docker.says("--init", script);
         assert_eq!(said.lines().collect::<Vec<_>>(), ["docker-init", "0"]);
         assert_eq!(docker.run("--init", "exit 9").code, 9);
