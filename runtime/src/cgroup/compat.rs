@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The v1 controllers of a hybrid host, through cgroups-rs. Only those that carry a limit are touched: to join one costs a
-//! grace period of the kernel. What was written is read back, and a join is checked in /proc, for on a path that it takes
+//! The v1 controllers of a hybrid host, through cgroups-rs. Where nobody looks for the cgroup, only those that carry a limit are
+//! touched: to join the first one costs a grace period of the kernel. What was written is read back, and a join is checked in /proc, for on a path that it takes
 //! for absolute the crate has been seen to report success without a limit.
 
 use std::path::Path;
@@ -12,7 +12,7 @@ use cgroups_rs::fs::cpuset::CpuSetController;
 use cgroups_rs::fs::hierarchies::V1;
 use cgroups_rs::fs::memory::MemController;
 use cgroups_rs::fs::pid::PidController;
-use cgroups_rs::fs::{Controller, MaxValue};
+use cgroups_rs::fs::{Controller, Hierarchy, MaxValue, Subsystem};
 use nix::unistd::Pid;
 
 use super::Limits;
@@ -22,8 +22,19 @@ use crate::error::{Context, Error, Result};
 /// v1's "no limit" for memory is the largest multiple of a page.
 const NO_LIMIT: i64 = i64::MAX & !0xfff;
 
-/// The controllers that these limits need.
-pub fn controllers(wanted: &Wanted) -> Vec<String> {
+/// The controllers that these limits need, or all that this host has mounted.
+pub fn controllers(wanted: &Wanted, everywhere: bool) -> Vec<String> {
+    if everywhere {
+        let mounted = V1::new().subsystems();
+        let mut names: Vec<String> = mounted.iter().map(Subsystem::controller_name).chain(needed(wanted)).collect();
+        names.sort_unstable();
+        names.dedup();
+        return names;
+    }
+    needed(wanted)
+}
+
+fn needed(wanted: &Wanted) -> Vec<String> {
     let needs = [
         ("memory", wanted.memory.is_some() || wanted.swap.is_some() || wanted.reservation.is_some()),
         ("pids", wanted.pids.is_some()),
@@ -37,15 +48,14 @@ fn load(path: &str, controllers: &[String]) -> Cgroup {
     Cgroup::load_with_specified_controllers(Box::new(V1::new()), Path::new(path), controllers.to_vec())
 }
 
-/// Makes the cgroups of the controllers that `wanted` needs, and the limits.
-pub fn create(path: &str, wanted: &Wanted) -> Result<()> {
-    let needed = controllers(wanted);
+/// Makes the cgroups of the controllers in `needed`, and the limits.
+pub fn create(path: &str, needed: &[String], wanted: &Wanted) -> Result<()> {
     refuse_v2_only(wanted)?;
     if needed.is_empty() {
         return Ok(());
     }
-    let cgroup = load(path, &needed);
-    for controller in &needed {
+    let cgroup = load(path, needed);
+    for controller in needed {
         if !cgroup.subsystems().iter().any(|subsystem| subsystem.controller_name() == *controller) {
             let why = format!("needs the {controller} controller, which this host has not mounted");
             return Err(Error::invalid("linux.resources", why));

@@ -8,10 +8,12 @@ mod devices;
 mod plan;
 mod v2;
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, OFlag, openat};
+use nix::sys::stat::Mode;
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
@@ -75,7 +77,7 @@ pub struct Saved {
     root: PathBuf,
     /// Below it, and below those of the v1 hierarchies
     path: String,
-    /// The v1 controllers that carry limits
+    /// The v1 controllers that it is in
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     v1: Vec<String>,
 }
@@ -86,7 +88,7 @@ impl Plan {
         let v1 = match host {
             Host::V2 => Vec::new(),
             #[cfg(feature = "cgroup-compat")]
-            Host::Hybrid => compat::controllers(&self.limits),
+            Host::Hybrid => compat::controllers(&self.limits, self.everywhere),
             #[cfg(not(feature = "cgroup-compat"))]
             Host::Hybrid => Vec::new(),
         };
@@ -137,7 +139,8 @@ impl Cgroup {
     /// If the place has processes, in any hierarchy that is to be used.
     pub fn must_be_free(host: Host, plan: &Plan) -> Result<()> {
         let saved = plan.saved(host);
-        let v1 = saved.v1.iter().map(|controller| PathBuf::from(V2_ROOT).join(controller));
+        let directory = |controller: &String| PathBuf::from(V2_ROOT).join(controller.trim_start_matches("name="));
+        let v1 = saved.v1.iter().map(directory);
         for root in std::iter::once(saved.root.clone()).chain(v1) {
             let procs = root.join(&saved.path).join("cgroup.procs");
             if std::fs::read(&procs).is_ok_and(|procs| !procs.is_empty()) {
@@ -151,7 +154,7 @@ impl Cgroup {
     fn limit(&self, host: Host, plan: &Plan) -> Result<()> {
         #[cfg(feature = "cgroup-compat")]
         if host == Host::Hybrid {
-            compat::create(&self.saved.path, &plan.limits)?;
+            compat::create(&self.saved.path, &self.saved.v1, &plan.limits)?;
         }
         let _ = host;
         devices::attach(self.v2.dir(), &plan.devices)
@@ -178,7 +181,15 @@ impl Cgroup {
         self.v2.dir().as_fd()
     }
 
-    /// Puts a process into the v1 cgroups that carry limits; on v2 it was born into its own.
+    /// Its directory in the v1 hierarchy that is mounted by this name, or in the v2 one, as an O_PATH descriptor.
+    pub fn open_dir(&self, hierarchy: Option<&str>) -> Result<OwnedFd> {
+        let root = hierarchy.map_or_else(|| self.saved.root.clone(), |name| PathBuf::from(V2_ROOT).join(name));
+        let path = root.join(&self.saved.path);
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        openat(AT_FDCWD, &path, flags, Mode::empty()).context(|| path.display().to_string())
+    }
+
+    /// Puts a process into its v1 cgroups; on v2 it was born into its own.
     pub fn join(&self, pid: Pid) -> Result<()> {
         #[cfg(feature = "cgroup-compat")]
         if !self.saved.v1.is_empty() {

@@ -13,6 +13,8 @@ use crate::error::{Error, Result};
 pub struct Plan {
     /// Below the root of a hierarchy, without a leading slash
     pub path: String,
+    /// In every v1 hierarchy, not only where it has limits: who names a cgroup, or shows it inside, looks for it there
+    pub everywhere: bool,
     /// The limits
     pub limits: Wanted,
     /// The device rules; none: no program
@@ -69,16 +71,15 @@ impl Plan {
     /// # Errors
     /// A path that leads out of the hierarchy, or a limit that is not enforced, by its field.
     pub fn new(cgroups_path: Option<&Path>, id: &str, resources: Option<&LinuxResources>) -> Result<Self> {
-        let path = match cgroups_path.filter(|path| !path.as_os_str().is_empty()) {
-            Some(path) => relative(path)?,
-            None => format!("wsbox/{id}"),
-        };
+        let named = cgroups_path.filter(|path| !path.as_os_str().is_empty());
+        let everywhere = named.is_some();
+        let path = named.map_or_else(|| Ok(format!("wsbox/{id}")), relative)?;
         let Some(resources) = resources else {
-            return Ok(Self { path, limits: Wanted::default(), devices: Vec::new() });
+            return Ok(Self { path, everywhere, limits: Wanted::default(), devices: Vec::new() });
         };
         refuse_unenforced(resources)?;
         let devices = devices::rules(resources.devices().as_deref().unwrap_or_default())?;
-        Ok(Self { path, limits: wanted(resources)?, devices })
+        Ok(Self { path, everywhere, limits: wanted(resources)?, devices })
     }
 }
 

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use nix::errno::Errno;
 use nix::fcntl::AtFlags;
 use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, makedev, mkdirat, mknodat};
-use nix::unistd::{Gid, Uid, fchownat, symlinkat};
+use nix::unistd::{AccessFlags, Gid, Uid, access, fchownat, symlinkat};
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceType, LinuxIdMapping};
 
 use crate::error::{Context, Error, Result};
@@ -20,12 +20,11 @@ const NODES: [(&str, u64, u64); 6] =
     [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
 
 /// The links that every container has (runtime-linux.md, "Dev symbolic links"), and the pty multiplexer.
-const LINKS: [(&str, &str); 6] = [
+const LINKS: [(&str, &str); 5] = [
     ("fd", "/proc/self/fd"),
     ("stdin", "/proc/self/fd/0"),
     ("stdout", "/proc/self/fd/1"),
     ("stderr", "/proc/self/fd/2"),
-    ("core", "/proc/kcore"),
     ("ptmx", "pts/ptmx"),
 ];
 
@@ -58,6 +57,10 @@ fn fill(mount: &OwnedFd, dev: &Dev, owner: &Owner<'_>) -> Result<()> {
     }
     for (name, target) in LINKS {
         symlinkat(target, mount, name).context(|| format!("/dev/{name}"))?;
+    }
+    // As runc has it, where the kernel has it.
+    if access("/proc/kcore", AccessFlags::F_OK).is_ok() {
+        symlinkat("/proc/kcore", mount, "core").context(|| "/dev/core".into())?;
     }
     for name in DIRECTORIES {
         directory(mount, name, 0o755).context(|| format!("/dev/{name}"))?;

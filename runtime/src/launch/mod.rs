@@ -310,7 +310,7 @@ impl Launch<'_> {
             user,
             init,
             start_socket,
-            cgroup: self.cgroup.as_ref().map(Cgroup::clone_fd),
+            cgroup: self.cgroup.as_ref(),
         };
         opener.open(&self.plan.sources)
     }

@@ -9,6 +9,7 @@ use nix::fcntl::{AT_FDCWD, OFlag, openat};
 use nix::sys::stat::{FileStat, Mode, fstat};
 
 use super::{dev, userns};
+use crate::cgroup::Cgroup;
 use crate::error::{Context, Error, Result};
 use crate::plan::{BindAttr, IdMaps, Idmap, Source, id_mapping, source_path};
 use crate::sys::mount::{MountAttr, attr, mount_setattr, open_tree};
@@ -25,8 +26,8 @@ pub struct Opener<'a> {
     pub init: &'a OwnedFd,
     /// The socket that `start` connects to
     pub start_socket: Option<OwnedFd>,
-    /// The container's cgroup v2 directory
-    pub cgroup: Option<BorrowedFd<'a>>,
+    /// The container's cgroup
+    pub cgroup: Option<&'a Cgroup>,
 }
 
 impl Opener<'_> {
@@ -48,9 +49,9 @@ impl Opener<'_> {
                 openat(AT_FDCWD, path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())
                     .context(|| format!("{field}: {}", path.display()))
             }
-            Source::Cgroup(attr) => {
-                let cgroup = self.cgroup.ok_or_else(|| Error::invalid("mounts", "there is no cgroup v2 to mount"))?;
-                self.tree(cgroup, attr, "mounts")
+            Source::Cgroup(hierarchy, attr) => {
+                let cgroup = self.cgroup.ok_or_else(|| Error::invalid("mounts", "there is no cgroup to mount"))?;
+                self.tree(cgroup.open_dir(hierarchy.as_deref())?.as_fd(), attr, "mounts")
             }
             Source::StartSocket => {
                 self.start_socket.take().ok_or_else(|| Error::system("the socket of `start`", Errno::ENOTCONN))

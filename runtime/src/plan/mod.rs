@@ -63,8 +63,8 @@ pub enum Source {
     Empty,
     /// A namespace to join
     Namespace { path: PathBuf, field: String },
-    /// The container's own cgroup v2 directory, as a mount
-    Cgroup(BindAttr),
+    /// The container's own directory in the v1 hierarchy that is mounted by this name, or in the v2 one, as a mount
+    Cgroup(Option<String>, BindAttr),
     /// The socket that `start` connects to
     StartSocket,
     /// The container's first process, whose namespaces an exec joins
@@ -185,7 +185,7 @@ pub fn container(spec: &Spec, id: &str, host: &Host, options: &Options) -> Resul
     let wanted = spec.process().as_ref().ok_or_else(|| Error::invalid("process", "is missing"))?;
     let user = namespaces::user(linux);
     let filter = process::filter(linux.seccomp().as_ref(), mounts::makes_set_id_files(spec, &user))?;
-    let mut builder = Builder::new(host, mounts::most_sources(spec, linux))?;
+    let mut builder = Builder::new(host, mounts::most_sources(spec, linux, host))?;
     builder.warnings.extend(filter.iter().flat_map(|filter| filter.warnings.clone()));
     builder.source(Source::Root(mounts::root_attr(wanted, &user)));
     if options.wait_for_start {
@@ -195,11 +195,13 @@ pub fn container(spec: &Spec, id: &str, host: &Host, options: &Options) -> Resul
     builder.mounts(spec, linux, &user)?;
     builder.inside(spec, linux, &user)?;
     builder.process(wanted, options, filter.as_ref(), &process::Door::Container(options))?;
+    let mut cgroup = cgroup::Plan::new(linux.cgroups_path().as_deref(), id, linux.resources().as_ref())?;
+    cgroup.everywhere |= mounts::shows_cgroup(spec);
     Ok(Plan {
         last_cap: host.last_cap,
         namespaces: flags,
         user,
-        cgroup: cgroup::Plan::new(linux.cgroups_path().as_deref(), id, linux.resources().as_ref())?,
+        cgroup,
         oom_score_adj: wanted.oom_score_adj(),
         hard_limits: process::hard_limits(wanted),
         terminal: wanted.terminal().unwrap_or_default(),

@@ -76,9 +76,15 @@ pub fn makes_set_id_files(spec: &Spec, user: &UserNamespace) -> bool {
 }
 
 /// An upper bound for the number of sources: they take the first slots.
-pub fn most_sources(spec: &Spec, linux: &Linux) -> usize {
+pub fn most_sources(spec: &Spec, linux: &Linux, host: &super::Host) -> usize {
     let count = |list: Option<usize>| list.unwrap_or_default();
-    count(spec.mounts().as_ref().map(Vec::len)) + count(linux.namespaces().as_ref().map(Vec::len)) + 4
+    let hierarchies = if shows_cgroup(spec) { host.v1_hierarchies.len() } else { 0 };
+    count(spec.mounts().as_ref().map(Vec::len)) + count(linux.namespaces().as_ref().map(Vec::len)) + hierarchies + 4
+}
+
+/// Whether the container sees its cgroup.
+pub fn shows_cgroup(spec: &Spec) -> bool {
+    spec.mounts().iter().flatten().any(|mount| mount.typ().as_deref() == Some("cgroup"))
 }
 
 impl Builder<'_> {
@@ -248,7 +254,7 @@ impl Builder<'_> {
     /// In a cgroup namespace, the file system itself: mounting cgroup2 without one takes 6 ms and more, and shows the host's.
     fn cgroup(&mut self, parsed: Parsed, field: &str, place: &str, linux: &Linux) -> Result<()> {
         let own_namespace = is_new(linux, LinuxNamespaceType::Cgroup);
-        if self.host.v1_hierarchies.is_empty() || !own_namespace {
+        if self.host.v1_hierarchies.is_empty() {
             return self.cgroup2(parsed, field, place, own_namespace);
         }
         let top = self.slot()?;
@@ -257,8 +263,13 @@ impl Builder<'_> {
         self.attach_dir(field, top, place, DEST_NO_SYMLINKS);
         for controllers in self.host.v1_hierarchies.clone() {
             let (name, options) = hierarchy(&controllers, field);
-            self.make(field, self.scratch.mount, "cgroup", Some("cgroup".into()), &options, parsed.set);
-            self.attach_dir(field, self.scratch.mount, &format!("{place}/{name}"), DEST_NO_SYMLINKS);
+            let to = format!("{place}/{name}");
+            if own_namespace {
+                self.make(field, self.scratch.mount, "cgroup", Some("cgroup".into()), &options, parsed.set);
+                self.attach_dir(field, self.scratch.mount, &to, DEST_NO_SYMLINKS);
+            } else {
+                self.own_cgroup(field, Some(name), parsed.set, &to);
+            }
         }
         self.push(field, Step::SetAttr { slot: top, set: parsed.set & attr::RDONLY, propagation: 0, recursive: false });
         Ok(())
@@ -269,11 +280,16 @@ impl Builder<'_> {
             self.make(field, self.scratch.mount, "cgroup2", Some("cgroup".into()), &parsed.data, parsed.set);
             self.attach_dir(field, self.scratch.mount, place, DEST_NO_SYMLINKS);
         } else {
-            let attr = BindAttr { set: parsed.set | attr::RDONLY, propagation: MS_PRIVATE, ..BindAttr::default() };
-            let slot = self.source(Source::Cgroup(attr));
-            self.attach_dir(field, slot, place, DEST_NO_SYMLINKS);
+            self.own_cgroup(field, None, parsed.set, place);
         }
         Ok(())
+    }
+
+    /// Without a cgroup namespace, the file system would show the host's: so only the container's directory of it, read-only.
+    fn own_cgroup(&mut self, field: &str, hierarchy: Option<String>, set: u64, place: &str) {
+        let attr = BindAttr { set: set | attr::RDONLY, propagation: MS_PRIVATE, ..BindAttr::default() };
+        let slot = self.source(Source::Cgroup(hierarchy, attr));
+        self.attach_dir(field, slot, place, DEST_NO_SYMLINKS);
     }
 
     /// What is done once all is mounted: sysctls, the working directory, read-only root, pivot, masks, terminal.
