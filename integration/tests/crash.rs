@@ -75,7 +75,7 @@ fn a_payload_that_outlives_wsbox_is_deleted() {
     let bundle = Bundle::plain().args(&["sleep", "1000"]);
     bundle.write();
     assert!(kill_at(&engine, "run", "running", &bundle, &id));
-    assert_eq!(leftover::cgroups(&id).len(), 1);
+    assert!(!leftover::cgroups(&id).is_empty());
     engine.wsbox(&["delete", "--force", &id]).ok();
     leftover::assert_nothing_left(engine.root(), &id);
 }
