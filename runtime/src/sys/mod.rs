@@ -9,4 +9,5 @@ pub mod mount;
 pub mod net;
 pub mod pidfd;
 pub mod rlimit;
+pub mod scm;
 pub mod tty;
