@@ -2,7 +2,7 @@
 //! Bad input: one clear message that names the field or file, and nothing left behind.
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -183,6 +183,34 @@ fn a_state_root_that_can_not_be_written() {
             .unwrap();
         let outcome = finish(child).fails(1, &[&mount.path().display().to_string()]);
         assert_eq!(outcome.stdout, "", "{outcome:?}");
+        assert_eq!(leftover::cgroups(&id), Vec::<PathBuf>::new());
+    }
+}
+
+#[test]
+fn without_the_rights_for_it_nothing_is_begun() {
+    let dir = TempDir::new("user");
+    let wsbox = dir.path().join("wsbox").display().to_string();
+    fs::copy(wsbox_path(), &wsbox).unwrap();
+    chown(dir.path(), Some(65534), Some(65534)).unwrap();
+    let cases = [(Bundle::hardened(), "linux.uidMappings"), (Bundle::plain(), "linux.cgroupsPath")];
+    for (bundle, named) in cases {
+        let (id, state) = (unique("user"), dir.path().join("state"));
+        bundle.write();
+        let run = [
+            &wsbox,
+            "--root",
+            &state.display().to_string(),
+            "run",
+            "--bundle",
+            &bundle.path().display().to_string(),
+            &id,
+        ];
+        let mut nobody = Command::new("setpriv");
+        nobody.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]).args(run);
+        let child = nobody.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        finish(child).fails(1, &[named]);
+        assert_eq!(fs::read_dir(&state).unwrap().count(), 0, "{named}");
         assert_eq!(leftover::cgroups(&id), Vec::<PathBuf>::new());
     }
 }

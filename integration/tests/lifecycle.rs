@@ -3,10 +3,10 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
-use wsbox_integration::engine::{finish, until};
+use wsbox_integration::engine::{finish, until, wsbox_path};
 use wsbox_integration::{Bundle, Door, Engine, leftover, unique};
 
 fn path(bundle: &Bundle) -> String {
@@ -201,6 +201,26 @@ fn list_and_inspect() {
         weak["layers"].as_array().unwrap().iter().map(|layer| layer["inForce"].as_bool().unwrap()).collect();
     assert_eq!(held, [true, false, true, false, false, false, false, true], "{weak}");
     drop(bundle);
+}
+
+/// A person is told what somebody else's bundle leaves open; a program is not.
+#[test]
+fn run_names_the_layers_that_a_bundle_lacks() {
+    let engine = Engine::new();
+    let lacks = "warning: this bundle does not have L5 pids, L8 no_new_privs (";
+    let bundle = Bundle::hardened()
+        .args(&["true"])
+        .set("/linux/resources/pids/limit", json!(0))
+        .set("/process/noNewPrivileges", json!(false));
+    for (bundle, named) in [(bundle, true), (Bundle::hardened().args(&["true"]), false)] {
+        bundle.write();
+        let (path, root) = (path(&bundle), engine.root().display().to_string());
+        let line = [wsbox_path().as_str(), "--root", &root, "run", &path].join(" ");
+        let on_terminal = Command::new("script").args(["-qec", &line, "/dev/null"]).output().expect("script runs");
+        let said = String::from_utf8_lossy(&on_terminal.stdout).into_owned();
+        assert_eq!((on_terminal.status.code(), said.contains(lacks)), (Some(0), named), "{said}");
+        assert_eq!(engine.wsbox(&["run", &path]).ok().stderr, "");
+    }
 }
 
 #[test]

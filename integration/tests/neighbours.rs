@@ -45,27 +45,33 @@ fn a_cgroup_in_use_is_refused_and_left_alone() {
     remove_groups(&name);
 }
 
-/// Killed between its record and its cgroup, a container owns nothing of what lies at its cgroupsPath.
+/// Killed between its record and its cgroup, a container owns nothing of what lies at its cgroupsPath, or below it.
 #[test]
-#[expect(clippy::zombie_processes, reason = "waitpid reaps it")]
 fn deleting_what_never_had_its_cgroup_kills_nobody() {
     let engine = Engine::new();
     let name = unique("group");
-    let (_bundle, victim) = sleeping_in(&engine, &format!("/{name}"));
-    let bundle = Bundle::hardened().set("/linux/cgroupsPath", json!(format!("/{name}")));
-    bundle.write();
-    let id = unique("intruder");
-    let mut command = engine.command(&["run", "--bundle", &path(&bundle), &id]);
-    let child = command.env("WSBOX_PAUSE_AT", "cgroup").stderr(Stdio::null()).spawn().expect("wsbox runs");
+    let (_bundle, victim) = sleeping_in(&engine, &format!("/{name}/slice"));
+    for taken in [format!("/{name}/slice"), format!("/{name}")] {
+        let bundle = Bundle::hardened().set("/linux/cgroupsPath", json!(taken));
+        bundle.write();
+        let id = unique("intruder");
+        kill_at_its_cgroup(engine.command(&["run", "--bundle", &path(&bundle), &id]));
+        engine.wsbox(&["delete", "--force", &id]).ok();
+        assert_eq!(status(&engine, &victim), "running", "after an intruder in {taken}");
+    }
+    engine.wsbox(&["delete", "--force", &victim]).ok();
+    remove_groups(&name);
+}
+
+/// Kills wsbox before it makes the cgroup, if it comes that far: it may refuse it before.
+#[expect(clippy::zombie_processes, reason = "waitpid reaps it")]
+fn kill_at_its_cgroup(mut wsbox: Command) {
+    let child = wsbox.env("WSBOX_PAUSE_AT", "cgroup").stderr(Stdio::null()).spawn().expect("wsbox runs");
     let pid = Pid::from_raw(child.id() as i32);
-    // It may refuse the cgroup before it comes that far.
     if matches!(waitpid(pid, Some(WaitPidFlag::WUNTRACED)).expect("our child"), WaitStatus::Stopped(..)) {
         kill(pid, Signal::SIGKILL).expect("our child");
         waitpid(pid, None).expect("our child");
     }
-    engine.wsbox(&["delete", "--force", &id]).ok();
-    assert_eq!(status(&engine, &victim), "running");
-    engine.wsbox(&["delete", "--force", &victim]).ok();
 }
 
 /// The v1 hierarchies that hold limits on this host; none where all is v2.

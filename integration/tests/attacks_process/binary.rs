@@ -58,9 +58,11 @@ fn nobody_opens_the_binary_for_writing() {
         until("the attacker", || out.path().join("stop.ready").exists());
         let id = running();
         for _ in 0..count {
-            // An open for writing that fails still keeps the image's own program from being executed, for a moment.
-            let outcome = engine.wsbox(&["exec", &id, "true"]);
-            assert!(outcome.code == 0 || outcome.stderr.contains("text file busy"), "{outcome:?}");
+            let exec = engine.wsbox(&["exec", &id, "true"]);
+            // An attempt at busybox itself makes its execve ETXTBSY, also where the mount is read-only (execve(2)).
+            if !exec.stderr.contains("text file busy") {
+                exec.ok();
+            }
         }
         fs::write(out.path().join("stop"), "").expect("the end");
         let outcome = attacker.join().expect("the attacker").ok();

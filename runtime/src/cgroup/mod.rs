@@ -8,8 +8,9 @@ mod devices;
 mod plan;
 mod v2;
 
+use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, openat};
@@ -133,18 +134,18 @@ impl Cgroup {
         }
     }
 
-    /// A cgroup that others are in can not be a container's: it would be killed and removed with it.
+    /// A cgroup that others are in, or below, can not be a container's: they would be killed and removed with it.
     ///
     /// # Errors
-    /// If the place has processes, in any hierarchy that is to be used.
+    /// If the place has processes or cgroups of its own, in any hierarchy that is to be used.
     pub fn must_be_free(host: Host, plan: &Plan) -> Result<()> {
         let saved = plan.saved(host);
         let directory = |controller: &String| PathBuf::from(V2_ROOT).join(controller.trim_start_matches("name="));
         let v1 = saved.v1.iter().map(directory);
         for root in std::iter::once(saved.root.clone()).chain(v1) {
-            let procs = root.join(&saved.path).join("cgroup.procs");
-            if std::fs::read(&procs).is_ok_and(|procs| !procs.is_empty()) {
-                let why = format!("{} has processes already", root.join(&saved.path).display());
+            let dir = root.join(&saved.path);
+            if let Some(what) = occupied(&dir)? {
+                let why = format!("{} has {what} already", dir.display());
                 return Err(Error::invalid("linux.cgroupsPath", why).hint("each container needs a cgroup of its own"));
             }
         }
@@ -248,6 +249,22 @@ impl Cgroup {
         }
         Ok(self.v2.limits())
     }
+}
+
+/// What a cgroup that may not be there has in it.
+fn occupied(dir: &Path) -> Result<Option<&'static str>> {
+    let entries = match std::fs::read_dir(dir) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        entries => entries.context(|| dir.display().to_string())?,
+    };
+    for entry in entries {
+        if entry.and_then(|entry| entry.file_type()).context(|| dir.display().to_string())?.is_dir() {
+            return Ok(Some("cgroups below it"));
+        }
+    }
+    let procs = dir.join("cgroup.procs");
+    let procs = std::fs::read(&procs).context(|| procs.display().to_string())?;
+    Ok((!procs.is_empty()).then_some("processes"))
 }
 
 #[cfg(test)]

@@ -30,6 +30,7 @@ use clap::{ArgMatches, Args, Command, FromArgMatches};
 
 use crate::error::Result;
 use crate::state::Root;
+pub use crate::sys::arena::Arena;
 
 /// Flags before the command, as runc has them.
 #[derive(Debug, Args)]

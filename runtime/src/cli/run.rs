@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `wsbox run`: of a bundle, or as runc has it.
 
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 use super::create::{StartOptions, open_bundle, write_pid_file};
@@ -8,6 +9,7 @@ use super::{Global, foreground, log};
 use crate::bundle::Bundle;
 use crate::error::{Context, Error, Result};
 use crate::launch;
+use crate::plan::harden;
 use crate::state::lifecycle;
 
 #[derive(Debug, clap::Args)]
@@ -56,6 +58,15 @@ pub fn wants_terminal(bundle: &Bundle) -> bool {
     bundle.spec.process().as_ref().and_then(|process| process.terminal()).unwrap_or_default()
 }
 
+/// Tells a person, but no program, what somebody else's bundle leaves open.
+fn name_lacking_layers(bundle: &Bundle) {
+    let lacking = harden::lacking(&bundle.spec);
+    if !lacking.is_empty() && std::io::stderr().is_terminal() {
+        let hint = "`wsbox spec` writes a config with all eight layers";
+        log::warning(&format!("this bundle does not have {} ({hint})", lacking.join(", ")));
+    }
+}
+
 pub fn run(global: &Global, arguments: Arguments) -> Result<u8> {
     let (path, id) = arguments.names()?;
     let bundle = open_bundle(&path)?;
@@ -66,6 +77,7 @@ pub fn run(global: &Global, arguments: Arguments) -> Result<u8> {
             "a terminal (process.terminal) needs --console-socket: nobody would hold it",
         ));
     }
+    name_lacking_layers(&bundle);
     let signals = if arguments.detach { None } else { Some(foreground::Signals::block()?) };
     let process = launch::run(&root, &id, &bundle, &options)?;
     process.warnings.iter().for_each(|warning| log::warning(warning));

@@ -1,18 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The parent's end of the control socket: see init/program.rs for the protocol.
 
-use std::io::{IoSlice, IoSliceMut};
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::io::IoSlice;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
-use nix::cmsg_space;
 use nix::errno::Errno;
-use nix::sys::socket::{
-    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, sendmsg, socketpair,
-};
+use nix::sys::socket::{AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, sendmsg, socketpair};
 
 use crate::error::{Context, Error, Result};
 use crate::plan::program::{FDS_PER_MESSAGE, REPORT, Report};
 use crate::plan::{Program, Step};
+use crate::sys::scm;
 
 /// What the init said.
 #[derive(Debug)]
@@ -71,16 +69,10 @@ impl Channel {
     /// Waits for the next answer.
     pub fn receive(&self) -> Result<Answer> {
         let mut data = [0u8; REPORT];
-        let mut space = cmsg_space!(RawFd);
-        let (len, fd) = loop {
-            let mut iov = [IoSliceMut::new(&mut data)];
-            match recvmsg::<()>(self.0.as_raw_fd(), &mut iov, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC) {
-                Err(Errno::EINTR) => continue,
-                // It died with our message unread.
-                Err(Errno::ECONNRESET) => break (0, None),
-                Err(errno) => return Err(Error::system("hear from the init", errno)),
-                Ok(message) => break (message.bytes, received_fd(&message)?),
-            }
+        let (len, fd) = match scm::receive(&self.0, &mut data) {
+            // It died with our message unread.
+            Err(Errno::ECONNRESET) => (0, None),
+            result => result.context(|| "hear from the init".into())?,
         };
         Ok(if len == 0 { Answer::Closed } else { decode(&data[..len], fd)? })
     }
@@ -90,17 +82,6 @@ impl AsFd for Channel {
     fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
         self.0.as_fd()
     }
-}
-
-#[allow(unsafe_code)]
-fn received_fd(message: &nix::sys::socket::RecvMsg<'_, '_, ()>) -> Result<Option<OwnedFd>> {
-    for control in message.cmsgs().context(|| "hear from the init".into())? {
-        if let ControlMessageOwned::ScmRights(fds) = control {
-            // SAFETY: the kernel just installed it for us.
-            return Ok(fds.first().map(|fd| unsafe { OwnedFd::from_raw_fd(*fd) }));
-        }
-    }
-    Ok(None)
 }
 
 fn decode(data: &[u8], fd: Option<OwnedFd>) -> Result<Answer> {

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The eight layers on one page: the config that `wsbox spec` writes and every bundle of wsbox's own begins with.
 
+use oci_spec::runtime::{LinuxNamespaceType, Spec};
 use serde_json::{Value, json};
 
+use super::caps;
 use crate::error::{Error, Result};
 use crate::seccomp;
 
@@ -66,6 +68,28 @@ pub fn config() -> Result<Value> {
             "readonlyPaths": READ_ONLY
         }
     }))
+}
+
+/// The layers that a config does not ask for, L1 first.
+pub fn lacking(spec: &Spec) -> Vec<&'static str> {
+    let (process, linux) = (spec.process().as_ref(), spec.linux().as_ref());
+    let namespaces = linux.and_then(|linux| linux.namespaces().as_deref()).unwrap_or_default();
+    let own = |kind| namespaces.iter().any(|namespace| namespace.typ() == kind && namespace.path().is_none());
+    let capabilities = process.and_then(|process| process.capabilities().as_ref());
+    let resources = linux.and_then(|linux| linux.resources().as_ref());
+    let memory = resources.and_then(|resources| resources.memory().as_ref()?.limit());
+    let quota = resources.and_then(|resources| resources.cpu().as_ref()?.quota());
+    let asked = [
+        ("L1 network", own(LinuxNamespaceType::Network)),
+        ("L2 seccomp", linux.is_some_and(|linux| linux.seccomp().is_some())),
+        ("L3 read-only root", spec.root().as_ref().is_some_and(|root| root.readonly().unwrap_or_default())),
+        ("L4 capabilities", caps::sets(capabilities).is_ok_and(|sets| sets == caps::Sets::default())),
+        ("L5 pids", resources.is_some_and(|resources| resources.pids().is_some_and(|pids| pids.limit() > 0))),
+        ("L6 memory and cpu", memory.is_some_and(|bytes| bytes > 0) && quota.is_some_and(|quota| quota > 0)),
+        ("L7 user namespace", own(LinuxNamespaceType::User)),
+        ("L8 no_new_privs", process.is_some_and(|process| process.no_new_privileges().unwrap_or_default())),
+    ];
+    asked.into_iter().filter_map(|(layer, asked)| (!asked).then_some(layer)).collect()
 }
 
 fn process() -> Value {

@@ -178,6 +178,31 @@ fn exec_is_born_last_and_with_nothing() {
 }
 
 #[test]
+fn what_a_config_lacks_is_named() {
+    let lacking = |config: &Value| harden::lacking(&serde_json::from_value(config.clone()).unwrap()).join(", ");
+    let config = harden::config().unwrap();
+    assert_eq!(lacking(&config), "");
+    let edits = [
+        ("L1", "/linux/namespaces/0", json!({ "type": "network", "path": "/proc/1/ns/net" })),
+        ("L2", "/linux/seccomp", json!(null)),
+        ("L3", "/root/readonly", json!(false)),
+        ("L4", "/process/capabilities/bounding", json!(["CAP_KILL"])),
+        ("L5", "/linux/resources/pids/limit", json!(-1)),
+        ("L6", "/linux/resources/cpu", json!({ "quota": -1 })),
+        ("L7", "/linux/namespaces/1", json!({ "type": "time" })),
+        ("L8", "/process/noNewPrivileges", json!(false)),
+    ];
+    for (layer, at, value) in edits {
+        let mut config = config.clone();
+        *config.pointer_mut(at).unwrap() = value;
+        let lacking = lacking(&config);
+        assert!(lacking.starts_with(layer) && !lacking.contains(','), "{layer}: {lacking}");
+    }
+    let all = lacking(&minimal());
+    assert_eq!(all.replace("L4 capabilities, ", "").matches('L').count(), 7, "{all}");
+}
+
+#[test]
 fn every_program_encodes_and_names_its_fields() {
     let plan = plan(&harden::config().unwrap(), &Options::default());
     let bytes = plan.program.encode();

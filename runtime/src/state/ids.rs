@@ -9,6 +9,7 @@ use std::os::unix::fs::{DirBuilderExt, symlink};
 use std::path::Path;
 
 use nix::fcntl::{Flock, FlockArg};
+use nix::unistd::geteuid;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Error, Result};
@@ -59,8 +60,12 @@ pub fn release_all(owner: &Path) {
 /// A free range for the container with the state folder `owner`.
 ///
 /// # Errors
-/// If /etc/subuid and /etc/subgid disagree, or every range is taken.
+/// If the caller is not root, /etc/subuid and /etc/subgid disagree, or every range is taken.
 pub fn allocate(owner: &Path) -> Result<Range> {
+    if !geteuid().is_root() {
+        let error = Error::invalid("linux.uidMappings", "only root can give a container host ids of its own");
+        return Err(error.hint("run wsbox as root, or give linux.uidMappings and linux.gidMappings"));
+    }
     let pool = match configured()? {
         Some(Pool { shared: true, first, .. }) => return Ok(Range { first, shared: true }),
         pool => pool,

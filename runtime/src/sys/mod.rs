@@ -2,10 +2,12 @@
 //! System calls that nix lacks: thin wrappers with owned descriptors in the signature and no policy. The only unsafe code of
 //! the library lives here.
 
+pub mod arena;
 pub mod bpf;
 pub mod clone;
 pub mod mount;
 pub mod net;
 pub mod pidfd;
 pub mod rlimit;
+pub mod scm;
 pub mod tty;
