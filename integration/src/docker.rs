@@ -121,7 +121,10 @@ fn on(daemon: &'static Daemon, case: impl Fn(Docker) + Sync) {
 
 /// Runs a case with the name of each runtime, at once.
 pub fn with_each(case: impl Fn(&'static str) + Sync) {
-    let passes = |runtime| std::env::var("WSBT_ONLY").is_ok_and(|only| only != runtime) || catch_unwind(AssertUnwindSafe(|| case(runtime))).is_ok();
+    let passes = |runtime| {
+        std::env::var("WSBT_ONLY").is_ok_and(|only| only != runtime)
+            || catch_unwind(AssertUnwindSafe(|| case(runtime))).is_ok()
+    };
     let failed: Vec<_> = std::thread::scope(|scope| {
         let runs = RUNTIMES.map(|runtime| (runtime, scope.spawn(|| passes(runtime))));
         runs.into_iter().filter_map(|(runtime, run)| (!run.join().unwrap_or(false)).then_some(runtime)).collect()

@@ -172,7 +172,18 @@ fn pods() {
         let pod = unique(runtime);
         let parent = format!("/{}", sandbox().path().file_name().unwrap().to_string_lossy());
         let infra = ["--infra-image", "box", "--infra-command", "sleep 1000"];
-        let create = ["pod", "create", "--network", "none", "--share", "net,ipc,uts,pid", "--cgroup-parent", &parent, "--name", &pod];
+        let create = [
+            "pod",
+            "create",
+            "--network",
+            "none",
+            "--share",
+            "net,ipc,uts,pid",
+            "--cgroup-parent",
+            &parent,
+            "--name",
+            &pod,
+        ];
         let made = cli(runtime, &[&create[..], &infra[..]].concat());
         made.ok();
         let flags = format!("--pod {pod}");
@@ -207,8 +218,14 @@ fn security_and_mounts() {
         let outcome = run(runtime, &flags, "cat /mnt/file; touch /data/x && echo data; touch /etc/x; touch /mnt/x");
         assert_eq!(outcome.stdout, "host\ndata\n", "{outcome:?}");
         assert_eq!(outcome.stderr.matches("Read-only").count(), 2, "{outcome:?}");
-        assert_eq!(run(runtime, "--network host --sysctl kernel.msgmax=4321", "cat /proc/sys/kernel/msgmax").ok().stdout, "4321\n");
-        assert_eq!(run(runtime, "--network none --device /dev/zero:/dev/made", "head -c 4 /dev/made | wc -c").ok().stdout, "4\n");
+        assert_eq!(
+            run(runtime, "--network host --sysctl kernel.msgmax=4321", "cat /proc/sys/kernel/msgmax").ok().stdout,
+            "4321\n"
+        );
+        assert_eq!(
+            run(runtime, "--network none --device /dev/zero:/dev/made", "head -c 4 /dev/made | wc -c").ok().stdout,
+            "4\n"
+        );
     });
 }
 
@@ -238,7 +255,10 @@ fn nothing_is_left() {
         let container = Container::start(runtime, "--network none", "exec sleep 1000");
         let id = container.inspect(".Id");
         drop(container);
-        let traces = format!("find /sys/fs/cgroup {0}/run {0}/tmp /run -name '*{id}*'; grep -h {id} /proc/*/mountinfo 2>/dev/null", sandbox().path().display());
+        let traces = format!(
+            "find /sys/fs/cgroup {0}/run {0}/tmp /run -name '*{id}*'; grep -h {id} /proc/*/mountinfo 2>/dev/null",
+            sandbox().path().display()
+        );
         eventually("no trace", || sandbox().sh(&traces).stdout.is_empty());
     });
 }

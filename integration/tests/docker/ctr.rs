@@ -35,7 +35,10 @@ fn run_and_exit_code() {
     with_each(|runtime| {
         let outcome = start(runtime, &["--rm"], &unique(runtime), "echo out; exit 7");
         assert_eq!((outcome.code, outcome.stdout.as_str()), (7, "out\n"), "{outcome:?}");
-        assert_eq!(start(runtime, &["--rm", "--env", "ONE=1", "--cwd", "/etc"], &unique(runtime), "pwd; echo $ONE").stdout, "/etc\n1\n");
+        assert_eq!(
+            start(runtime, &["--rm", "--env", "ONE=1", "--cwd", "/etc"], &unique(runtime), "pwd; echo $ONE").stdout,
+            "/etc\n1\n"
+        );
     });
 }
 

@@ -11,7 +11,11 @@ use wsbox_integration::unique;
 fn fails(docker: Docker, flags: &str, argv: &[&str]) -> (i32, String) {
     let name = unique(docker.runtime);
     let outcome = docker.argv(&format!("--name {name} {flags}"), argv);
-    assert_eq!(docker.cli(&["ps", "-aq", "--filter", &format!("name={name}")]).ok().stdout, "", "the container is left");
+    assert_eq!(
+        docker.cli(&["ps", "-aq", "--filter", &format!("name={name}")]).ok().stdout,
+        "",
+        "the container is left"
+    );
     (outcome.code, outcome.stderr)
 }
 

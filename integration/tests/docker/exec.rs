@@ -70,7 +70,10 @@ fn a_terminal() {
         let container = docker.sleeping("--network none");
         let mut command = container.exec_command("--interactive --tty", "exec sh");
         let mut terminal = Terminal::open(&mut command);
-        terminal.types("tty; until [ \"$(stty size)\" = '33 99' ]; do sleep 0.05; done; echo width $(stty size)\n").sees("/dev/pts/").sees("width 33 99");
+        terminal
+            .types("tty; until [ \"$(stty size)\" = '33 99' ]; do sleep 0.05; done; echo width $(stty size)\n")
+            .sees("/dev/pts/")
+            .sees("width 33 99");
         terminal.types("exit 6\n");
         assert_eq!(terminal.ends(), 6);
     });
@@ -108,6 +111,19 @@ fn into_what_does_not_run() {
         assert!(outcome.stderr.contains("is paused"), "{outcome:?}");
         paused.cli("unpause", "").ok();
         paused.exec("", "true").ok();
+    });
+}
+
+#[test]
+fn privileged_does_what_it_does_with_runc() {
+    both(|docker| {
+        let container = docker.sleeping("--network none");
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let ours = status.lines().find_map(|line| line.strip_prefix("CapEff:\t")).unwrap();
+        // CAP_SYS_RESOURCE: who lacks it can not give all.
+        let whole = u64::from_str_radix(ours, 16).unwrap() & (1 << 24) != 0;
+        assert_eq!(container.exec("--privileged", "true").code == 0, whole);
+        assert_eq!(container.exec("", "true").code, 0, "the container lives on");
     });
 }
 

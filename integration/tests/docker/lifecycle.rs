@@ -150,6 +150,23 @@ fn stats() {
 }
 
 #[test]
+fn stats_without_limits_are_the_containers_own() {
+    both(|docker| {
+        let container =
+            docker.start("--tmpfs /data", "head -c 20000000 /dev/zero >/data/file; echo ready; exec sleep 1000");
+        ready(&container);
+        let outcome =
+            docker.cli(&["stats", "--no-stream", "--format", "{{.MemUsage}};{{.PIDs}}", &container.name]).ok();
+        let (memory, pids) = outcome.stdout.trim().split_once(';').expect("two fields");
+        assert!(
+            memory[..2].parse::<u32>().is_ok_and(|used| (19..30).contains(&used)) && memory.contains("MiB /"),
+            "{memory}"
+        );
+        assert_eq!(pids, "1");
+    });
+}
+
+#[test]
 fn top() {
     both(|docker| {
         let container = docker.start("--network none", "sleep 777 & exec sleep 888");
@@ -163,7 +180,8 @@ fn top() {
 #[test]
 fn logs() {
     both(|docker| {
-        let container = docker.start("--network none", "for i in 1 2 3; do echo line $i; echo odd $i >&2; sleep 0.1; done");
+        let container =
+            docker.start("--network none", "for i in 1 2 3; do echo line $i; echo odd $i >&2; sleep 0.1; done");
         // Following ends with the container.
         let followed = container.cli("logs", "--follow").ok();
         assert_eq!(followed.stdout, "line 1\nline 2\nline 3\n");
@@ -223,7 +241,8 @@ fn oom_killed() {
 #[test]
 fn oom_of_a_child() {
     both(|docker| {
-        let container = docker.start("--memory 16m --memory-swap 16m", "sh -c 'exec tail /dev/zero'; echo child $?; sleep 1000");
+        let container =
+            docker.start("--memory 16m --memory-swap 16m", "sh -c 'exec tail /dev/zero'; echo child $?; sleep 1000");
         container.until_logs("child 137");
         assert_eq!(container.inspect(".State.Status"), "running");
     });
@@ -276,7 +295,9 @@ fn nothing_is_left() {
         container.exec("--detach", "exec sleep 999").ok();
         let (id, pid) = (container.inspect(".Id"), container.inspect(".State.Pid"));
         let sandbox = docker.daemon.sandbox();
-        assert!(!leftover::cgroups(&id).is_empty() || sandbox.sh(&format!("cat /proc/{pid}/cgroup")).stdout.contains(&id));
+        assert!(
+            !leftover::cgroups(&id).is_empty() || sandbox.sh(&format!("cat /proc/{pid}/cgroup")).stdout.contains(&id)
+        );
         container.cli("kill", "").ok();
         container.wait();
         let traces = format!(

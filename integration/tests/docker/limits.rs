@@ -5,7 +5,10 @@ use wsbox_integration::docker::{Docker, both};
 
 /// What a file of the container's own cgroup holds; on v1 in the hierarchy of the controller.
 fn cgroup(docker: Docker, flags: &str, v1: &str, v2: &str) -> String {
-    docker.says(&format!("--network none {flags}"), &format!("cat /sys/fs/cgroup/{v1} 2>/dev/null || cat /sys/fs/cgroup/{v2}"))
+    docker.says(
+        &format!("--network none {flags}"),
+        &format!("cat /sys/fs/cgroup/{v1} 2>/dev/null || cat /sys/fs/cgroup/{v2}"),
+    )
 }
 
 #[test]
@@ -14,7 +17,8 @@ fn memory() {
         assert_eq!(cgroup(docker, "--memory 64m", "memory/memory.limit_in_bytes", "memory.max"), "67108864");
         let reservation = "--memory 64m --memory-reservation 32m";
         assert_eq!(cgroup(docker, reservation, "memory/memory.soft_limit_in_bytes", "memory.low"), "33554432");
-        let swap = cgroup(docker, "--memory 64m --memory-swap 80m", "memory/memory.memsw.limit_in_bytes", "memory.swap.max");
+        let swap =
+            cgroup(docker, "--memory 64m --memory-swap 80m", "memory/memory.memsw.limit_in_bytes", "memory.swap.max");
         assert!(["83886080", "16777216"].contains(&swap.as_str()), "{swap}");
     });
 }
@@ -64,7 +68,13 @@ fn block_io() {
 
 fn disk() -> Option<String> {
     let text = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
-    text.lines().find(|line| line.split(' ').nth(4) == Some("/"))?.split(" - ").nth(1)?.split(' ').nth(1).map(str::to_owned)
+    text.lines()
+        .find(|line| line.split(' ').nth(4) == Some("/"))?
+        .split(" - ")
+        .nth(1)?
+        .split(' ')
+        .nth(1)
+        .map(str::to_owned)
 }
 
 #[test]
@@ -80,7 +90,11 @@ fn rlimits() {
         assert_eq!(limit("Max processes"), "512 512");
         assert_eq!(limit("Max core file size"), "0 0");
         assert_eq!(limit("Max file size"), "8192 8192");
-        assert_eq!(docker.says(flags, "head -c 20000 /dev/zero >/etc/large; echo $?; stat -c %s /etc/large"), "153\n8192", "SIGXFSZ");
+        assert_eq!(
+            docker.says(flags, "head -c 20000 /dev/zero >/etc/large; echo $?; stat -c %s /etc/large"),
+            "153\n8192",
+            "SIGXFSZ"
+        );
     });
 }
 
@@ -99,7 +113,10 @@ fn oom_score_and_swappiness() {
 #[test]
 fn shared_memory_size() {
     both(|docker| {
-        assert_eq!(docker.says("--network none --shm-size 8m", "df -k /dev/shm | tail -1 | tr -s ' ' | cut -d' ' -f2"), "8192");
+        assert_eq!(
+            docker.says("--network none --shm-size 8m", "df -k /dev/shm | tail -1 | tr -s ' ' | cut -d' ' -f2"),
+            "8192"
+        );
     });
 }
 

@@ -13,7 +13,10 @@ fn read_only_root() {
         let outcome = docker.run("--read-only --network none", script);
         assert_ne!(outcome.code, 0);
         assert!(outcome.stdout.contains("shm"), "{outcome:?}");
-        assert!(outcome.stderr.contains("/etc/x: Read-only") && outcome.stderr.contains("/etc/y: Read-only"), "{outcome:?}");
+        assert!(
+            outcome.stderr.contains("/etc/x: Read-only") && outcome.stderr.contains("/etc/y: Read-only"),
+            "{outcome:?}"
+        );
     });
 }
 
@@ -21,7 +24,10 @@ fn read_only_root() {
 fn tmpfs() {
     both(|docker| {
         let flags = "--network none --read-only --tmpfs /data:size=4m,mode=1770,uid=5,noexec --tmpfs /run";
-        let said = docker.says(flags, "stat -c %a,%u /data; grep -c ' /data tmpfs rw,nosuid,nodev,noexec' /proc/mounts; touch /run/x && echo run");
+        let said = docker.says(
+            flags,
+            "stat -c %a,%u /data; grep -c ' /data tmpfs rw,nosuid,nodev,noexec' /proc/mounts; touch /run/x && echo run",
+        );
         assert_eq!(said, "1770,5\n1\nrun");
         let said = docker.says(flags, "head -c 5000000 /dev/zero >/data/file || stat -c %s /data/file");
         assert_eq!(said, "4194304", "it is full");
@@ -92,7 +98,11 @@ fn binds() {
 fn mounted(docker: Docker, propagation: &str) -> String {
     let host = docker.folder().display().to_string();
     let sandbox = docker.daemon.sandbox();
-    sandbox.sh(&format!("mount -t tmpfs outer {host} && mount --make-{propagation} {host} && mkdir {host}/sub {host}/early")).ok();
+    sandbox
+        .sh(&format!(
+            "mount -t tmpfs outer {host} && mount --make-{propagation} {host} && mkdir {host}/sub {host}/early"
+        ))
+        .ok();
     sandbox.sh(&format!("mount -t tmpfs early {host}/early && touch {host}/early/file")).ok();
     host
 }
@@ -156,15 +166,33 @@ fn binds_that_are_not_recursive() {
 fn links_of_the_image_stay_inside() {
     both(|docker| {
         let folder = docker.folder();
-        let made = docker.start("--network none", "mkdir -p /var; ln -s /etc/deep /var/link; ln -s ../../../../outside /climb");
+        let links = "mkdir -p /var /var/a; ln -s /etc/deep /var/link; ln -s ../../../../outside /climb; ln -s b /var/a/c; ln -s c /var/a/d";
+        let made = docker.start("--network none", links);
         made.wait();
         let image = unique(docker.runtime);
         docker.cli(&["commit", &made.name, &image]).ok();
         fs::write(folder.join("file"), "bound").unwrap();
-        let (absolute, climbing) = (format!("{}:/var/link/x", folder.display()), format!("{}:/climb/y", folder.display()));
-        let run = ["run", "--rm", "--network", "none", "--runtime", docker.runtime, "-v", &absolute, "-v", &climbing, &image];
-        let outcome = docker.cli(&[&run[..], &["cat", "/etc/deep/x/file", "/outside/y/file"]].concat()).ok();
-        assert_eq!(outcome.stdout, "boundbound");
+        let (absolute, climbing) =
+            (format!("{}:/var/link/x", folder.display()), format!("{}:/climb/y", folder.display()));
+        let chain = format!("{}/file:/var/a/d", folder.display());
+        let run = [
+            "run",
+            "--rm",
+            "--network",
+            "none",
+            "--runtime",
+            docker.runtime,
+            "-v",
+            &absolute,
+            "-v",
+            &climbing,
+            "-v",
+            &chain,
+            &image,
+        ];
+        let outcome =
+            docker.cli(&[&run[..], &["cat", "/etc/deep/x/file", "/outside/y/file", "/var/a/b"]].concat()).ok();
+        assert_eq!(outcome.stdout, "boundboundbound");
         assert!(!std::path::Path::new("/outside").exists());
         drop(made);
         docker.cli(&["rmi", &image]).ok();
@@ -186,7 +214,10 @@ fn masked_and_read_only_paths() {
 #[test]
 fn files_that_docker_provides() {
     both(|docker| {
-        let said = docker.says("--add-host other:10.1.2.3 --dns 9.9.9.9 --hostname named", "cat /etc/hosts /etc/resolv.conf /etc/hostname");
+        let said = docker.says(
+            "--add-host other:10.1.2.3 --dns 9.9.9.9 --hostname named",
+            "cat /etc/hosts /etc/resolv.conf /etc/hostname",
+        );
         for words in ["10.1.2.3\tother", "nameserver 9.9.9.9", "\tnamed", "\nnamed"] {
             assert!(said.contains(words), "{words:?} is not in {said}");
         }

@@ -45,7 +45,8 @@ fn the_hosts() {
 #[test]
 fn all_of_the_hosts_at_once() {
     both(|docker| {
-        let said = docker.says("--pid host --ipc host --uts host --network host --cgroupns host", "ls -l /proc/self/ns");
+        let said =
+            docker.says("--pid host --ipc host --uts host --network host --cgroupns host", "ls -l /proc/self/ns");
         for namespace in ["pid", "net", "ipc", "uts", "cgroup", "user"] {
             assert!(said.contains(&host(docker, namespace)), "{namespace}");
         }
@@ -57,7 +58,8 @@ fn all_of_the_hosts_at_once() {
 fn a_private_cgroup_namespace() {
     both(|docker| {
         assert_ne!(inside(docker, "--cgroupns private", "cgroup"), host(docker, "cgroup"));
-        let said = docker.says("--cgroupns private --network none", "cat /proc/self/cgroup; ls /sys/fs/cgroup | grep -c .");
+        let said =
+            docker.says("--cgroupns private --network none", "cat /proc/self/cgroup; ls /sys/fs/cgroup | grep -c .");
         assert!(said.lines().filter(|line| line.contains(':')).all(|line| line.ends_with(":/")), "{said}");
     });
 }
@@ -118,7 +120,13 @@ fn pid_host_ends_whole() {
         container.until_logs("up");
         container.cli("kill", "").ok();
         container.wait();
-        let count = || docker.daemon.sandbox().sh(&format!("cat /sys/fs/cgroup/pids/*/{}/pids.current", container.inspect(".Id"))).stdout;
+        let count = || {
+            docker
+                .daemon
+                .sandbox()
+                .sh(&format!("cat /sys/fs/cgroup/pids/*/{}/pids.current", container.inspect(".Id")))
+                .stdout
+        };
         wsbox_integration::docker::eventually("no process", || !count().contains('1') && !count().contains('2'));
     });
 }

@@ -11,7 +11,8 @@ use wsbox_integration::unique;
 #[test]
 fn ids_are_mapped() {
     both(|docker| {
-        let said = docker.says("", "id -u; cat /proc/self/uid_map /proc/self/gid_map | tr -s ' '; stat -c %u:%g / /etc/passwd");
+        let said = docker
+            .says("", "id -u; cat /proc/self/uid_map /proc/self/gid_map | tr -s ' '; stat -c %u:%g / /etc/passwd");
         assert_eq!(said, "0\n 0 100000 65536\n 0 100000 65536\n0:0\n0:0");
         let container = docker.sleeping("--network none --user 1000");
         let status = docker.daemon.sandbox().sh(&format!("cat /proc/{}/status", container.inspect(".State.Pid")));
@@ -44,7 +45,10 @@ fn terminals() {
 fn exec() {
     both(|docker| {
         let container = docker.sleeping("--network none");
-        assert_eq!(container.says("--user 1000 --workdir /etc", "id -u; pwd; tr -s ' ' </proc/self/uid_map"), "1000\n/etc\n 0 100000 65536");
+        assert_eq!(
+            container.says("--user 1000 --workdir /etc", "id -u; pwd; tr -s ' ' </proc/self/uid_map"),
+            "1000\n/etc\n 0 100000 65536"
+        );
         assert_eq!(container.says("", "readlink /proc/self/ns/user"), container.says("", "readlink /proc/1/ns/user"));
         assert_eq!(container.exec("", "exit 9").code, 9);
         assert_eq!(docker.cli(&["exec", &container.name, "nope"]).code, 126);
@@ -102,8 +106,14 @@ fn life() {
 #[test]
 fn networks() {
     both(|docker| {
-        assert_eq!(docker.says("", "ls /sys/class/net | xargs; ping -c 1 -W 5 127.0.0.1 >/dev/null && echo lo"), "eth0 lo\nlo");
-        let server = docker.start("--publish 127.0.0.1::8080", "mkdir /www; echo served >/www/index.html; exec httpd -f -p 8080 -h /www");
+        assert_eq!(
+            docker.says("", "ls /sys/class/net | xargs; ping -c 1 -W 5 127.0.0.1 >/dev/null && echo lo"),
+            "eth0 lo\nlo"
+        );
+        let server = docker.start(
+            "--publish 127.0.0.1::8080",
+            "mkdir /www; echo served >/www/index.html; exec httpd -f -p 8080 -h /www",
+        );
         let address = server.cli("port", "").ok().stdout.trim().rsplit_once("-> ").expect("an address").1.to_owned();
         let get = || docker.daemon.sandbox().sh(&format!("busybox wget -q -O - http://{address}/")).stdout;
         eventually("an answer", || get() == "served\n");
@@ -137,7 +147,10 @@ fn capabilities_and_seccomp() {
     both(|docker| {
         let status = "grep -E '^(CapEff|Seccomp):' /proc/self/status | cut -f2 | xargs";
         assert_eq!(docker.says("--network none", status), "00000000a80425fb 2");
-        assert_eq!(docker.says("--network none --cap-drop ALL --security-opt seccomp=unconfined", status), "0000000000000000 0");
+        assert_eq!(
+            docker.says("--network none --cap-drop ALL --security-opt seccomp=unconfined", status),
+            "0000000000000000 0"
+        );
         assert_eq!(docker.says("--sysctl net.ipv4.ip_forward=1", "cat /proc/sys/net/ipv4/ip_forward"), "1");
     });
 }

@@ -45,7 +45,10 @@ fn a_terminal() {
     both(|docker| {
         let mut command = docker.command("run", "--rm --interactive --tty", &["sh"]);
         let mut terminal = Terminal::open(&mut command);
-        terminal.types("tty; until [ \"$(stty size)\" = '33 99' ]; do sleep 0.05; done; echo sized$((40 + 2))\n").sees("/dev/pts/0").sees("sized42");
+        terminal
+            .types("tty; until [ \"$(stty size)\" = '33 99' ]; do sleep 0.05; done; echo sized$((40 + 2))\n")
+            .sees("/dev/pts/0")
+            .sees("sized42");
         terminal.types("ls -l /dev/console /dev/ptmx; echo done$((40 + 2))\n").sees("done42");
         // Control and C interrupts what is in the foreground, not the shell.
         terminal.types("sleep 1000\n").sees("sleep 1000").types("\x03").types("echo interrupted$((1 + 1))\n");
@@ -81,7 +84,8 @@ fn rm_leaves_no_container() {
 #[test]
 fn init_is_pid_1_and_reaps() {
     both(|docker| {
-        let script = "(sh -c 'sleep 0.1 & exit' &); sleep 1; cat /proc/1/comm; cat /proc/[0-9]*/status | grep -c State:.Z; true";
+        let script =
+            "(sh -c 'sleep 0.1 & exit' &); sleep 1; cat /proc/1/comm; cat /proc/[0-9]*/status | grep -c State:.Z; true";
         let said = docker.says("--init", script);
         assert_eq!(said.lines().collect::<Vec<_>>(), ["docker-init", "0"]);
         assert_eq!(docker.run("--init", "exit 9").code, 9);
@@ -104,7 +108,10 @@ fn where_and_with_what() {
     both(|docker| {
         assert_eq!(docker.says("--workdir /made/here", "pwd; stat -c %u .").lines().next(), Some("/made/here"));
         assert_eq!(docker.says("--hostname somebody", "hostname; cat /etc/hostname"), "somebody\nsomebody");
-        assert_eq!(docker.says("--domainname example.org --hostname a", "cat /proc/sys/kernel/domainname"), "example.org");
+        assert_eq!(
+            docker.says("--domainname example.org --hostname a", "cat /proc/sys/kernel/domainname"),
+            "example.org"
+        );
         assert_eq!(docker.says("--env ONE=1 --env TWO=2", "echo $ONE$TWO"), "12");
         assert_eq!(docker.argv("--entrypoint echo", &["a", "b c"]).ok().stdout, "a b c\n");
         assert!(docker.says("", "env").contains("PATH=/usr/local/sbin:"), "docker's default PATH");
@@ -136,6 +143,19 @@ fn signals_to_the_command_are_forwarded() {
         let outcome = finish(child);
         assert_eq!(outcome.code, 42, "{outcome:?}");
         assert!(outcome.stdout.contains("got it"), "{outcome:?}");
+    });
+}
+
+#[test]
+fn flags_around_the_container() {
+    both(|docker| {
+        let folder = docker.folder();
+        let id = folder.join("cid");
+        let flags = format!("--cidfile {} --log-driver none --label a=b --stop-timeout 1 --network none", id.display());
+        assert_eq!(docker.says(&flags, "echo hello"), "hello");
+        assert_eq!(std::fs::read_to_string(id).unwrap().len(), 64);
+        std::fs::write(folder.join("variables"), "FROM=file\n").unwrap();
+        assert_eq!(docker.says(&format!("--env-file {}/variables", folder.display()), "echo $FROM"), "file");
     });
 }
 

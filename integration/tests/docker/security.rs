@@ -72,7 +72,10 @@ fn custom_seccomp() {
             {"names":["kill"],"action":"SCMP_ACT_ERRNO","args":[{"index":1,"value":10,"op":"SCMP_CMP_EQ"}]}]}"#;
         fs::write(&path, rules).unwrap();
         let flags = format!("--network none --security-opt seccomp={}", path.display());
-        let outcome = docker.run(&flags, "mkdir /etc/x; trap 'echo usr2' USR2; kill -USR1 $$; kill -USR2 $$; unshare -U true && echo unshared");
+        let outcome = docker.run(
+            &flags,
+            "mkdir /etc/x; trap 'echo usr2' USR2; kill -USR1 $$; kill -USR2 $$; unshare -U true && echo unshared",
+        );
         assert!(outcome.stderr.contains("not supported"), "{outcome:?}");
         assert!(outcome.stderr.contains("not permitted"), "{outcome:?}");
         assert_eq!(outcome.stdout, "usr2\nunshared\n");
@@ -84,7 +87,8 @@ fn custom_seccomp() {
 #[test]
 fn sysctls() {
     both(|docker| {
-        let read = "cat /proc/sys/net/ipv4/ip_forward /proc/sys/kernel/msgmax /proc/sys/net/ipv4/ip_unprivileged_port_start";
+        let read =
+            "cat /proc/sys/net/ipv4/ip_forward /proc/sys/kernel/msgmax /proc/sys/net/ipv4/ip_unprivileged_port_start";
         let flags = "--sysctl net.ipv4.ip_forward=1 --sysctl kernel.msgmax=4321";
         assert_eq!(docker.says(flags, read), "1\n4321\n0");
         assert_eq!(docker.says("", "cat /proc/sys/net/ipv4/ping_group_range"), "0\t2147483647");
@@ -126,7 +130,10 @@ fn device_rules_are_in_force() {
 fn privileged_does_what_it_does_with_runc() {
     // Where CAP_SYS_RESOURCE is missing it fails in every runtime; where it is there, all is granted.
     both(|docker| {
-        let outcome = docker.run("--network none --privileged", "grep CapEff /proc/self/status | cut -f2; grep -c . /proc/self/status >/dev/null");
+        let outcome = docker.run(
+            "--network none --privileged",
+            "grep CapEff /proc/self/status | cut -f2; grep -c . /proc/self/status >/dev/null",
+        );
         let status = fs::read_to_string("/proc/self/status").unwrap();
         let ours = status.lines().find_map(|line| line.strip_prefix("CapEff:\t")).unwrap();
         let whole = u64::from_str_radix(ours, 16).unwrap() & (1 << 24) != 0;
