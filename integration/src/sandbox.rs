@@ -26,16 +26,21 @@ rm -rf "$1"
 [ -z "$left" ] || { echo "cgroups are left: $left" >&2; exit 1; }
 "#;
 
-/// An own /run, but for the host's lock on user ids, and own network settings, so that no engine of the host is met.
+/// An own /run, but for the host's lock on user ids, and own copies of where engines keep settings and state: no engine of the host
+/// is met, and none of its files is changed.
 const INSIDE: &str = r#"
-mkdir -p /run/wsbox "$1/wsbox"
+mkdir -p /run/wsbox "$1/wsbox" "$1/copies"
 mount --bind /run/wsbox "$1/wsbox"
 mount -t tmpfs -o mode=755 tmpfs /run
 mkdir -p /run/wsbox /run/lock
 mount --move "$1/wsbox" /run/wsbox
-for hidden in /etc/docker /etc/cni/net.d /var/lib/cni /var/lib/containers; do
-    [ ! -d $hidden ] || mount -t tmpfs tmpfs $hidden
+mount -t tmpfs tmpfs "$1/copies"
+for dir in etc opt var/lib; do
+    mkdir -p "$1/copies/$dir/upper" "$1/copies/$dir/work"
+    mount -t overlay -o "lowerdir=/$dir,upperdir=$1/copies/$dir/upper,workdir=$1/copies/$dir/work" overlay "/$dir"
 done
+mkdir -p /etc/docker /var/lib/containers
+for hidden in /etc/docker /var/lib/containers; do mount -t tmpfs tmpfs $hidden; done
 ip link set lo up
 "#;
 
@@ -85,7 +90,8 @@ impl Sandbox {
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new("nsenter");
         command.arg("--target").arg(self.pid.to_string()).args(["--mount", "--net", "--pid", "--", program]);
-        command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").current_dir("/").stdin(Stdio::null());
+        command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("HOME", &self.dir);
+        command.current_dir("/").stdin(Stdio::null());
         command
     }
 

@@ -3,6 +3,7 @@
 
 use core::ffi::CStr;
 
+use crate::paths::Paths;
 use crate::program::{DEST_IN_PROC, DEST_LIKE_SLOT, DEST_NO_SYMLINKS, Op, ROOT, Report, SLOTS};
 use crate::sys::{self, *};
 use crate::{Init, Step, operation, word};
@@ -15,8 +16,6 @@ const PROC_SUPER_MAGIC: u64 = 0x9fa0;
 
 /// Within the root, whatever the links in it say, and through no magic link.
 const INSIDE: u64 = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS;
-/// How many links to nothing one path may lead over.
-const LINKS: u32 = 8;
 
 impl Init {
     pub fn carry_out(&mut self, step: Step) -> Result<()> {
@@ -83,9 +82,7 @@ impl Init {
         let path = self.text(step.s)?;
         let file = step.b == DEST_LIKE_SLOT && !sys::fstat(self.fd(step.n as u32)?)?.is_dir();
         let fd = match sys::openat2(root, path, O_PATH, 0, resolve) {
-            Err(ENOENT) => {
-                make_path(root, path, file, resolve, LINKS).and_then(|()| sys::openat2(root, path, O_PATH, 0, resolve))
-            }
+            Err(ENOENT) => Paths { root, resolve, file }.make(path),
             // The image has a link where a directory must be (CVE-2019-19921): runc's word for it.
             Err(ELOOP) if no_symlinks => Err(ENOTDIR),
             result => result,
@@ -259,72 +256,6 @@ impl Init {
         sys::reset_signals();
         sys::execve(self.text(self.chosen)?, &argv, &envp)
     }
-}
-
-/// Makes the missing components of `path`, each below a directory that was just resolved inside the root: never through a
-/// link that somebody swaps in (CVE-2024-45310).
-fn make_path(root: i32, path: &CStr, file: bool, resolve: u64, links: u32) -> Result<()> {
-    let mut buffer = [0u8; 4096];
-    let bytes = path.to_bytes();
-    if bytes.len() >= buffer.len() {
-        return Err(ENAMETOOLONG);
-    }
-    let mut parent = sys::openat2(root, c".", O_PATH, 0, resolve)?;
-    let mut start = 0;
-    while start < bytes.len() {
-        let end = bytes.iter().skip(start).position(|&byte| byte == b'/').map_or(bytes.len(), |len| start + len);
-        if end > start {
-            buffer[..end].copy_from_slice(&bytes[..end]);
-            buffer[end] = 0;
-            let prefix = CStr::from_bytes_with_nul(&buffer[..=end]).map_err(|_| EBADMSG)?;
-            let name = CStr::from_bytes_with_nul(&buffer[start..=end]).map_err(|_| EBADMSG)?;
-            let last = file && end == bytes.len();
-            let next = match open_or_make(root, prefix, parent, name, last, resolve) {
-                Err(ENOENT) => make_target(root, prefix, parent, name, last, resolve, links),
-                next => next,
-            };
-            sys::close(parent);
-            parent = next?;
-        }
-        start = end + 1;
-    }
-    sys::close(parent);
-    Ok(())
-}
-
-fn open_or_make(root: i32, prefix: &CStr, parent: i32, name: &CStr, file: bool, resolve: u64) -> Result<i32> {
-    match sys::openat2(root, prefix, O_PATH, 0, resolve) {
-        Err(ENOENT) => {}
-        result => return result,
-    }
-    let made = if file {
-        sys::openat2(parent, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0o644, RESOLVE_BENEATH).map(sys::close)
-    } else {
-        sys::mkdirat(parent, name, 0o755)
-    };
-    match made {
-        Err(EEXIST) | Ok(()) => sys::openat2(root, prefix, O_PATH, 0, resolve),
-        Err(errno) => Err(errno),
-    }
-}
-
-/// What the link `name` to nothing names is made, inside the root like all else: images link /var/run to a /run that they lack.
-fn make_target(root: i32, prefix: &CStr, parent: i32, name: &CStr, file: bool, resolve: u64, links: u32) -> Result<i32> {
-    let mut link = [0u8; 2048];
-    let len = sys::readlinkat(parent, name, &mut link).map_err(|_| ENOENT)?;
-    let link = link.get(..len).filter(|link| !link.is_empty() && link.len() < 2048).ok_or(ENAMETOOLONG)?;
-    let folder = &prefix.to_bytes()[..prefix.to_bytes().len() - name.to_bytes().len()];
-    let folder = if link[0] == b'/' { &[] } else { folder };
-    let mut path = [0u8; 4096];
-    let end = folder.len() + link.len();
-    if links == 0 || end >= path.len() {
-        return Err(if links == 0 { ELOOP } else { ENAMETOOLONG });
-    }
-    path[..folder.len()].copy_from_slice(folder);
-    path[folder.len()..end].copy_from_slice(link);
-    let path = CStr::from_bytes_with_nul(&path[..=end]).map_err(|_| EBADMSG)?;
-    make_path(root, path, file, resolve, links - 1)?;
-    sys::openat2(root, path, O_PATH, 0, resolve)
 }
 
 fn attach_and_close(tree: i32, target: i32) -> Result<()> {

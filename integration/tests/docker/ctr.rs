@@ -12,7 +12,8 @@ fn ctr(args: &[&str]) -> Command {
     let daemon = Daemon::plain();
     let mut command = daemon.sandbox().command("ctr");
     command.arg("--address").arg(daemon.path().join("exec/containerd/containerd.sock"));
-    command.args(["--namespace", "tests"]).args(args);
+    // The namespace is where the cgroups are, too.
+    command.arg("--namespace").arg(daemon.path().file_name().expect("a name")).args(args);
     command
 }
 
