@@ -1,5 +1,5 @@
 #!/bin/sh
-# packages.sh SUDO PACKAGE...: installs the Debian packages that are missing.
+# packages.sh SUDO PACKAGE...: installs the Debian packages that are missing; removes none, and starts no service.
 set -eu
 sudo=$1
 shift
@@ -9,5 +9,13 @@ for package in "$@"; do
 done
 [ -n "$missing" ] || exit 0
 echo "installing:$missing"
+# The tests start their own engines: Debian's are not to run because they were installed (invoke-rc.d(8)).
+policy=/usr/sbin/policy-rc.d
+if [ ! -e $policy ]; then
+	trap '$sudo rm -f $policy' EXIT
+	printf '#!/bin/sh\nexit 101\n' | $sudo tee $policy >/dev/null
+	$sudo chmod 755 $policy
+fi
 $sudo apt-get update -q >/dev/null
-DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -q --no-install-recommends $missing >/dev/null
+# Docker's own packages conflict with Debian's docker.io.
+$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-remove --no-install-recommends $missing >/dev/null
