@@ -105,7 +105,7 @@ pub enum Op {
     Groups,
     /// setresgid(a)
     Gid,
-    /// setresuid(a)
+    /// fchown the pipes of stdio to a; setresuid(a)
     Uid,
     /// capset: effective, permitted, inheritable (`u64` each) at s
     Capset,

@@ -52,7 +52,10 @@ impl Init {
             Op::Bounding => drop_bounding(n, c),
             Op::Groups => sys::setgroups(self.data(s, a * 4)?),
             Op::Gid => sys::setresgid(a),
-            Op::Uid => sys::setresuid(a),
+            Op::Uid => {
+                own_pipes(a);
+                sys::setresuid(a)
+            }
             Op::Capset => self.capset(s),
             Op::Ambient => set_ambient(n),
             Op::Chdir => self.chdir(s, a),
@@ -255,6 +258,16 @@ impl Init {
         let envp = Pointers::relocate(self.program, step.t as usize, step.b as usize).ok_or(EBADMSG)?;
         sys::reset_signals();
         sys::execve(self.text(self.chosen)?, &argv, &envp)
+    }
+}
+
+/// The payload's user may open /dev/stdout as well as write to it: its pipes become its own. Where they belong to nobody in our
+/// user namespace, that is not ours to give.
+fn own_pipes(uid: u32) {
+    for fd in 0..3 {
+        if sys::fstat(fd).is_ok_and(|stat| stat.is_fifo()) {
+            let _ = sys::chown(fd, uid);
+        }
     }
 }
 

@@ -430,6 +430,10 @@ impl Stat {
         self.mode & 0o170000 == 0o040000
     }
 
+    pub fn is_fifo(&self) -> bool {
+        self.mode & 0o170000 == 0o010000
+    }
+
     pub fn is_file(&self) -> bool {
         self.mode & 0o170000 == 0o100000
     }

@@ -25,6 +25,7 @@ fn output_exit_codes_and_stdin() {
     both(|docker| {
         let outcome = docker.run("", "echo out; echo error >&2; exit 7");
         assert_eq!((outcome.code, outcome.stdout.as_str(), outcome.stderr.as_str()), (7, "out\n", "error\n"));
+        assert_eq!(docker.says("--user 1000", "echo out >/dev/stdout"), "out");
         assert_eq!(docker.argv("", &["/nope"]).code, 127);
         assert_eq!(docker.argv("", &["/etc/passwd"]).code, 126);
         assert_eq!(with_input(&mut docker.command("run", "--rm -i", &["wc", "-c"]), b"12345").ok().stdout.trim(), "5");

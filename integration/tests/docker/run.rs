@@ -104,6 +104,19 @@ fn user_and_groups() {
 }
 
 #[test]
+fn stdio_can_be_opened_by_its_name() {
+    both(|docker| {
+        let script = "echo out >/dev/stdout; echo error >/dev/stderr";
+        for flags in ["--network none", "--network none --user 1000", "--network none --user 1000 --cap-drop ALL"] {
+            let outcome = docker.run(flags, script).ok();
+            assert_eq!((outcome.stdout.as_str(), outcome.stderr.as_str()), ("out\n", "error\n"), "{flags}");
+        }
+        let container = docker.sleeping("--network none");
+        assert_eq!(container.exec("--user 1000", script).ok().stdout, "out\n");
+    });
+}
+
+#[test]
 fn where_and_with_what() {
     both(|docker| {
         assert_eq!(docker.says("--workdir /made/here", "pwd; stat -c %u .").lines().next(), Some("/made/here"));

@@ -259,7 +259,7 @@ impl Builder<'_> {
         }
         let top = self.slot()?;
         let options = vec![(field.to_owned(), "mode".to_owned(), Some("755".to_owned()))];
-        self.make(field, top, "tmpfs", Some("cgroup".into()), &options, parsed.set & !attr::RDONLY);
+        self.make(field, top, "tmpfs", Some("tmpfs".into()), &options, parsed.set & !attr::RDONLY);
         self.attach_dir(field, top, place, DEST_NO_SYMLINKS);
         for controllers in self.host.v1_hierarchies.clone() {
             let (name, options) = hierarchy(&controllers, field);
