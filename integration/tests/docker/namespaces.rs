@@ -99,7 +99,13 @@ fn ipc_modes() {
         let private = docker.sleeping("--network none --ipc private");
         let outcome = docker.run(&format!("--ipc container:{}", private.name), "true");
         assert_eq!(outcome.code, 125, "{outcome:?}");
-        assert_eq!(docker.says("--network none --ipc none", "grep -c ' /dev/shm ' /proc/mounts; true"), "0");
+        assert_eq!(
+            docker.says(
+                "--network none --ipc none",
+                "grep -c ' /dev/shm ' /proc/mounts; ls -d /dev/shm 2>/dev/null; true"
+            ),
+            "0"
+        );
     });
 }
 

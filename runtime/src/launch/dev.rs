@@ -28,9 +28,6 @@ const LINKS: [(&str, &str); 5] = [
     ("ptmx", "pts/ptmx"),
 ];
 
-/// Mount points that later mounts want.
-const DIRECTORIES: [&str; 3] = ["pts", "shm", "mqueue"];
-
 /// Makes a /dev; with `maps`, its files belong to the container's ids.
 pub fn make(dev: &Dev, maps: Option<&IdMaps>) -> Result<OwnedFd> {
     let mount = tmpfs(dev)?;
@@ -62,7 +59,7 @@ fn fill(mount: &OwnedFd, dev: &Dev, owner: &Owner<'_>) -> Result<()> {
     if access("/proc/kcore", AccessFlags::F_OK).is_ok() {
         symlinkat("/proc/kcore", mount, "core").context(|| "/dev/core".into())?;
     }
-    for name in DIRECTORIES {
+    for name in &dev.directories {
         directory(mount, name, 0o755).context(|| format!("/dev/{name}"))?;
         owner.take(mount, name, 0, 0)?;
     }

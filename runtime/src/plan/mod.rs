@@ -78,6 +78,8 @@ pub struct Dev {
     pub options: Vec<Option_>,
     /// MOUNT_ATTR_* of the mount
     pub attributes: u64,
+    /// Mount points that later mounts want: those of them that are usual
+    pub directories: Vec<&'static str>,
     /// Nodes besides the usual six
     pub nodes: Vec<LinuxDevice>,
     /// Whether there is a terminal, and so a /dev/console

@@ -235,7 +235,12 @@ impl Builder<'_> {
                 .map(|(key, value)| (String::new(), key.to_owned(), Some(value.to_owned())))
                 .to_vec()
         };
+        let mounted = |name: &&str| {
+            let place = format!("/dev/{name}");
+            spec.mounts().iter().flatten().any(|mount| clean(&mount.destination().to_string_lossy()) == place)
+        };
         let dev = Dev {
+            directories: ["pts", "shm", "mqueue"].into_iter().filter(mounted).collect(),
             options: if own { defaults() } else { parsed.data },
             attributes: if own { attr::NOSUID | attr::NOEXEC } else { parsed.set & !(attr::NODEV | attr::RDONLY) },
             nodes: linux.devices().clone().unwrap_or_default(),
