@@ -216,16 +216,14 @@ fn no_file_capability_is_made_on_the_host() {
             let mount =
                 json!({"destination": "/work", "type": "bind", "source": folder.path(), "options": ["bind", option]});
             let sets = ["bounding", "effective", "permitted"].map(|set| (set.to_owned(), json!(["CAP_SETFCAP"])));
-            let place = if writable { "/work" } else { "/tmp" };
+            // The control: where nothing of the host can be written, they can be made.
+            let (place, wanted) = if writable { ("/work", "EOPNOTSUPP") } else { ("/tmp", "ok") };
             let bundle = Bundle::hardened()
                 .mount(mount)
                 .set("/process/capabilities", serde_json::Map::from_iter(sets).into())
                 .remove("/linux/seccomp")
-                .script(&format!("cp /bin/busybox {place}/x && probe setcap {place}/x"));
-            let outcome = Engine::new().run(&bundle, door).ok();
-            // The control: where nothing of the host can be written, they can be made.
-            let wanted = if writable { ": EOPNOTSUPP" } else { ": ok" };
-            assert!(outcome.stdout.contains(wanted), "{door:?} writable {writable}: {outcome:?}");
+                .script(&format!("cp /bin/busybox {place}/x && probe setcap {place}/x | grep -q ': {wanted}'"));
+            Engine::new().run(&bundle, door).ok();
             if writable {
                 let caps =
                     Command::new("getcap").arg(folder.path().join("x")).output().expect("libcap2-bin is installed");
