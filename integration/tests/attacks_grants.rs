@@ -205,3 +205,30 @@ fn streams_of_exec_keep_their_owner() {
     assert_eq!(fs::read_to_string(&file).expect("a file"), "RAN\n");
     assert_eq!(facts(&file), before);
 }
+
+/// Decision 8, for file capabilities: on the host's disk they would be the host's (capabilities(7), "Namespaced file capabilities").
+#[test]
+fn no_file_capability_is_made_on_the_host() {
+    for door in MAPPED {
+        for writable in [true, false] {
+            let folder = TempDir::new("caps");
+            let option = if writable { "rw" } else { "ro" };
+            let mount =
+                json!({"destination": "/work", "type": "bind", "source": folder.path(), "options": ["bind", option]});
+            let sets = ["bounding", "effective", "permitted"].map(|set| (set.to_owned(), json!(["CAP_SETFCAP"])));
+            // The control: where nothing of the host can be written, they can be made.
+            let (place, wanted) = if writable { ("/work", "EOPNOTSUPP") } else { ("/tmp", "ok") };
+            let bundle = Bundle::hardened()
+                .mount(mount)
+                .set("/process/capabilities", serde_json::Map::from_iter(sets).into())
+                .remove("/linux/seccomp")
+                .script(&format!("cp /bin/busybox {place}/x && probe setcap {place}/x | grep -q ': {wanted}'"));
+            Engine::new().run(&bundle, door).ok();
+            if writable {
+                let caps =
+                    Command::new("getcap").arg(folder.path().join("x")).output().expect("libcap2-bin is installed");
+                assert_eq!(String::from_utf8_lossy(&caps.stdout), "");
+            }
+        }
+    }
+}

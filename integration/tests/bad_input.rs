@@ -114,6 +114,16 @@ fn fields_that_can_not_be() {
     refused("/hooks", json!({"prestart": [{"path": "/bin/true"}]}), &["hooks"]);
     refused("/linux/resources/blockIO", json!({"weight": 100}), &["linux.resources.blockIO"]);
     refused("/ociVersion", json!("2.0.0"), &["ociVersion"]);
+    let device = |path: &str, major: i64| json!([{"path": path, "type": "c", "major": major, "minor": 3}]);
+    refused("/linux/devices", device("/dev/x", 4097), &["linux.devices[0]", "4097:3"]);
+    refused("/linux/devices", device("/dev/stdin/x", 1), &["linux.devices[0].path", "/dev/stdin"]);
+    refused("/linux/sysctl", json!({"net.ipv4.ip_forward": "0\u{0}1"}), &["linux.sysctl"]);
+    refused("/mounts/6/type", json!("tmpfs\u{0}x"), &["mounts[6].type"]);
+    let host = json!([{"type": "mount"}, {"type": "network", "path": "/proc/self/ns/net"}, {"type": "uts", "path": "/proc/self/ns/uts"}]);
+    let joined = bundle().remove("/hostname").set("/linux/namespaces", host.clone());
+    attempt(&joined.set("/linux/sysctl", json!({"net.ipv4.tcp_fin_timeout": "61"})))
+        .fails(1, &["linux.sysctl", "host"]);
+    attempt(&bundle().set("/linux/namespaces", host).set("/hostname", json!("hijacked"))).fails(1, &["hostname"]);
     refused("/mounts/1/options/0", json!("nosuchoption=1"), &["mounts[1].options[0]", "nosuchoption"]);
     refused("/mounts/6/type", json!("nosuchfs"), &["mounts[6].type", "nosuchfs"]);
     refused(
@@ -228,6 +238,28 @@ fn a_broken_record_is_named_and_can_be_deleted() {
     fs::write(&file, good).unwrap();
     engine.wsbox(&["delete", "--force", &id]).ok();
     leftover::assert_nothing_left(engine.root(), &id);
+}
+
+/// Also one of another version, as after an upgrade: its processes must not go on behind the back of `delete`.
+#[test]
+fn delete_force_ends_what_it_can_not_read() {
+    for cut in [false, true] {
+        let engine = Engine::new();
+        let name = unique("group");
+        let bundle = Bundle::hardened();
+        let bundle = if cut { bundle } else { bundle.set("/linux/cgroupsPath", json!(format!("/wsbox/{name}"))) };
+        let (_bundle, id) = engine.sleeping(bundle);
+        let pid = engine.state(&id)["pid"].as_i64().unwrap();
+        let file = engine.root().join(&id).join("state.json");
+        let text = fs::read_to_string(&file).unwrap().replace("\"version\":1", "\"version\":2");
+        fs::write(&file, if cut { &text[..text.len() / 2] } else { &text }).unwrap();
+        engine.wsbox(&["state", &id]).fails(1, &["state.json"]);
+        engine.wsbox(&["delete", "--force", &id]).ok();
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        assert!(stat.is_empty() || stat.contains(") Z "), "cut {cut}: {stat}");
+        assert_eq!(leftover::cgroups(if cut { &id } else { &name }), Vec::<PathBuf>::new());
+        leftover::assert_nothing_left(engine.root(), &id);
+    }
 }
 
 #[test]

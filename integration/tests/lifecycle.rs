@@ -165,6 +165,11 @@ fn exec_says_what_is_wrong() {
     let file = engine.root().join("process.json");
     fs::write(&file, r#"{"args":["id","-u"],"cwd":"/","user":{"uid":5,"gid":5},"noNewPrivileges":true}"#).unwrap();
     assert_eq!(engine.wsbox(&["exec", "--process", &file.display().to_string(), &id]).ok().stdout, "5\n");
+    // What it can not tell the pid of does not go on.
+    engine.wsbox(&["exec", "--pid-file", "/no/such/pid", &id, "sleep", "1055"]).fails(1, &["--pid-file"]);
+    assert!(!engine.wsbox(&["ps", &id]).ok().stdout.contains("sleep 1055"));
+    fs::remove_file(engine.root().join(&id).join("seccomp.bpf")).unwrap();
+    engine.wsbox(&["exec", &id, "true"]).fails(1, &["filter"]);
 }
 
 #[test]

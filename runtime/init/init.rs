@@ -51,7 +51,8 @@ fn main(argument: &CStr) -> ! {
     // It had to survive our own exec; the end of it tells the parent of the payload's.
     let closes = sys::close_on_exec(control);
     let mut init = Init { control, program: &mut [], fds: [-1; SLOTS], at: 0, chosen: 0, in_cwd: false };
-    let error = match undumpable.and(closes).and_then(|()| init.receive_program()).and_then(|()| init.run()) {
+    let started = undumpable.and(closes).and_then(|()| init.report(Report::Started, 0, 0, None));
+    let error = match started.and_then(|()| init.receive_program()).and_then(|()| init.run()) {
         Ok(()) => EPROTO,
         Err(errno) => errno,
     };

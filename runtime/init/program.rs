@@ -6,8 +6,9 @@
 //!
 //! # The control socket
 //! One SOCK_SEQPACKET pair. The parent sends the program's memfd by SCM_RIGHTS, and later, for the step `Receive`, every
-//! other descriptor, in messages of one byte (1 = more follow, 0 = last). So the first steps run while it still prepares. The init answers with [`Report`]s; the socket is close-on-exec, so end-of-file without a
-//! `Failed` means that the payload was executed.
+//! other descriptor, in messages of one byte (1 = more follow, 0 = last). So the first steps run while it still prepares.
+//! The init says `Started` first, which the parent awaits before it puts it under limits of memory, and answers with
+//! [`Report`]s; the socket is close-on-exec, so end-of-file without a `Failed` means that the payload was executed.
 //!
 //! # How a violation's listener reaches a monitor
 //! Sending a message would itself be filtered once the filter is in force, so the listener is fetched, never sent:
@@ -58,7 +59,7 @@ pub enum Op {
     BecomeRoot,
     /// prctl(a, n)
     Prctl,
-    /// keyctl(KEYCTL_JOIN_SESSION_KEYRING, s); ENOSYS (no keyrings in this kernel) is no error
+    /// keyctl(KEYCTL_JOIN_SESSION_KEYRING, NULL); ENOSYS (no keyrings in this kernel) is no error
     Keyring,
     /// setsid()
     Setsid,
@@ -197,6 +198,8 @@ pub enum Report {
     Forked,
     /// Reserved for the monitor: see the table above
     Listener,
+    /// The init has memory of its own: nobody is killed with it any more
+    Started,
 }
 
 impl Report {
@@ -208,6 +211,7 @@ impl Report {
             3 => Some(Report::Console),
             4 => Some(Report::Forked),
             5 => Some(Report::Listener),
+            6 => Some(Report::Started),
             _ => None,
         }
     }

@@ -26,7 +26,7 @@ impl Init {
             Op::Unshare => sys::unshare(a),
             Op::BecomeRoot => sys::setresgid(0).and_then(|()| sys::setresuid(0)),
             Op::Prctl => sys::prctl(a, n, 0).map(drop),
-            Op::Keyring => self.keyring(s),
+            Op::Keyring => keyring(),
             Op::Setsid => sys::setsid(),
             Op::Hostname => sys::sethostname(self.text(s)?),
             Op::Domainname => sys::setdomainname(self.text(s)?),
@@ -67,13 +67,6 @@ impl Init {
             Op::CloseFds => self.close_fds(a),
             Op::Seccomp => sys::seccomp(self.data(s, a * 8)?, b),
             Op::Exec => self.exec(&step),
-        }
-    }
-
-    fn keyring(&self, name: u32) -> Result<()> {
-        match sys::join_session_keyring(self.text(name)?) {
-            Err(ENOSYS) => Ok(()),
-            result => result,
         }
     }
 
@@ -360,5 +353,12 @@ fn decimal(mut number: u32, buffer: &mut [u8; 12]) -> Result<&CStr> {
         if number == 0 {
             return CStr::from_bytes_with_nul(&buffer[at..]).map_err(|_| EBADMSG);
         }
+    }
+}
+
+fn keyring() -> Result<()> {
+    match sys::join_new_session_keyring() {
+        Err(ENOSYS) => Ok(()),
+        result => result,
     }
 }

@@ -302,9 +302,10 @@ pub fn prctl(option: u32, a: u64, b: u64) -> Result<usize> {
     sys!(PRCTL, option, a, b, 0u32, 0u32)
 }
 
-pub fn join_session_keyring(name: &CStr) -> Result<()> {
+/// Without a name: by name it would be anybody's who had made one of that name before.
+pub fn join_new_session_keyring() -> Result<()> {
     const KEYCTL_JOIN_SESSION_KEYRING: u32 = 1;
-    sys!(KEYCTL, KEYCTL_JOIN_SESSION_KEYRING, name).map(drop)
+    sys!(KEYCTL, KEYCTL_JOIN_SESSION_KEYRING, 0u32).map(drop)
 }
 
 pub fn setsid() -> Result<()> {

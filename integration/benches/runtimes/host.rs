@@ -8,9 +8,11 @@ use crate::Outcome;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
@@ -49,9 +51,18 @@ impl Site {
         attach(None, "/", None, MsFlags::MS_REC | MsFlags::MS_PRIVATE)?;
         fs::create_dir(&self.dir)?;
         attach(Some("tmpfs"), self.dir.to_str().unwrap_or_default(), Some("tmpfs"), MsFlags::empty())?;
+        self.cover_null()?;
         self.keep_memory_hierarchy()?;
         attach(Some("cgroup2"), CGROUP, Some("cgroup2"), MsFlags::empty())?;
         Ok(fs::create_dir(&self.cgroup)?)
+    }
+
+    /// A /dev/null of the bench's own: crun gives its standard streams to the user of a mapped container, the host's node too.
+    fn cover_null(&self) -> Outcome<()> {
+        let null = self.dir.join("null");
+        mknod(&null, SFlag::S_IFCHR, Mode::empty(), makedev(1, 3))?;
+        fs::set_permissions(&null, fs::Permissions::from_mode(0o666))?;
+        attach(null.to_str(), "/dev/null", None, MsFlags::MS_BIND)
     }
 
     /// The plain cgroup2 will cover the v1 hierarchies; memory is still needed for its limits.

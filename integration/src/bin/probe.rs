@@ -51,6 +51,7 @@ fn probe(words: &[&str]) -> Vec<Answer> {
         ["int80", nr] => answer(int80(number(nr) as u32)),
         ["keyring"] => answer(call(libc::SYS_keyctl, &[0, -3, 0])),
         ["keyring-read", serial] => answer(call(libc::SYS_keyctl, &[11, number(serial), 0, 0])),
+        ["setcap", path] => answer(set_capability(path)),
         ["exe-writers", stop] => exe_writers(stop),
         ["unix-connect", path] => answer(of_std(std::os::unix::net::UnixStream::connect(path).map(drop))),
         ["unix-listen", path] => {
@@ -149,4 +150,16 @@ fn written(path: &str) -> Option<String> {
     let file = std::fs::OpenOptions::new().write(true).open(path).ok()?;
     let to = std::fs::read_link(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file)));
     Some(to.map_or_else(|_| "unknown".into(), |to| to.display().to_string()))
+}
+
+/// CAP_SETUID as a file capability (linux/capability.h, struct vfs_cap_data, revision 2 with the effective bit).
+fn set_capability(path: &str) -> Result<String, Errno> {
+    let path = CString::new(path).expect("no NUL");
+    let words = [0x0200_0001u32, 1 << 7, 0, 0, 0];
+    let value: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+    // SAFETY: C strings and a buffer with its length.
+    let result = unsafe {
+        libc::setxattr(path.as_ptr(), c"security.capability".as_ptr(), value.as_ptr().cast(), value.len(), 0)
+    };
+    Errno::result(result).map(|_| "made".into())
 }

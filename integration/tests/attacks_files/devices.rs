@@ -2,12 +2,12 @@
 //! Images with a hostile /dev.
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use serde_json::json;
-use wsbox_integration::{Bundle, Canary, Door};
+use wsbox_integration::{Bundle, Canary, Door, TempDir};
 
 use crate::{MASKED, PAYLOAD, assert_closed, assert_safe, run, through};
 
@@ -77,6 +77,49 @@ fn links_below_dev_change_nothing_outside() {
             let bundle = bundle
                 .mount(json!({"destination": "/dev/shm", "type": "tmpfs", "source": "shm", "options": ["nosuid"]}));
             assert_safe(name, door, &run(&bundle, door));
+            canary.assert_untouched();
+        }
+    }
+}
+
+fn make_node(at: &Path, major: u64, minor: u64) {
+    mknod(at, SFlag::S_IFCHR, Mode::empty(), makedev(major, minor)).unwrap();
+    fs::set_permissions(at, fs::Permissions::from_mode(0o666)).unwrap();
+    assert!(fs::File::open(at).is_ok(), "the host opens {}", at.display());
+}
+
+/// Nodes in the image, or in a folder of the host, are none of the container's: also without device rules.
+#[test]
+fn nodes_of_others_can_not_be_opened() {
+    for door in Door::ALL {
+        for bundle in [Bundle::hardened(), Bundle::plain().remove("/linux/resources")] {
+            let work = TempDir::new("nodes");
+            let mount =
+                json!({"destination": "/work", "type": "bind", "source": work.path(), "options": ["rbind", "rw"]});
+            let bundle = through(door, bundle).mount(mount);
+            make_node(&bundle.root().join("kmsg"), 1, 11);
+            make_node(&bundle.root().join("zero"), 1, 5);
+            make_node(&work.path().join("kmsg"), 1, 11);
+            let script = "for n in /kmsg /zero /work/kmsg; do probe open-read $n | grep -q ': E' || exit 3; done; \
+                probe open-read /dev/zero | grep -q ok && exit 42";
+            assert_safe("nodes", door, &run(&bundle.script(script), door));
+        }
+    }
+}
+
+/// The links that wsbox itself puts into /dev lead into the host's /proc while it makes the nodes.
+#[test]
+fn devices_stay_in_dev() {
+    for door in Door::ALL {
+        let canary = Canary::new();
+        for fd in 3..16 {
+            let path = format!("/dev/fd/{fd}/out/made/evil");
+            let device = json!({"path": path, "type": "c", "major": 1, "minor": 3, "fileMode": 0o666});
+            let bundle = through(door, Bundle::hardened()).script(PAYLOAD).set("/linux/devices", json!([device]));
+            symlink(canary.path(), bundle.root().join("out")).unwrap();
+            let outcome = run(&bundle, door);
+            assert_closed(&path, door, &outcome);
+            assert!(outcome.stderr.contains("linux.devices[0].path"), "{outcome:?}");
             canary.assert_untouched();
         }
     }

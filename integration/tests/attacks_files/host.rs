@@ -5,13 +5,13 @@ use std::fs::{self, File};
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::process::{Command, Stdio};
 
-use nix::mount::{MsFlags, mount};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use serde_json::json;
 use wsbox_integration::engine::wsbox_path;
 use wsbox_integration::{Bundle, Door, Engine, TempDir, unique};
 
-use crate::{PAYLOAD, SAFE, assert_closed_or_safe, run, through};
+use crate::{PAYLOAD, SAFE, assert_closed, assert_closed_or_safe, assert_safe, run, through};
 
 /// Row 19, CVE-2026-88265: the image's /dev/null is a file, and streams are closed or files of the host.
 #[test]
@@ -85,4 +85,61 @@ fn killed(door: Door, before: &str) {
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).unwrap();
     engine.wsbox(&["delete", "--force", &id]).ok();
     assert_eq!(before, mountinfo(), "after kill -9 and delete");
+}
+
+/// A mount of the host's, until it is dropped.
+struct HostMount(std::path::PathBuf);
+
+impl HostMount {
+    fn new(at: std::path::PathBuf) -> Self {
+        fs::create_dir(&at).unwrap();
+        mount(Some("tmpfs"), &at, Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
+        Self(at)
+    }
+}
+
+impl Drop for HostMount {
+    fn drop(&mut self) {
+        let _ = umount2(&self.0, MntFlags::MNT_DETACH);
+    }
+}
+
+/// What the host has mounted below a read-only root is read-only too, and so makes no set-id files.
+#[test]
+fn a_read_only_root_is_so_below_the_host_s_mounts() {
+    for door in Door::ALL {
+        let bundle = through(door, Bundle::hardened());
+        let data = HostMount::new(bundle.root().join("data"));
+        let script = "grep -q ' /data ' /proc/self/mountinfo || exit 3; touch /data/x 2>/dev/null && exit 4; exit 42";
+        let bundle = bundle.script(script);
+        bundle.write();
+        let outcome = Engine::new().run(&bundle, door);
+        assert_safe("a mount below the root", door, &outcome);
+        assert_eq!(fs::read_dir(&data.0).unwrap().count(), 0);
+    }
+}
+
+/// Recursive options hold for a file system of the container's own as well.
+#[test]
+fn recursive_options_hold_for_every_mount() {
+    for door in Door::ALL {
+        let options = ["rro", "rnosuid", "rnodev", "rnoexec", "size=1m"];
+        let mount = json!({"destination": "/t", "type": "tmpfs", "source": "tmpfs", "options": options});
+        let script = "touch /t/x 2>/dev/null && exit 3; grep ' /t ' /proc/self/mountinfo | grep -q ' ro,nosuid,nodev,noexec' || exit 4; exit 42";
+        assert_safe("rro", door, &run(&through(door, Bundle::hardened()).mount(mount).script(script), door));
+        let mount = json!({"destination": "/t", "type": "tmpfs", "source": "tmpfs", "options": ["idmap"]});
+        assert_closed("idmap", door, &run(&through(door, Bundle::hardened()).mount(mount).script(PAYLOAD), door));
+    }
+}
+
+/// In a cgroup mount a process of the host would show as 0.
+#[test]
+fn cgroup_mounts_show_no_process_of_the_host() {
+    for door in Door::ALL {
+        for bundle in [Bundle::hardened(), Bundle::plain()] {
+            let script = "cat $(find /sys/fs/cgroup -name cgroup.procs) > /dev/shm/seen || exit 3; \
+                [ -s /dev/shm/seen ] || exit 4; grep -qx 0 /dev/shm/seen && exit 5; exit 42";
+            assert_safe("cgroup mounts", door, &run(&through(door, bundle).script(script), door));
+        }
+    }
 }

@@ -3,23 +3,25 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+use nix::sys::stat::{SFlag, fstat};
 
 /// A hostile image may have an /etc/passwd without end.
 const MAX_BYTES: u64 = 1 << 20;
 
 /// The home of `uid` in the root file system `root`; None where there is no entry or no readable file.
 pub fn home(root: impl AsFd, uid: u32) -> Option<String> {
-    let resolve = ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS;
-    // O_NONBLOCK: it may be a FIFO.
-    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
-    let fd: OwnedFd = openat2(root, "etc/passwd", OpenHow::new().flags(flags).resolve(resolve)).ok()?;
-    let file = File::from(fd);
-    if !file.metadata().ok()?.is_file() {
+    // Nothing but a file of the image itself: a link into /proc would be read with the host's rights.
+    let resolve = ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS | ResolveFlag::RESOLVE_NO_XDEV;
+    let how = OpenHow::new().flags(OFlag::O_PATH | OFlag::O_CLOEXEC).resolve(resolve);
+    let found: OwnedFd = openat2(root, "etc/passwd", how).ok()?;
+    // Looked at before it is opened: to open a device or a FIFO can do things, or hang.
+    if SFlag::from_bits_truncate(fstat(&found).ok()?.st_mode) & SFlag::S_IFMT != SFlag::S_IFREG {
         return None;
     }
+    let file = File::open(format!("/proc/self/fd/{}", found.as_raw_fd())).ok()?;
     let mut text = Vec::new();
     file.take(MAX_BYTES).read_to_end(&mut text).ok()?;
     find_home(&String::from_utf8_lossy(&text), uid)

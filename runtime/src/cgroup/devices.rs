@@ -4,7 +4,7 @@
 
 use std::os::fd::AsFd;
 
-use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType};
+use oci_spec::runtime::{LinuxDevice, LinuxDeviceCgroup, LinuxDeviceType};
 
 use crate::error::{Context, Error, Result};
 use crate::sys::bpf;
@@ -43,8 +43,7 @@ const DEFAULTS: [(u8, Option<u32>, Option<u32>, u8); 11] = [
     (CHAR, Some(5), Some(1), READ | WRITE | MKNOD),
 ];
 
-/// The rules of a config and the usual devices. No rules are no program: without CAP_MKNOD and with nodev mounts there is no
-/// node to open but those of /dev.
+/// The rules of a config and the usual devices. No rules are no program, unless the plan asks for [`only`].
 pub fn rules(config: &[LinuxDeviceCgroup]) -> Result<Vec<Rule>> {
     if config.is_empty() {
         return Ok(Vec::new());
@@ -53,14 +52,33 @@ pub fn rules(config: &[LinuxDeviceCgroup]) -> Result<Vec<Rule>> {
     for (at, rule) in config.iter().enumerate() {
         rules.push(parse(rule, &format!("linux.resources.devices[{at}]"))?);
     }
-    rules.extend(DEFAULTS.map(|(kind, major, minor, access)| Rule {
-        allow: true,
-        kind: Some(kind),
-        major,
-        minor,
-        access,
-    }));
+    rules.extend(defaults());
     Ok(rules)
+}
+
+fn defaults() -> impl Iterator<Item = Rule> {
+    let rule = |(kind, major, minor, access)| Rule { allow: true, kind: Some(kind), major, minor, access };
+    DEFAULTS.into_iter().map(rule)
+}
+
+/// The usual devices and `given`, nothing else.
+pub fn only(given: &[LinuxDevice]) -> Vec<Rule> {
+    let given = given.iter().filter_map(|device| {
+        let kind = match device.typ() {
+            LinuxDeviceType::B => BLOCK,
+            LinuxDeviceType::P => return None,
+            _ => CHAR,
+        };
+        let (major, minor) = (u32::try_from(device.major()).ok()?, u32::try_from(device.minor()).ok()?);
+        Some(Rule {
+            allow: true,
+            kind: Some(kind),
+            major: Some(major),
+            minor: Some(minor),
+            access: READ | WRITE | MKNOD,
+        })
+    });
+    given.chain(defaults()).collect()
 }
 
 fn parse(rule: &LinuxDeviceCgroup, field: &str) -> Result<Rule> {

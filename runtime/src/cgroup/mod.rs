@@ -6,9 +6,9 @@
 mod compat;
 mod devices;
 mod plan;
+mod tree;
 mod v2;
 
-use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -17,6 +17,7 @@ use nix::fcntl::{AT_FDCWD, OFlag, openat};
 use nix::sys::stat::Mode;
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 use nix::unistd::Pid;
+use oci_spec::runtime::LinuxDevice;
 use serde::{Deserialize, Serialize};
 
 pub use plan::Plan;
@@ -86,14 +87,34 @@ pub struct Saved {
 impl Plan {
     /// Where the cgroup will be, known before it is made.
     pub fn saved(&self, host: Host) -> Saved {
-        let v1 = match host {
-            Host::V2 => Vec::new(),
-            #[cfg(feature = "cgroup-compat")]
-            Host::Hybrid => compat::controllers(&self.limits, self.everywhere),
-            #[cfg(not(feature = "cgroup-compat"))]
-            Host::Hybrid => Vec::new(),
-        };
+        let v1 = if host == Host::V2 { Vec::new() } else { self.v1_controllers() };
         Saved { root: host.root().into(), path: self.path.clone(), v1 }
+    }
+
+    /// The v1 controllers that the limits need, where they are on v1.
+    pub fn v1_controllers(&self) -> Vec<String> {
+        #[cfg(feature = "cgroup-compat")]
+        return compat::controllers(&self.limits, self.everywhere);
+        #[cfg(not(feature = "cgroup-compat"))]
+        Vec::new()
+    }
+
+    /// Where the config has no rules: all is denied but the usual devices and those that it gives the container.
+    pub fn deny_devices(&mut self, given: &[LinuxDevice]) {
+        if self.devices.is_empty() {
+            self.devices = devices::only(given);
+        }
+    }
+}
+
+impl Saved {
+    /// Where the cgroup of container `id` is if its config does not say, in every hierarchy that it may be in.
+    ///
+    /// # Errors
+    /// If the id is no name of a cgroup.
+    pub fn usual(host: Host, id: &str) -> Result<Self> {
+        let everywhere = Plan { everywhere: true, ..Plan::new(None, id, None)? };
+        Ok(everywhere.saved(host))
     }
 }
 
@@ -113,6 +134,8 @@ pub struct Limits {
 pub struct Cgroup {
     v2: v2::Group,
     saved: Saved,
+    /// Limits that wait for the init
+    waiting: Vec<plan::Write>,
 }
 
 impl Cgroup {
@@ -124,7 +147,7 @@ impl Cgroup {
         let saved = plan.saved(host);
         let writes = if host == Host::V2 { plan.limits.v2_writes() } else { Vec::new() };
         let v2 = v2::Group::create(&saved.root, &saved.path, &writes)?;
-        let cgroup = Self { v2, saved };
+        let cgroup = Self { v2, saved, waiting: writes };
         match cgroup.limit(host, plan) {
             Ok(()) => Ok(cgroup),
             Err(error) => {
@@ -134,22 +157,18 @@ impl Cgroup {
         }
     }
 
-    /// A cgroup that others are in, or below, can not be a container's: they would be killed and removed with it.
+    /// A cgroup that is there already is somebody else's: what is in it, or below, would be killed and removed with the
+    /// container.
     ///
     /// # Errors
-    /// If the place has processes or cgroups of its own, in any hierarchy that is to be used.
+    /// If it is there in any hierarchy that is to be used.
     pub fn must_be_free(host: Host, plan: &Plan) -> Result<()> {
         let saved = plan.saved(host);
         let directory = |controller: &String| PathBuf::from(V2_ROOT).join(controller.trim_start_matches("name="));
-        let v1 = saved.v1.iter().map(directory);
-        for root in std::iter::once(saved.root.clone()).chain(v1) {
-            let dir = root.join(&saved.path);
-            if let Some(what) = occupied(&dir)? {
-                let why = format!("{} has {what} already", dir.display());
-                return Err(Error::invalid("linux.cgroupsPath", why).hint("each container needs a cgroup of its own"));
-            }
-        }
-        Ok(())
+        let mut places = std::iter::once(saved.root.clone())
+            .chain(saved.v1.iter().map(directory))
+            .map(|root| root.join(&saved.path));
+        places.find(|dir| dir.exists()).map_or(Ok(()), |dir| Err(taken(&dir)))
     }
 
     fn limit(&self, host: Host, plan: &Plan) -> Result<()> {
@@ -166,7 +185,7 @@ impl Cgroup {
     /// # Errors
     /// If its directory is gone, among others.
     pub fn open(saved: &Saved) -> Result<Self> {
-        Ok(Self { v2: v2::Group::open(&saved.root, &saved.path)?, saved: saved.clone() })
+        Ok(Self { v2: v2::Group::open(&saved.root, &saved.path)?, saved: saved.clone(), waiting: Vec::new() })
     }
 
     /// The same; None if its directory is gone, or was never made.
@@ -190,8 +209,16 @@ impl Cgroup {
         openat(AT_FDCWD, &path, flags, Mode::empty()).context(|| path.display().to_string())
     }
 
-    /// Puts a process into its v1 cgroups; on v2 it was born into its own.
-    pub fn join(&self, pid: Pid) -> Result<()> {
+    /// Whether a process that is born into it may share its memory with nobody outside: it may be killed for want of memory,
+    /// and all that share it with it.
+    pub fn counts_memory(&self) -> bool {
+        self.v2.counts_memory()
+    }
+
+    /// Puts a process that has memory of its own by now under the limits that waited for that, and into the v1 cgroups; on
+    /// v2 it was born into its own.
+    pub fn confine(&self, pid: Pid) -> Result<()> {
+        self.v2.write_waiting(&self.waiting)?;
         #[cfg(feature = "cgroup-compat")]
         if !self.saved.v1.is_empty() {
             return compat::join(&self.saved.path, &self.saved.v1, pid);
@@ -251,20 +278,9 @@ impl Cgroup {
     }
 }
 
-/// What a cgroup that may not be there has in it.
-fn occupied(dir: &Path) -> Result<Option<&'static str>> {
-    let entries = match std::fs::read_dir(dir) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        entries => entries.context(|| dir.display().to_string())?,
-    };
-    for entry in entries {
-        if entry.and_then(|entry| entry.file_type()).context(|| dir.display().to_string())?.is_dir() {
-            return Ok(Some("cgroups below it"));
-        }
-    }
-    let procs = dir.join("cgroup.procs");
-    let procs = std::fs::read(&procs).context(|| procs.display().to_string())?;
-    Ok((!procs.is_empty()).then_some("processes"))
+fn taken(dir: &Path) -> Error {
+    let error = Error::invalid("linux.cgroupsPath", format!("{} is there already", dir.display()));
+    error.hint("each container needs a cgroup of its own; one that nobody is in goes with rmdir")
 }
 
 #[cfg(test)]

@@ -61,6 +61,14 @@ pub struct Write {
     pub field: String,
 }
 
+impl Write {
+    /// A limit of memory must not meet the init while it shares the memory of the program that starts it: the kernel's OOM
+    /// killer ends every process that shares its victim's (mm/oom_kill.c, __oom_kill_process).
+    pub fn waits(&self) -> bool {
+        self.file.starts_with("memory.")
+    }
+}
+
 fn write(file: &str, value: impl ToString, field: &str) -> Write {
     Write { file: file.into(), value: value.to_string(), field: format!("linux.resources.{field}") }
 }

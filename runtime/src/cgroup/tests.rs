@@ -32,7 +32,7 @@ impl Group {
             .spawn()
             .unwrap();
         let pid = Pid::from_raw(child.id() as i32);
-        self.cgroup.join(pid).unwrap();
+        self.cgroup.confine(pid).unwrap();
         std::fs::write(self.cgroup.saved.root.join(&self.cgroup.saved.path).join("cgroup.procs"), pid.to_string())
             .unwrap();
         self.child = Some(child);
@@ -100,12 +100,12 @@ fn devices_are_ruled() {
 }
 
 #[test]
-fn a_cgroup_with_processes_is_not_taken() {
+fn a_cgroup_that_is_there_is_not_taken() {
     let mut group = Group::new("taken", serde_json::json!({}));
     group.shell("sleep 100");
     let plan = Plan::new(Some(group.cgroup.saved.path.as_ref()), "x", None).unwrap();
     let error = Cgroup::create(Host::detect().unwrap(), &plan).unwrap_err().to_string();
-    assert!(error.starts_with("linux.cgroupsPath:") && error.contains("processes already"), "{error}");
+    assert!(error.starts_with("linux.cgroupsPath:") && error.contains("is there already"), "{error}");
 }
 
 #[test]

@@ -8,13 +8,13 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, openat};
+use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::{Mode, mkdirat};
-use nix::unistd::{Pid, UnlinkatFlags, unlinkat};
+use nix::unistd::{AccessFlags, Pid, UnlinkatFlags, faccessat, unlinkat};
 
-use super::Limits;
 use super::plan::{Wanted, Write};
+use super::{Limits, tree};
 use crate::error::{Context, Error, Result};
 
 /// How long the kernel may take to freeze, or to end what was killed.
@@ -30,25 +30,23 @@ pub struct Group {
 }
 
 impl Group {
-    /// Makes the group at `path` below `root`, with the controllers that `writes` need enabled on the way, and writes them.
+    /// Makes the group at `path` below `root`, with the controllers that `writes` need enabled on the way, and writes those
+    /// that need not wait.
     pub fn create(root: &Path, path: &str, writes: &[Write]) -> Result<Self> {
         let shown = root.join(path);
         let dir = open_root(root)?;
         enable(&dir, path, writes, &shown)?;
-        let made = make(&dir, path).context(|| format!("linux.cgroupsPath: make {}", shown.display()))?;
+        make(&dir, path).map_err(|errno| not_made(errno, &shown))?;
         let group = Self {
             dir: open(&dir, path).context(|| shown.display().to_string())?,
             root: dir,
             path: path.into(),
             shown,
         };
-        let ready = if made { Ok(()) } else { group.must_be_empty() };
-        match ready.and_then(|()| writes.iter().try_for_each(|write| group.write_limit(write))) {
+        match writes.iter().filter(|write| !write.waits()).try_for_each(|write| group.write_limit(write)) {
             Ok(()) => Ok(group),
             Err(error) => {
-                if made {
-                    let _ = group.remove();
-                }
+                let _ = group.remove();
                 Err(error)
             }
         }
@@ -67,12 +65,14 @@ impl Group {
         &self.dir
     }
 
-    fn must_be_empty(&self) -> Result<()> {
-        if self.procs()?.is_empty() {
-            return Ok(());
-        }
-        let why = format!("{} has processes already", self.shown.display());
-        Err(Error::invalid("linux.cgroupsPath", why).hint("each container needs a cgroup of its own"))
+    /// Writes the limits that wait until the init has memory of its own.
+    pub fn write_waiting(&self, writes: &[Write]) -> Result<()> {
+        writes.iter().filter(|write| write.waits()).try_for_each(|write| self.write_limit(write))
+    }
+
+    /// Whether memory is counted here: the kernel then kills in it when it is short.
+    pub fn counts_memory(&self) -> bool {
+        faccessat(&self.dir, "memory.current", AccessFlags::F_OK, AtFlags::empty()).is_ok()
     }
 
     fn write_limit(&self, write: &Write) -> Result<()> {
@@ -152,9 +152,7 @@ impl Group {
 
     /// Processes of this group and of those below it.
     pub fn procs(&self) -> Result<Vec<Pid>> {
-        let mut found = Vec::new();
-        collect(&self.dir, &mut found).context(|| self.subject("cgroup.procs"))?;
-        Ok(found)
+        tree::procs(&self.dir).context(|| self.subject("cgroup.procs"))
     }
 
     /// Removes it and what the payload made below it, once the last process has ended.
@@ -165,7 +163,7 @@ impl Group {
             Err(errno) => return Err(Error::system(format!("remove {}", self.shown.display()), errno)),
         }
         self.wait_for("populated 0")?;
-        remove_below(&self.dir)?;
+        tree::remove_below(&self.dir).context(|| format!("remove the cgroups below {}", self.shown.display()))?;
         match unlinkat(&self.root, self.path.as_str(), UnlinkatFlags::RemoveDir) {
             Ok(()) | Err(Errno::ENOENT) => Ok(()),
             Err(errno) => Err(Error::system(format!("remove {}", self.shown.display()), errno)),
@@ -191,16 +189,23 @@ fn open(root: &OwnedFd, path: &str) -> nix::Result<OwnedFd> {
     openat(root, path, OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
 }
 
-/// Makes the last level, and those above it if they are missing; false if it was there.
-fn make(root: &OwnedFd, path: &str) -> nix::Result<bool> {
+/// Makes the last level, and those above it if they are missing. To have made it is to own it: of two that want the same
+/// one fails here.
+fn make(root: &OwnedFd, path: &str) -> nix::Result<()> {
     let mode = Mode::from_bits_truncate(0o755);
     match mkdirat(root, path, mode) {
         Err(Errno::ENOENT) => {
             make_parents(root, path)?;
-            mkdirat(root, path, mode).map(|()| true)
+            mkdirat(root, path, mode)
         }
-        Err(Errno::EEXIST) => Ok(false),
-        result => result.map(|()| true),
+        result => result,
+    }
+}
+
+fn not_made(errno: Errno, shown: &Path) -> Error {
+    match errno {
+        Errno::EEXIST => super::taken(shown),
+        _ => Error::system(format!("linux.cgroupsPath: make {}", shown.display()), errno),
     }
 }
 
@@ -256,49 +261,4 @@ fn refused(write: &Write, errno: Errno, shown: &Path) -> Error {
         Errno::EINVAL | Errno::ERANGE => error.hint("the kernel does not take this value"),
         _ => error,
     }
-}
-
-fn collect(dir: &OwnedFd, found: &mut Vec<Pid>) -> nix::Result<()> {
-    let procs = match openat(dir, "cgroup.procs", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()) {
-        Err(Errno::ENODEV | Errno::ENOENT) => return Ok(()),
-        result => result?,
-    };
-    let mut text = String::new();
-    if File::from(procs).read_to_string(&mut text).is_ok() {
-        found.extend(text.lines().filter_map(|line| line.parse().ok()).map(Pid::from_raw));
-    }
-    for below in children(dir)? {
-        collect(&below.1, found)?;
-    }
-    Ok(())
-}
-
-/// The groups below a directory: name and descriptor.
-fn children(dir: &OwnedFd) -> nix::Result<Vec<(std::ffi::CString, OwnedFd)>> {
-    let copy = openat(dir, ".", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
-    let mut entries = nix::dir::Dir::from_fd(copy)?;
-    let mut found = Vec::new();
-    for entry in entries.iter().flatten() {
-        let name = entry.file_name();
-        if entry.file_type() == Some(nix::dir::Type::Directory) && name != c"." && name != c".." {
-            let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
-            match openat(dir, name, flags, Mode::empty()) {
-                Ok(fd) => found.push((name.to_owned(), fd)),
-                Err(Errno::ENOENT) => {}
-                Err(errno) => return Err(errno),
-            }
-        }
-    }
-    Ok(found)
-}
-
-fn remove_below(dir: &OwnedFd) -> Result<()> {
-    for (name, below) in children(dir).context(|| "list a cgroup".into())? {
-        remove_below(&below)?;
-        match unlinkat(dir, name.as_c_str(), UnlinkatFlags::RemoveDir) {
-            Ok(()) | Err(Errno::ENOENT) => {}
-            Err(errno) => return Err(Error::system(format!("remove the cgroup {name:?}"), errno)),
-        }
-    }
-    Ok(())
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `wsbox create`
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use super::{Global, log};
@@ -63,8 +64,12 @@ pub fn write_pid_file(path: Option<&Path>, pid: nix::unistd::Pid) -> Result<()> 
     let mut hidden = std::ffi::OsString::from(".");
     hidden.push(path.file_name().unwrap_or_default());
     let temporary = path.with_file_name(hidden);
-    std::fs::write(&temporary, pid.to_string())
+    let _ = std::fs::remove_file(&temporary);
+    // Not through a link that somebody laid there (O_EXCL, open(2)).
+    std::fs::File::create_new(&temporary)
+        .and_then(|mut file| file.write_all(pid.to_string().as_bytes()))
         .and_then(|()| std::fs::rename(&temporary, path))
+        .inspect_err(|_| drop(std::fs::remove_file(&temporary)))
         .context(|| format!("--pid-file {}", path.display()))
 }
 

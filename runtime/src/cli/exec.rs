@@ -86,15 +86,13 @@ impl Arguments {
         }
         let mut process = own.clone();
         process.set_args(Some(self.command.clone())).set_terminal(Some(self.tty));
-        // It is the container's first process that the file's limits of memory use were chosen for.
-        process.set_oom_score_adj(own.oom_score_adj());
         if let Some(cwd) = &self.cwd {
             process.set_cwd(cwd.clone());
         }
         let env = own.env().iter().flatten().chain(&self.env).cloned().collect();
         process.set_env(Some(env));
         if let Some(user) = &self.user {
-            process.set_user(parse_user(user)?);
+            process.set_user(parse_user(own.user(), user)?);
             // The home belongs to the user.
             process
                 .env_mut()
@@ -111,14 +109,14 @@ impl Arguments {
     }
 }
 
-/// Numbers only, each whole: what is not one must never become 0 (CVE-2026-30892).
-fn parse_user(text: &str) -> Result<User> {
+/// The container's own user with another uid, and gid if one is given, as in runc. Numbers only, each whole: what is not one must never become 0 (CVE-2026-30892).
+fn parse_user(own: &User, text: &str) -> Result<User> {
     let bad = || Error::invalid("--user", format!("{text:?} is not UID or UID:GID in numbers"));
     let id = |text: &str| {
         let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
         text.parse::<u32>().ok().filter(|id| digits && *id != u32::MAX).ok_or_else(bad)
     };
-    let mut user = User::default();
+    let mut user = own.clone();
     match text.split_once(':') {
         None => user.set_uid(id(text)?),
         Some((uid, gid)) => user.set_uid(id(uid)?).set_gid(id(gid)?),
@@ -161,20 +159,23 @@ pub fn run(global: &Global, arguments: Arguments) -> Result<u8> {
             ignore_paused: arguments.ignore_paused,
         })
     })?;
-    write_pid_file(arguments.pid_file.as_deref(), process.pid)?;
+    write_pid_file(arguments.pid_file.as_deref(), process.pid).inspect_err(|_| process.kill())?;
     signals.map_or(Ok(0), |signals| foreground::follow(&process, &signals).map(|exit| exit.code() as u8))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::parse_user;
+    use super::{User, parse_user};
 
     #[test]
     fn users_are_whole_numbers() {
-        let ids = |text| parse_user(text).map(|user| (user.uid(), user.gid())).ok();
-        assert_eq!(ids("1"), Some((1, 0)));
+        let mut own = User::default();
+        own.set_gid(7).set_umask(Some(0o77));
+        let ids = |text| parse_user(&own, text).map(|user| (user.uid(), user.gid())).ok();
+        assert_eq!(ids("1"), Some((1, 7)));
         assert_eq!(ids("1:2"), Some((1, 2)));
-        assert_eq!(ids("01"), Some((1, 0)));
+        assert_eq!(ids("01"), Some((1, 7)));
+        assert_eq!(parse_user(&own, "1:2").unwrap().umask(), Some(0o77));
         for bad in ["1:", " 1", "-1", "4294967295", "4294967296", "0x1", "1:1:1", "root", "1 ", "", "+1", ":1"] {
             assert_eq!(ids(bad), None, "{bad:?}");
         }

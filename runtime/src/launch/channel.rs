@@ -15,6 +15,8 @@ use crate::sys::scm;
 /// What the init said.
 #[derive(Debug)]
 pub enum Answer {
+    /// It has memory of its own
+    Started,
     /// All is done but the payload
     Ready,
     /// The master of its terminal
@@ -89,6 +91,7 @@ fn decode(data: &[u8], fd: Option<OwnedFd>) -> Result<Answer> {
         |at: usize| data.get(at * 4..at * 4 + 4).map_or(0, |raw| u32::from_ne_bytes([raw[0], raw[1], raw[2], raw[3]]));
     match (Report::from_u32(word(0)), fd) {
         (Some(Report::Failed), _) => Ok(Answer::Failed(word(1) as usize, Errno::from_raw(word(2) as i32))),
+        (Some(Report::Started), _) => Ok(Answer::Started),
         (Some(Report::Ready), _) => Ok(Answer::Ready),
         (Some(Report::Console), Some(fd)) => Ok(Answer::Console(fd)),
         (Some(Report::Forked), Some(fd)) => Ok(Answer::Forked(word(3) as i32, fd)),

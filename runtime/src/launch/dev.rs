@@ -90,6 +90,10 @@ fn directory(mount: &OwnedFd, name: &str, mode: u32) -> nix::Result<()> {
 fn extra(mount: &OwnedFd, wanted: &LinuxDevice, owner: &Owner<'_>, field: &str) -> Result<()> {
     let path = crate::validate::clean(&wanted.path().to_string_lossy());
     let name = path.strip_prefix("/dev/").ok_or_else(|| Error::invalid(field, "is not below /dev"))?;
+    // The links lead out of the mount, into the host's own /proc as long as we make it.
+    if let Some((link, _)) = LINKS.iter().find(|(link, _)| name.split('/').next() == Some(link)) {
+        return Err(Error::invalid(format!("{field}.path"), format!("{path}: /dev/{link} is wsbox's own link")));
+    }
     parents(mount, name, owner).context(|| format!("{field}.path: {path}"))?;
     let (kind, device) = match wanted.typ() {
         LinuxDeviceType::B => (SFlag::S_IFBLK, makedev(wanted.major() as u64, wanted.minor() as u64)),

@@ -17,7 +17,7 @@ use crate::cgroup::{self, Cgroup};
 use crate::error::{Context, Error, Kind, Result};
 use crate::plan::{self, Program};
 use crate::seccomp::{Filter, Insn};
-use crate::state::{self, Record, Root, Status};
+use crate::state::{self, Record, Root, Seccomp, Status};
 use crate::sys::clone::{Spawn, Spawned, spawn};
 use crate::sys::pidfd;
 use crate::validate;
@@ -42,6 +42,10 @@ pub fn exec(root: &Root, id: &str, exec: impl FnOnce(&Wanted) -> Result<Exec>) -
     let record = root.read(id)?;
     let container = running(&record, id)?;
     let (config, filter) = root.config(id)?;
+    if record.seccomp != Seccomp::None && filter.is_none() {
+        let gone = Error::new(Kind::State, "", format!("the saved filter of container {id} is gone"));
+        return Err(gone.hint("without it a process in the container would be unfiltered: delete the container"));
+    }
     let bundle = Bundle::from_config(record.bundle.clone(), config)?;
     let own = bundle.spec.process().as_ref().ok_or_else(|| Error::invalid("process", "is missing"))?;
     let exec = exec(own)?;
@@ -58,7 +62,7 @@ pub fn exec(root: &Root, id: &str, exec: impl FnOnce(&Wanted) -> Result<Exec>) -
         ..plan::Options::default()
     };
     let filter = filter.as_deref().map(load_filter).transpose()?;
-    let wanted = plan::Exec { id, process: &exec.process, spec: &bundle.spec, filter: filter.as_ref() };
+    let wanted = plan::Exec { process: &exec.process, spec: &bundle.spec, filter: filter.as_ref() };
     let (program, _) = plan::exec(&wanted, &plan_host(cgroup::Host::detect()?)?, &options)?;
     let console = Console::connect(exec.console_socket.as_deref(), exec.process.terminal().unwrap_or_default())?;
     Joining {
@@ -110,6 +114,8 @@ impl Joining<'_> {
             init: init.as_fd(),
             control: control.as_fd(),
             keep_below: 3 + self.preserve_fds,
+            // Else the container could have us killed with the init, by using up its memory.
+            share_memory: !self.cgroup.counts_memory(),
             ambient: false,
             last_cap: 0,
         };
@@ -148,7 +154,8 @@ impl Joining<'_> {
                 .context(|| format!("process.oomScoreAdj: set it to {score}"))?;
         }
         raise_limits(spawned.pid, &plan::hard_limits(self.process))?;
-        self.cgroup.join(spawned.pid)?;
+        super::started(channel, spawned)?;
+        self.cgroup.confine(spawned.pid)?;
         channel.send(&[container])?;
         let (mut payload, mut console) = (None, None);
         loop {
@@ -160,7 +167,7 @@ impl Joining<'_> {
                     reap(payload);
                     return Err(failure(self.program, step, errno));
                 }
-                Answer::Ready => {}
+                Answer::Started | Answer::Ready => {}
             }
         }
     }

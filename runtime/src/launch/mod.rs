@@ -30,7 +30,7 @@ use crate::bundle::{Bundle, passwd};
 use crate::cgroup::{self, Cgroup};
 use crate::error::{Context, Error, Result};
 use crate::plan::{self, IdMaps, Plan, UserNamespace};
-use crate::state::{self, Folder, Record, Root, Status, ids};
+use crate::state::{self, Folder, Record, Root, Seccomp, Status, ids};
 use crate::sys::clone::{Spawn, Spawned, spawn};
 use crate::sys::pidfd::{self, Exit};
 use crate::validate;
@@ -66,6 +66,12 @@ impl Process {
     /// If it is not the caller's child.
     pub fn wait(&self) -> Result<Exit> {
         pidfd::wait(&self.pidfd).context(|| "wait for the payload".into())
+    }
+
+    /// Kills it and waits for its end.
+    pub fn kill(&self) {
+        let _ = pidfd::send_signal(&self.pidfd, libc::SIGKILL);
+        let _ = pidfd::wait(&self.pidfd);
     }
 }
 
@@ -209,6 +215,8 @@ impl Launch<'_> {
         self.enter_host_side(maps.as_ref())?;
         pause::before("sources");
         let fds = self.open_sources(&init, maps.as_ref(), start_socket)?;
+        pause::before("confine");
+        self.confine_init()?;
         pause::before("send");
         self.child()?.channel.send(&fds)?;
         drop(fds);
@@ -254,6 +262,7 @@ impl Launch<'_> {
             process: None,
             cgroup: self.plan.cgroup.saved(self.host),
             ids,
+            seccomp: self.filter_kind(),
             created: state::now(),
             owner: nix::unistd::getuid().as_raw(),
             annotations: spec.annotations().iter().flatten().map(|(key, value)| (key.clone(), value.clone())).collect(),
@@ -261,6 +270,15 @@ impl Launch<'_> {
         self.folder.write(&record)?;
         self.record = Some(record);
         Ok(())
+    }
+
+    fn filter_kind(&self) -> Seccomp {
+        let profile = self.bundle.spec.linux().as_ref().is_some_and(|linux| linux.seccomp().is_some());
+        match (&self.plan.filter, profile) {
+            (None, _) => Seccomp::None,
+            (Some(_), false) => Seccomp::Guard,
+            (Some(_), true) => Seccomp::Profile,
+        }
     }
 
     fn clone_init(&mut self, init: &OwnedFd) -> Result<()> {
@@ -271,6 +289,8 @@ impl Launch<'_> {
             init: init.as_fd(),
             control: control.as_fd(),
             keep_below: 3 + self.preserve_fds,
+            // Its limits of memory come later.
+            share_memory: true,
             ambient: self.plan.user != UserNamespace::Host,
             last_cap: self.plan.last_cap,
         };
@@ -279,7 +299,7 @@ impl Launch<'_> {
         Ok(())
     }
 
-    /// What only the host side may do to the child: maps, limits above its own, its cgroups on v1.
+    /// What only the host side may do to the child: maps, limits above its own.
     fn enter_host_side(&self, maps: Option<&IdMaps>) -> Result<()> {
         let pid = self.child()?.spawned.pid;
         if let Some(maps) = maps {
@@ -290,8 +310,14 @@ impl Launch<'_> {
                 .context(|| format!("process.oomScoreAdj: set it to {score}"))
                 .map_err(|error| error.hint("to lower it takes CAP_SYS_RESOURCE"))?;
         }
-        raise_limits(pid, &self.plan.hard_limits)?;
-        self.cgroup.as_ref().map_or(Ok(()), |cgroup| cgroup.join(pid))
+        raise_limits(pid, &self.plan.hard_limits)
+    }
+
+    /// The limits of memory, and the cgroups on v1, once nobody shares the init's memory.
+    fn confine_init(&self) -> Result<()> {
+        let child = self.child()?;
+        started(&child.channel, &child.spawned)?;
+        self.cgroup.as_ref().map_or(Ok(()), |cgroup| cgroup.confine(child.spawned.pid))
     }
 
     fn open_sources(
@@ -334,7 +360,7 @@ impl Launch<'_> {
                 Answer::Ready => return Ok(console),
                 Answer::Console(master) => console = self.console.deliver(master)?,
                 Answer::Failed(step, errno) => return Err(failure(&self.plan.program, step, errno)),
-                Answer::Forked(..) | Answer::Closed => return Err(died(child)),
+                Answer::Started | Answer::Forked(..) | Answer::Closed => return Err(died(&child.spawned)),
             }
         }
     }
@@ -391,12 +417,20 @@ fn executed(channel: &Channel, program: &plan::Program) -> Result<()> {
     }
 }
 
+/// Waits until the init is executed.
+fn started(channel: &Channel, spawned: &Spawned) -> Result<()> {
+    match channel.receive()? {
+        Answer::Started => Ok(()),
+        _ => Err(died(spawned)),
+    }
+}
+
 /// The init is gone without a word: why, from how it ended.
-fn died(child: &Child) -> Error {
-    if let Some((step, errno)) = child.spawned.early_failure() {
+fn died(spawned: &Spawned) -> Error {
+    if let Some((step, errno)) = spawned.early_failure() {
         return Error::system(format!("start the init: {step}"), errno);
     }
-    match pidfd::wait(&child.spawned.pidfd) {
+    match pidfd::wait(&spawned.pidfd) {
         Ok(Exit::Signal(libc::SIGKILL)) => {
             Error::new(crate::error::Kind::System, "the init", "was killed before it was ready")
                 .hint("is linux.resources.memory.limit too small?")

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, openat};
-use nix::sys::stat::{FileStat, Mode, fstat};
+use nix::sys::stat::{FileStat, Mode, fstat, stat};
 
 use super::{dev, userns};
 use crate::cgroup::Cgroup;
@@ -45,10 +45,7 @@ impl Opener<'_> {
             }
             Source::Dev(wanted) => dev::make(wanted, self.user.as_ref().map(|(_, maps)| *maps)),
             Source::Empty => dev::empty(),
-            Source::Namespace { path, field } => {
-                openat(AT_FDCWD, path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())
-                    .context(|| format!("{field}: {}", path.display()))
-            }
+            Source::Namespace { path, field, not_ours } => namespace(path, field, *not_ours),
             Source::Cgroup(hierarchy, attr) => {
                 let cgroup = self.cgroup.ok_or_else(|| Error::invalid("mounts", "there is no cgroup to mount"))?;
                 self.tree(cgroup.open_dir(hierarchy.as_deref())?.as_fd(), attr, "mounts")
@@ -122,6 +119,20 @@ fn refused(field: &str, errno: Errno, idmapped: bool) -> Error {
         }
         _ => error,
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a fixed file of the host's /proc")]
+fn namespace(path: &Path, field: &str, not_ours: bool) -> Result<OwnedFd> {
+    let context = || format!("{field}: {}", path.display());
+    let fd = openat(AT_FDCWD, path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).context(context)?;
+    let inode = |stat: FileStat| (stat.st_dev, stat.st_ino);
+    if not_ours && inode(fstat(&fd).context(context)?) == inode(stat("/proc/self/ns/net").context(context)?) {
+        return Err(Error::invalid(
+            "linux.sysctl",
+            format!("would change the host's network: {} is its", path.display()),
+        ));
+    }
+    Ok(fd)
 }
 
 fn open_path(path: &Path, field: &str) -> Result<OwnedFd> {

@@ -49,15 +49,19 @@ pub fn start(root: &Root, id: &str) -> Result<()> {
         return Err(Error::new(Kind::State, "", why));
     }
     let socket = seqpacket()?;
-    connect(socket.as_raw_fd(), &address(&folder)?).map_err(|errno| unreachable_init(errno, id))?;
+    // Before the init can go on: whoever finds us killed must not take a running payload for one that waits.
+    record.status = Status::Running;
+    folder.write(&record)?;
+    connect(socket.as_raw_fd(), &address(&folder)?).map_err(|errno| {
+        record.status = Status::Created;
+        folder.write(&record).err().unwrap_or_else(|| unreachable_init(errno, id))
+    })?;
     folder.remove_start_socket();
     match Channel::from_socket(socket).receive()? {
-        Answer::Closed => {}
-        Answer::Failed(step, errno) => return Err(failure(&program(root, &record)?, step, errno)),
-        answer => return Err(Error::system(format!("the init said {answer:?}"), Errno::EPROTO)),
+        Answer::Closed => Ok(()),
+        Answer::Failed(step, errno) => Err(failure(&program(root, &record)?, step, errno)),
+        answer => Err(Error::system(format!("the init said {answer:?}"), Errno::EPROTO)),
     }
-    record.status = Status::Running;
-    folder.write(&record)
 }
 
 /// The same program once more, to put a failed step into words.

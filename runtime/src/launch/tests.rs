@@ -33,6 +33,7 @@ fn run_program(namespaces: i32, program: &Program, fds: Vec<OwnedFd>) -> End {
         init: init.as_fd(),
         control: control.as_fd(),
         keep_below: 3,
+        share_memory: true,
         ambient: false,
         last_cap: 40,
     };
@@ -89,7 +90,7 @@ fn steps_do_what_they_say() {
             "exit 0",
         ),
         (vec![Step::Chdir { path: "/usr".into(), turn: 0 }, Step::CheckCwd], "test $(pwd) = /usr"),
-        (vec![Step::Keyring { name: "_ses.test".into() }], "exit 0"),
+        (vec![Step::Keyring], "exit 0"),
         ([mount("tmpfs"), vec![option("size", "8k"), Step::FsMount { slot: 1, attributes: 2 }]].concat(), "exit 0"),
         (
             vec![],
@@ -161,12 +162,14 @@ fn a_broken_program_is_refused() {
         init: init.as_fd(),
         control: control.as_fd(),
         keep_below: 3,
+        share_memory: true,
         ambient: false,
         last_cap: 40,
     };
     let child = spawn(&request).unwrap();
     drop(control);
     channel.send_program(&memfd::program(b"not a program, but long enough to be read as one").unwrap()).unwrap();
+    assert!(matches!(channel.receive().unwrap(), Answer::Started));
     assert!(matches!(channel.receive().unwrap(), Answer::Failed(0, Errno::EBADMSG)));
     assert_eq!(pidfd::wait(&child.pidfd).unwrap(), Exit::Code(1));
     child.executed();
@@ -182,6 +185,7 @@ fn without_a_parent_the_init_ends() {
         init: init.as_fd(),
         control: control.as_fd(),
         keep_below: 3,
+        share_memory: true,
         ambient: false,
         last_cap: 40,
     };

@@ -64,6 +64,7 @@ pub fn for_mount(init: &OwnedFd, maps: &IdMaps) -> Result<OwnedFd> {
         init: init.as_fd(),
         control: control.as_fd(),
         keep_below: 0,
+        share_memory: true,
         ambient: false,
         last_cap,
     };

@@ -18,6 +18,14 @@ pub struct Sets {
     pub ambient: u64,
 }
 
+impl Sets {
+    /// Whether `capability` is in any of them.
+    pub fn any(&self, capability: caps::Capability) -> bool {
+        let all = self.bounding | self.effective | self.permitted | self.inheritable | self.ambient;
+        all & capability.bitmask() != 0
+    }
+}
+
 /// No capabilities in the config are no capabilities, as in runc.
 pub fn sets(config: Option<&LinuxCapabilities>) -> Result<Sets> {
     let Some(config) = config else { return Ok(Sets::default()) };

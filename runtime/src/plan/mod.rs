@@ -61,8 +61,8 @@ pub enum Source {
     Dev(Dev),
     /// A read-only tmpfs with an empty file and an empty directory, to cover masked paths with
     Empty,
-    /// A namespace to join
-    Namespace { path: PathBuf, field: String },
+    /// A namespace to join; `not_ours`: one that is to be changed, so it must not be the host's
+    Namespace { path: PathBuf, field: String, not_ours: bool },
     /// The container's own directory in the v1 hierarchy that is mounted by this name, or in the v2 one, as a mount
     Cgroup(Option<String>, BindAttr),
     /// The socket that `start` connects to
@@ -134,6 +134,8 @@ struct Builder<'a> {
     has_proc: bool,
     late: Vec<Planned>,
     warnings: Vec<String>,
+    /// The v1 controllers that the container has a cgroup of
+    joined: Vec<String>,
 }
 
 impl<'a> Builder<'a> {
@@ -155,6 +157,7 @@ impl<'a> Builder<'a> {
             has_proc: false,
             late,
             warnings,
+            joined: Vec::new(),
         })
     }
 
@@ -189,16 +192,19 @@ pub fn container(spec: &Spec, id: &str, host: &Host, options: &Options) -> Resul
     let filter = process::filter(linux.seccomp().as_ref(), mounts::makes_set_id_files(spec, &user))?;
     let mut builder = Builder::new(host, mounts::most_sources(spec, linux, host))?;
     builder.warnings.extend(filter.iter().flat_map(|filter| filter.warnings.clone()));
-    builder.source(Source::Root(mounts::root_attr(wanted, &user)));
+    let mut cgroup = cgroup::Plan::new(linux.cgroups_path().as_deref(), id, linux.resources().as_ref())?;
+    if mounts::may_open_devices(spec, &user) {
+        cgroup.deny_devices(linux.devices().as_deref().unwrap_or_default());
+    }
+    builder.joined = cgroup.v1_controllers();
+    builder.source(Source::Root(mounts::root_attr(spec, wanted, &user)));
     if options.wait_for_start {
         builder.source(Source::StartSocket);
     }
-    let flags = builder.namespaces(spec, linux, &user, id, options)?;
+    let flags = builder.namespaces(spec, linux, &user, options)?;
     builder.mounts(spec, linux, &user)?;
     builder.inside(spec, linux, &user)?;
     builder.process(wanted, options, filter.as_ref(), &process::Door::Container(options))?;
-    let mut cgroup = cgroup::Plan::new(linux.cgroups_path().as_deref(), id, linux.resources().as_ref())?;
-    cgroup.everywhere |= mounts::shows_cgroup(spec);
     Ok(Plan {
         last_cap: host.last_cap,
         namespaces: flags,
@@ -216,8 +222,6 @@ pub fn container(spec: &Spec, id: &str, host: &Host, options: &Options) -> Resul
 
 /// What a program for `exec` is made of.
 pub struct Exec<'a> {
-    /// The container's id
-    pub id: &'a str,
     /// The process to run
     pub process: &'a Process,
     /// The container's config
@@ -234,7 +238,7 @@ pub fn exec(exec: &Exec<'_>, host: &Host, options: &Options) -> Result<(Program,
     let linux = exec.spec.linux().as_ref().ok_or_else(|| Error::invalid("linux", "is missing"))?;
     let mut builder = Builder::new(host, 1)?;
     builder.source(Source::Container);
-    builder.join(linux, exec.id);
+    builder.join(linux);
     builder.process(exec.process, options, exec.filter, &process::Door::Exec(linux))?;
     Ok((builder.program, builder.sources))
 }

@@ -49,15 +49,40 @@ pub enum Idmap {
 
 const MS_PRIVATE: u64 = libc::MS_PRIVATE;
 
-/// The root is attached read-write, so that mount points can be made in it, and made read-only afterwards.
-pub fn root_attr(process: &Process, user: &UserNamespace) -> BindAttr {
-    let mut attr = BindAttr { recursive: true, propagation: MS_PRIVATE, ..BindAttr::default() };
+/// The top of the root is attached read-write, so that mount points can be made in it, and made read-only afterwards; what
+/// the host has mounted below it is as the root is to be. The image's device nodes are of use to an attacker only: /dev is
+/// never the image's.
+pub fn root_attr(spec: &Spec, process: &Process, user: &UserNamespace) -> BindAttr {
+    let mut attr = BindAttr { recursive: true, set_all: attr::NODEV, propagation: MS_PRIVATE, ..BindAttr::default() };
+    if read_only_root(spec) {
+        attr.set_all |= attr::RDONLY;
+        attr.clear = attr::RDONLY;
+    }
     if *user == UserNamespace::Allocate {
         attr.idmap = Idmap::Container;
-        // The image's device nodes and set-id files are no use in a user namespace but to an attacker.
-        attr.set_all = attr::NODEV | if process.no_new_privileges() == Some(true) { attr::NOSUID } else { 0 };
+        // So are its set-id files in a user namespace.
+        attr.set_all |= if process.no_new_privileges() == Some(true) { attr::NOSUID } else { 0 };
     }
     attr
+}
+
+fn read_only_root(spec: &Spec) -> bool {
+    spec.root().as_ref().and_then(|root| root.readonly()).unwrap_or_default()
+}
+
+/// Whether a container without device rules could open a node that is not in its /dev: in a bind, in a file system of the
+/// host's devices, or one that it makes.
+pub fn may_open_devices(spec: &Spec, user: &UserNamespace) -> bool {
+    const WITHOUT_NODES: [&str; 7] = ["proc", "sysfs", "tmpfs", "devpts", "mqueue", "cgroup", "cgroup2"];
+    let carries_nodes = |mount: &Mount| match Parsed::new(mount, "") {
+        Ok(parsed) if parsed.bind || mount.typ().as_deref() == Some("bind") => !parsed.no_devices(),
+        Ok(_) => !mount.typ().as_deref().is_some_and(|kind| WITHOUT_NODES.contains(&kind)),
+        Err(_) => true,
+    };
+    let capabilities = spec.process().as_ref().and_then(|process| process.capabilities().as_ref());
+    let makes_nodes = super::caps::sets(capabilities).is_ok_and(|sets| sets.any(caps::Capability::CAP_MKNOD));
+    // With ids of its own every bind is nodev, and no node that it makes can be opened (mknod(2)).
+    *user != UserNamespace::Allocate && (makes_nodes || spec.mounts().iter().flatten().any(carries_nodes))
 }
 
 /// Whether the container can write to a folder of the host as its owner (a bind, or the root itself): then the filter denies
@@ -71,8 +96,7 @@ pub fn makes_set_id_files(spec: &Spec, user: &UserNamespace) -> bool {
         }
         _ => false,
     };
-    let writable_root = !spec.root().as_ref().and_then(|root| root.readonly()).unwrap_or_default();
-    *user == UserNamespace::Allocate && (writable_root || spec.mounts().iter().flatten().any(writable))
+    *user == UserNamespace::Allocate && (!read_only_root(spec) || spec.mounts().iter().flatten().any(writable))
 }
 
 /// An upper bound for the number of sources: they take the first slots.
@@ -113,6 +137,7 @@ impl Builder<'_> {
         if parsed.bind || kind == "bind" {
             return self.bind(mount, parsed, field, &place, spec, user);
         }
+        let parsed = parsed.flat(mount, field)?;
         match kind {
             "" | "none" => Err(Error::invalid(format!("{field}.type"), "is missing, and the options do not say bind")),
             "cgroup" | "cgroup2" => self.cgroup(parsed, field, &place, linux),
@@ -257,6 +282,7 @@ impl Builder<'_> {
     }
 
     /// In a cgroup namespace, the file system itself: mounting cgroup2 without one takes 6 ms and more, and shows the host's.
+    /// Of the v1 hierarchies those that the container has a cgroup in: of the others it would see the host's own.
     fn cgroup(&mut self, parsed: Parsed, field: &str, place: &str, linux: &Linux) -> Result<()> {
         let own_namespace = is_new(linux, LinuxNamespaceType::Cgroup);
         if self.host.v1_hierarchies.is_empty() {
@@ -266,7 +292,9 @@ impl Builder<'_> {
         let options = vec![(field.to_owned(), "mode".to_owned(), Some("755".to_owned()))];
         self.make(field, top, "tmpfs", Some("tmpfs".into()), &options, parsed.set & !attr::RDONLY);
         self.attach_dir(field, top, place, DEST_NO_SYMLINKS);
-        for controllers in self.host.v1_hierarchies.clone() {
+        let joined = |list: &&String| list.split(',').any(|name| self.joined.iter().any(|joined| joined == name));
+        let hierarchies: Vec<String> = self.host.v1_hierarchies.iter().filter(joined).cloned().collect();
+        for controllers in hierarchies {
             let (name, options) = hierarchy(&controllers, field);
             let to = format!("{place}/{name}");
             if own_namespace {
@@ -307,7 +335,7 @@ impl Builder<'_> {
             self.push("process.cwd", Step::Dest { slot, path, kind, flags: DEST_IN_PROC });
         }
         self.program.steps.append(&mut self.late);
-        if spec.root().as_ref().and_then(|root| root.readonly()).unwrap_or_default() {
+        if read_only_root(spec) {
             self.push(
                 "root.readonly",
                 Step::SetAttr { slot: ROOT, set: attr::RDONLY, propagation: 0, recursive: false },
@@ -378,7 +406,10 @@ fn bind_attr(mount: &Mount, parsed: &Parsed, field: &str, user: &UserNamespace, 
         idmap: explicit_idmap(mount, parsed, field, user)?,
     };
     if *user == UserNamespace::Allocate {
-        attr.set_all |= attr.set | attr::NOSUID | attr::NODEV;
+        let forced = attr::NOSUID | attr::NODEV;
+        attr.set_all |= attr.set | forced;
+        attr.clear &= !forced;
+        attr.clear_all &= !forced;
         if attr.idmap == Idmap::None {
             attr.idmap = Idmap::Owner { uid: ids.0, gid: ids.1 };
         }

@@ -59,7 +59,6 @@ impl Builder<'_> {
         spec: &Spec,
         linux: &Linux,
         user: &super::UserNamespace,
-        id: &str,
         options: &Options,
     ) -> Result<u64> {
         let (mut flags, mut joined) = (0, Vec::new());
@@ -77,8 +76,11 @@ impl Builder<'_> {
             }
         }
         self.push("", Step::Receive);
+        let changes_net =
+            linux.sysctl().iter().flatten().any(|(key, _)| crate::validate::sysctl_path(key).starts_with("net/"));
         for (field, path, flags) in joined {
-            let slot = self.source(Source::Namespace { path: path.into(), field: field.clone() });
+            let not_ours = changes_net && flags == libc::CLONE_NEWNET as u32;
+            let slot = self.source(Source::Namespace { path: path.into(), field: field.clone(), not_ours });
             self.push(field, Step::SetNs { slot, flags });
         }
         if *user != UserNamespace::Host {
@@ -88,7 +90,7 @@ impl Builder<'_> {
             self.push("linux.namespaces", Step::Unshare { flags: libc::CLONE_NEWCGROUP as u32 });
         }
         if !options.no_new_keyring {
-            self.push("", Step::Keyring { name: format!("_ses.{id}") });
+            self.push("", Step::Keyring);
         }
         self.push("", Step::Setsid);
         self.names(spec);
@@ -106,7 +108,7 @@ impl Builder<'_> {
 
     /// Joins every namespace of the container of slot 0 at once, by its pidfd (setns(2)). The container must not see us
     /// before `Fork`: the PID namespace applies to children only.
-    pub(super) fn join(&mut self, linux: &Linux, id: &str) {
+    pub(super) fn join(&mut self, linux: &Linux) {
         let namespaces = linux.namespaces().iter().flatten();
         let flag = |kind| KINDS.iter().find(|(known, _)| *known == kind).map_or(0, |(_, flag)| *flag as u32);
         let flags = namespaces.fold(0, |flags, namespace| flags | flag(namespace.typ()));
@@ -115,7 +117,7 @@ impl Builder<'_> {
         if find(linux, LinuxNamespaceType::User).is_some() {
             self.push("", Step::BecomeRoot);
         }
-        // The container's, or a new one: never the caller's.
-        self.push("", Step::Keyring { name: format!("_ses.{id}") });
+        // A new one: never the caller's, and none that somebody else could have made under a name that we know.
+        self.push("", Step::Keyring);
     }
 }

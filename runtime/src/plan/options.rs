@@ -74,6 +74,26 @@ impl Parsed {
         Ok(parsed)
     }
 
+    /// The same for a file system of its own: it has nothing below it, so its recursive options are as the others.
+    ///
+    /// # Errors
+    /// On id maps, which only a bind has here.
+    pub fn flat(mut self, mount: &Mount, field: &str) -> Result<Self> {
+        let maps = [mount.uid_mappings(), mount.gid_mappings()];
+        if self.idmap || maps.into_iter().flatten().any(|maps| !maps.is_empty()) {
+            return Err(Error::invalid(field, "is no bind: only a bind can be id-mapped"));
+        }
+        self.set |= self.set_all & !self.clear;
+        (self.set_all, self.clear_all) = (0, 0);
+        Ok(self)
+    }
+
+    /// Whether no device node can be opened through a bind with these options.
+    pub fn no_devices(&self) -> bool {
+        let top = self.set | self.set_all & !self.clear;
+        top & attr::NODEV != 0 && (!self.recursive || self.set_all & attr::NODEV != 0)
+    }
+
     fn add(&mut self, option: &str, field: &str) -> Result<()> {
         match option {
             "" | "defaults" => {}

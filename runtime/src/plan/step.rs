@@ -27,7 +27,7 @@ pub enum Step {
     Unshare { flags: u32 },
     BecomeRoot,
     Prctl { option: u32, value: u64 },
-    Keyring { name: String },
+    Keyring,
     Setsid,
     Hostname { name: String },
     Domainname { name: String },
@@ -175,9 +175,7 @@ impl Encoder {
             Step::SetNs { slot, flags } => Words { a: *slot, b: *flags, ..none },
             Step::Unshare { flags } => Words { a: *flags, ..none },
             Step::Prctl { option, value } => Words { a: *option, n: *value, ..none },
-            Step::Keyring { name } | Step::Hostname { name } | Step::Domainname { name } => {
-                Words { s: self.text(name), ..none }
-            }
+            Step::Hostname { name } | Step::Domainname { name } => Words { s: self.text(name), ..none },
             Step::Propagate { flags } => Words { n: *flags, ..none },
             Step::FsOpen { slot, kind } => Words { a: *slot, s: self.text(kind), ..none },
             Step::FsConfig { slot, key, value } => {
@@ -249,7 +247,7 @@ impl Step {
             Step::Unshare { .. } => Op::Unshare,
             Step::BecomeRoot => Op::BecomeRoot,
             Step::Prctl { .. } => Op::Prctl,
-            Step::Keyring { .. } => Op::Keyring,
+            Step::Keyring => Op::Keyring,
             Step::Setsid => Op::Setsid,
             Step::Hostname { .. } => Op::Hostname,
             Step::Domainname { .. } => Op::Domainname,

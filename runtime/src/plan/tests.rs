@@ -4,6 +4,7 @@
 use serde_json::{Value, json};
 
 use super::*;
+use crate::sys::mount::attr;
 
 const HOST: Host = Host { last_cap: 40, v1_hierarchies: Vec::new() };
 
@@ -34,7 +35,7 @@ fn the_least_config_step_for_step() {
     let plan = plan(&minimal(), &Options::default());
     let want = [
         Step::Receive,
-        Step::Keyring { name: "_ses.id".into() },
+        Step::Keyring,
         Step::Setsid,
         Step::Propagate { flags: libc::MS_REC | libc::MS_SLAVE },
         Step::AttachRoot,
@@ -80,11 +81,8 @@ fn the_hardened_config_has_every_layer() {
     );
     assert_eq!(plan.user, UserNamespace::Allocate, "L7");
     assert!(has(&Step::Prctl { option: 38, value: 1 }), "L8");
-    let Source::Root(attr) = &plan.sources[0] else { panic!("the root comes first") };
-    assert_eq!(
-        (attr.idmap.clone(), attr.set_all),
-        (Idmap::Container, crate::sys::mount::attr::NODEV | crate::sys::mount::attr::NOSUID)
-    );
+    let Source::Root(root) = &plan.sources[0] else { panic!("the root comes first") };
+    assert_eq!((root.idmap.clone(), root.set_all), (Idmap::Container, attr::RDONLY | attr::NODEV | attr::NOSUID));
     let userns =
         Step::Write { dir: slot_of_proc(&plan), path: "sys/user/max_user_namespaces".into(), value: "0".into() };
     assert!(has(&userns), "no further user namespaces");
@@ -166,7 +164,7 @@ fn binds_map_their_owner_in_an_allocated_namespace_only() {
 #[test]
 fn exec_is_born_last_and_with_nothing() {
     let spec: Spec = serde_json::from_value(harden::config().unwrap()).unwrap();
-    let wanted = Exec { id: "id", process: spec.process().as_ref().unwrap(), spec: &spec, filter: None };
+    let wanted = Exec { process: spec.process().as_ref().unwrap(), spec: &spec, filter: None };
     let (program, sources) = exec(&wanted, &HOST, &Options::default()).unwrap();
     let position =
         |wanted: &dyn Fn(&Step) -> bool| program.steps.iter().position(|planned| wanted(&planned.step)).unwrap();

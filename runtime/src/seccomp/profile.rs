@@ -105,7 +105,10 @@ impl Policy {
         let default = self.default;
         for rule in rules.iter().filter(|rule| rule.then != default) {
             if rule.when.is_empty() {
-                self.entries[row].always.get_or_insert((rule.then, rule.at));
+                let (verdict, winner) = *self.entries[row].always.get_or_insert((rule.then, rule.at));
+                if verdict != rule.then {
+                    self.warnings.push(without_effect(rule.at, row, winner, "comes first"));
+                }
             } else {
                 self.push(row, false, rule.clone());
             }
@@ -147,12 +150,14 @@ impl Policy {
             let Some((_, winner)) = self.entries[*row].always.filter(|(verdict, _)| *verdict != rule.then) else {
                 continue;
             };
-            let (dead, name) = (rule.at, table::calls()[*row].name);
-            self.warnings.push(format!(
-                "linux.seccomp.syscalls[{dead}]: without effect on {name:?}: syscalls[{winner}] has no args and wins"
-            ));
+            self.warnings.push(without_effect(rule.at, *row, winner, "has no args and wins"));
         }
     }
+}
+
+fn without_effect(dead: usize, row: usize, winner: usize, why: &str) -> String {
+    let name = table::calls()[row].name;
+    format!("linux.seccomp.syscalls[{dead}]: without effect on {name:?}: syscalls[{winner}] {why}")
 }
 
 /// The listed ABIs that `host` can run and the native one, in the host's order.

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-//! No files with set-user-id or set-group-id bits.
+//! No files with set-user-id or set-group-id bits, or with capabilities.
 //!
 //! A writable id-mapped bind maps the container's root to the folder's owner. If that is root on the host, a program
-//! made there with mode 04755 would be root's on the host. So calls that give modes may not give these two bits, and
-//! calls whose modes lie in memory, where a filter cannot look, do not exist.
+//! made there with mode 04755 would be root's on the host, and file capabilities would be the host's. So calls that give modes may not give these two bits, and
+//! calls whose modes lie in memory, where a filter cannot look, do not exist. A file that has such bits already is not
+//! guarded: a store through mmap(2) keeps them.
 
 use super::abi::Abi;
 use super::condition::{Condition, Doubt, Lowered};
@@ -26,9 +27,11 @@ pub(crate) enum Guard {
     Open { flags: u8, mode: u8 },
     /// By something in memory.
     Hidden,
+    /// Not by a mode, but by file capabilities, whose name lies in memory: as on a file system without any.
+    Attribute,
 }
 
-const GUARDS: [(&str, Guard); 15] = [
+const GUARDS: [(&str, Guard); 19] = [
     ("chmod", Guard::Mode(1)),
     ("fchmod", Guard::Mode(1)),
     ("fchmodat", Guard::Mode(2)),
@@ -46,6 +49,10 @@ const GUARDS: [(&str, Guard); 15] = [
     ("io_uring_setup", Guard::Hidden),
     ("io_uring_enter", Guard::Hidden),
     ("io_uring_register", Guard::Hidden),
+    ("setxattr", Guard::Attribute),
+    ("lsetxattr", Guard::Attribute),
+    ("fsetxattr", Guard::Attribute),
+    ("setxattrat", Guard::Attribute),
 ];
 
 /// The guards, by row of the table.
@@ -89,11 +96,15 @@ impl Guard {
         match self {
             Self::Mode(mode) => vec![Condition::clear(mode, SET_ID)],
             Self::Open { flags, mode } => vec![Condition::clear(mode, SET_ID), Condition::clear(flags, CREATES)],
-            Self::Hidden => Vec::new(),
+            Self::Hidden | Self::Attribute => Vec::new(),
         }
     }
 
     fn denial(self) -> Verdict {
-        if matches!(self, Self::Hidden) { Verdict::ENOSYS } else { Verdict::EPERM }
+        match self {
+            Self::Hidden => Verdict::ENOSYS,
+            Self::Attribute => Verdict::ENOTSUP,
+            _ => Verdict::EPERM,
+        }
     }
 }

@@ -21,6 +21,9 @@ impl Verdict {
     /// Fail as a kernel does that does not have the call, so that libraries fall back to an older one.
     pub const ENOSYS: Self = Self::errno(libc::ENOSYS as u16);
 
+    /// Fail as a file system does that has no extended attributes.
+    pub const ENOTSUP: Self = Self::errno(libc::EOPNOTSUPP as u16);
+
     /// Fail with `number`; the kernel cuts it to 4095.
     pub const fn errno(number: u16) -> Self {
         Self(libc::SECCOMP_RET_ERRNO | number as u32)

@@ -9,7 +9,7 @@ use std::os::unix::fs::MetadataExt;
 use nix::sched::{CloneFlags, setns};
 use serde::Serialize;
 
-use super::{Record, process};
+use super::{Record, Seccomp, process};
 use crate::cgroup::Cgroup;
 use crate::error::{Context, Error, Kind, Result};
 
@@ -51,7 +51,7 @@ pub fn observe(record: &Record) -> Result<Layers> {
     let limits = Cgroup::open(&record.cgroup)?.limits()?;
     let layers = vec![
         network(&proc)?,
-        seccomp(&status),
+        seccomp(&status, record.seccomp),
         root(&proc.read("mountinfo")?),
         capabilities(&status),
         pids(&limits),
@@ -111,20 +111,27 @@ fn interfaces(pid: i32) -> Result<Vec<(String, bool)>> {
         .map_err(|_| Error::new(Kind::System, "list the interfaces", "the thread panicked"))?
 }
 
-/// Seccomp: 2 is SECCOMP_MODE_FILTER (proc_pid_status(5)).
-fn seccomp(status: &str) -> Layer {
+/// Seccomp: 2 is SECCOMP_MODE_FILTER (proc_pid_status(5)). What a filter is made of no kernel tells.
+fn seccomp(status: &str, made_of: Seccomp) -> Layer {
     let (mode, filters) = (field(status, "Seccomp"), field(status, "Seccomp_filters"));
-    Layer { id: "L2", name: "seccomp", in_force: mode == "2", evidence: format!("mode {mode}, {filters} filter(s)") }
+    let profile = if made_of == Seccomp::Guard { ", no profile: it keeps set-id files off the host only" } else { "" };
+    Layer {
+        id: "L2",
+        name: "seccomp",
+        in_force: mode == "2" && made_of != Seccomp::Guard,
+        evidence: format!("mode {mode}, {filters} filter(s){profile}"),
+    }
 }
 
-/// Read-only root; and every tmpfs that can be written has a size (proc_pid_mountinfo(5)).
+/// Read-only root; and every tmpfs that can be written has a size, which no ramfs has (proc_pid_mountinfo(5)).
 fn root(mountinfo: &str) -> Layer {
     let mounts: Vec<(&str, &str, &str, &str)> = mountinfo.lines().filter_map(parse_mount).collect();
     let read_only = |options: &str| options.split(',').any(|option| option == "ro");
     let root = mounts.iter().any(|(place, options, ..)| *place == "/" && read_only(options));
-    let tmpfs = mounts.iter().filter(|(_, options, kind, _)| *kind == "tmpfs" && !read_only(options));
-    let sized =
-        |super_options: &str| super_options.split(',').find(|option| option.starts_with("size=")).map(str::to_owned);
+    let tmpfs = mounts.iter().filter(|(_, options, kind, _)| matches!(*kind, "tmpfs" | "ramfs") && !read_only(options));
+    // A size of 0 is none (tmpfs(5)).
+    let size = |option: &&str| option.strip_prefix("size=").is_some_and(|size| size.trim_end_matches('k') != "0");
+    let sized = |super_options: &str| super_options.split(',').find(size).map(str::to_owned);
     let sizes: Vec<(String, Option<String>)> =
         tmpfs.map(|(place, _, _, options)| ((*place).to_owned(), sized(options))).collect();
     let list: Vec<String> =
@@ -171,23 +178,26 @@ fn memory_and_cpu(limits: &crate::cgroup::Limits) -> Layer {
     Layer { id: "L6", name: "memory and cpu", in_force, evidence: format!("{memory}, {cpu}") }
 }
 
-/// Root inside is an unprivileged user outside.
+/// The (inside, outside) ids with which the entries of a uid_map or gid_map begin (user_namespaces(7)).
+fn id_map(map: &str) -> Vec<(&str, &str)> {
+    map.lines().filter_map(|line| line.split_whitespace().next().zip(line.split_whitespace().nth(1))).collect()
+}
+
+/// Root inside is an unprivileged user outside, and nobody inside is the host's root or in its group.
 fn user(proc: &Proc, record: &Record) -> Result<Layer> {
-    let map = proc.read("uid_map")?;
-    let entries: Vec<Vec<&str>> = map.lines().map(|line| line.split_whitespace().collect()).collect();
-    let outside = entries
-        .iter()
-        .find(|entry| entry.first() == Some(&"0"))
-        .and_then(|entry| entry.get(1))
-        .copied()
-        .unwrap_or("nobody");
-    let in_force = proc.other_namespace("user")? && outside != "0";
+    let (uid_map, gid_map) = (proc.read("uid_map")?, proc.read("gid_map")?);
+    let (uids, gids) = (id_map(&uid_map), id_map(&gid_map));
+    let outside = uids.iter().find(|(inside, _)| *inside == "0").map_or("nobody", |(_, outside)| outside);
+    let host_root = uids.iter().chain(&gids).any(|(_, outside)| *outside == "0");
+    let in_force = proc.other_namespace("user")? && !host_root;
     let shared = if record.ids.as_ref().is_some_and(|ids| ids.shared) {
         ", shared with every container of dockremap"
     } else {
         ""
     };
-    Ok(Layer { id: "L7", name: "user namespace", in_force, evidence: format!("root is host uid {outside}{shared}") })
+    let maps_root = if host_root { ", host id 0 is mapped" } else { "" };
+    let evidence = format!("root is host uid {outside}{maps_root}{shared}");
+    Ok(Layer { id: "L7", name: "user namespace", in_force, evidence })
 }
 
 fn no_new_privs(status: &str) -> Layer {
@@ -202,11 +212,16 @@ mod tests {
     #[test]
     fn layers_hold_only_if_the_kernel_says_so() {
         let status = "CapInh:\t0000000000000000\nCapPrm:\t0000000000000000\nCapEff:\t0000000000000000\nCapBnd:\t0000000000000000\nCapAmb:\t0000000000000000\nNoNewPrivs:\t1\nSeccomp:\t2\nSeccomp_filters:\t1\n";
-        assert!(capabilities(status).in_force && seccomp(status).in_force && no_new_privs(status).in_force);
+        assert!(
+            capabilities(status).in_force
+                && seccomp(status, Seccomp::Profile).in_force
+                && no_new_privs(status).in_force
+        );
         let weak = status
             .replace("CapBnd:\t0000000000000000", "CapBnd:\t0000000000000400")
             .replace("Seccomp:\t2", "Seccomp:\t0");
-        assert!(!capabilities(&weak).in_force && !seccomp(&weak).in_force);
+        assert!(!capabilities(&weak).in_force && !seccomp(&weak, Seccomp::Profile).in_force);
+        assert!(!seccomp(status, Seccomp::Guard).in_force);
         assert!(capabilities(&weak).evidence.contains("CapBnd 400"));
     }
 
@@ -216,6 +231,8 @@ mod tests {
         let sized = "2 1 0:5 / /tmp rw - tmpfs tmpfs rw,size=65536k,mode=1777\n";
         assert!(root(&format!("{ro}{sized}")).in_force);
         assert!(!root(&format!("{ro}2 1 0:5 / /tmp rw - tmpfs tmpfs rw\n")).in_force);
+        assert!(!root(&format!("{ro}2 1 0:5 / /tmp rw - tmpfs tmpfs rw,size=0k\n")).in_force);
+        assert!(!root(&format!("{ro}2 1 0:5 / /tmp rw - ramfs ramfs rw\n")).in_force);
         assert!(!root(&ro.replace("ro,nodev", "rw")).in_force);
     }
 }

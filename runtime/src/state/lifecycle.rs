@@ -10,7 +10,7 @@ use nix::poll::PollTimeout;
 use serde::Serialize;
 
 use super::{Record, Root, Status, process};
-use crate::cgroup::Cgroup;
+use crate::cgroup::{self, Cgroup};
 use crate::error::{Context, Error, Kind, Result};
 use crate::sys::pidfd;
 
@@ -112,14 +112,23 @@ fn kill_all(cgroup: &Cgroup, signal: i32) -> Result<()> {
     if signal == libc::SIGKILL {
         return cgroup.kill_all();
     }
+    let (mut found, mut failed) = (Vec::new(), Ok(()));
     for pid in cgroup.procs()? {
-        let Ok(fd) = pidfd::open(pid) else { continue };
+        match pidfd::open(pid) {
+            Ok(fd) => found.push((pid, fd)),
+            Err(Errno::ESRCH | Errno::EINVAL) => {}
+            Err(errno) => failed = Err(Error::system(format!("pidfd of {pid}"), errno)),
+        }
+    }
+    // Those that are still there are the ones that were opened: a pid may have passed to another process meanwhile.
+    let members = cgroup.procs()?;
+    for (pid, fd) in found.into_iter().filter(|(pid, _)| members.contains(pid)) {
         match pidfd::send_signal(fd, signal) {
             Ok(()) | Err(Errno::ESRCH) => {}
             Err(errno) => return Err(Error::system(format!("send signal {signal} to {pid}"), errno)),
         }
     }
-    Ok(())
+    failed
 }
 
 /// Deletes container `id`; with `force` also one that runs, and without error one that does not exist.
@@ -132,8 +141,10 @@ pub fn delete(root: &Root, id: &str, force: bool) -> Result<()> {
         result => result?,
     };
     let record = match folder.record() {
-        // Whatever is in it: it is to go.
-        Err(_) if force => None,
+        Err(_) if force => {
+            destroy_cgroup(&folder.salvage_cgroup(id)?)?;
+            None
+        }
         result => result?,
     };
     let Some(record) = record else { return folder.remove(None) };
@@ -161,6 +172,14 @@ pub fn destroy_processes(record: &Record, pidfd: Option<OwnedFd>) -> Result<()> 
         }
     }
     cgroup.map_or_else(|| Cgroup::remove_v1(&record.cgroup), |cgroup| cgroup.remove())
+}
+
+/// Kills what is in the cgroup of a container that no more is known of.
+fn destroy_cgroup(saved: &cgroup::Saved) -> Result<()> {
+    match Cgroup::find(saved)? {
+        Some(cgroup) => cgroup.kill_all().and_then(|()| cgroup.remove()),
+        None => Cgroup::remove_v1(saved),
+    }
 }
 
 /// Freezes every process of container `id`.

@@ -10,17 +10,17 @@ mod record;
 
 use std::fs::{self, File};
 use std::io::Write;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
-pub use record::{Process, Record, Status, VERSION, now};
+pub use record::{Process, Record, Seccomp, Status, VERSION, now};
 
 use crate::error::{Context, Error, Kind, Result};
-use crate::validate;
+use crate::{cgroup, validate};
 
 /// The file that is renamed into place at each transition.
 const RECORD: &str = "state.json";
@@ -44,7 +44,9 @@ impl Root {
             Some(runtime) if !nix::unistd::geteuid().is_root() => Path::new(&runtime).join("wsbox"),
             _ => "/run/wsbox".into(),
         };
-        Self { path: path.unwrap_or_else(default) }
+        let path = path.unwrap_or_else(default);
+        // Host ids are owned by the path of a folder, which must be the same from every working directory.
+        Self { path: std::path::absolute(&path).unwrap_or(path) }
     }
 
     /// The folder of container `id`.
@@ -73,13 +75,16 @@ impl Root {
             result => result,
         };
         match made {
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-                let hint = format!("`wsbox delete {id}` removes it");
-                Err(Error::new(Kind::Exists, "", format!("container with id {id} already exists")).hint(hint))
-            }
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Err(exists(id)),
             result => result.context(|| format!("state folder {}", path.display())),
         }?;
-        Folder::lock(path).inspect_err(|_| drop(fs::remove_dir(self.path.join(id))))
+        let folder = Folder::lock(path).inspect_err(|_| drop(fs::remove_dir(self.path.join(id))))?;
+        // It may have been deleted and made anew by others before we had the lock.
+        if folder.is_in_place() && folder.record().is_ok_and(|record| record.is_none()) {
+            Ok(folder)
+        } else {
+            Err(exists(id))
+        }
     }
 
     /// Opens and locks the folder of container `id`: waits for a command that is at work on it.
@@ -90,12 +95,7 @@ impl Root {
         let path = self.folder(id)?;
         let folder = Folder::lock(path.clone()).map_err(|error| absent(error, id))?;
         // It may have been deleted, and even made anew, while we waited.
-        let same = |metadata: fs::Metadata| std::os::unix::fs::MetadataExt::ino(&metadata);
-        let now = fs::symlink_metadata(&path).map(same).ok();
-        if now.is_none() || now != folder.lock.metadata().map(same).ok() {
-            return Err(does_not_exist(id));
-        }
-        Ok(folder)
+        if folder.is_in_place() { Ok(folder) } else { Err(does_not_exist(id)) }
     }
 
     /// The record of container `id`, without waiting for anybody.
@@ -130,6 +130,11 @@ impl Root {
             result => Ok((config, Some(result.context(|| path.join(FILTER).display().to_string())?))),
         }
     }
+}
+
+fn exists(id: &str) -> Error {
+    let error = Error::new(Kind::Exists, "", format!("container with id {id} already exists"));
+    error.hint(format!("`wsbox delete {id}` removes it"))
 }
 
 fn does_not_exist(id: &str) -> Error {
@@ -175,14 +180,16 @@ impl Folder {
         Ok(Self { path, lock })
     }
 
+    /// Whether what is locked still is what lies at the path.
+    fn is_in_place(&self) -> bool {
+        let inode = |metadata: fs::Metadata| std::os::unix::fs::MetadataExt::ino(&metadata);
+        let now = fs::symlink_metadata(&self.path).map(inode).ok();
+        now.is_some() && now == self.lock.metadata().map(inode).ok()
+    }
+
     /// Its path: what owns the container's host ids.
     pub fn path(&self) -> &Path {
         &self.path
-    }
-
-    /// Its descriptor: sockets in it are reached through it, for their paths may be longer than sun_path.
-    pub fn as_fd(&self) -> BorrowedFd<'_> {
-        self.lock.as_fd()
     }
 
     /// The path of the socket of `start`, short enough for sun_path (unix(7)).
@@ -193,6 +200,17 @@ impl Folder {
     /// The record; none if `create` was killed before it wrote one.
     pub fn record(&self) -> Result<Option<Record>> {
         read_record(&self.path)
+    }
+
+    /// Where the cgroup is of a container whose record can not be read as a whole: as far as the record says, else where it is
+    /// by default.
+    pub fn salvage_cgroup(&self, id: &str) -> Result<cgroup::Saved> {
+        let bytes = fs::read(self.path.join(RECORD)).unwrap_or_default();
+        let record = serde_json::from_slice::<serde_json::Value>(&bytes).unwrap_or_default();
+        match serde_json::from_value(record["cgroup"].clone()) {
+            Ok(saved) => Ok(saved),
+            Err(_) => cgroup::Saved::usual(cgroup::Host::detect()?, id),
+        }
     }
 
     /// Writes the record whole: a reader sees the old one or the new one.

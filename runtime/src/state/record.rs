@@ -30,6 +30,19 @@ pub enum Status {
     Stopped,
 }
 
+/// What a container's filter is made of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Seccomp {
+    /// There is none
+    #[default]
+    None,
+    /// Only what keeps set-id files off the host
+    Guard,
+    /// The config's profile
+    Profile,
+}
+
 /// A process that can not be mistaken for another with the same pid.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Process {
@@ -65,6 +78,9 @@ pub struct Record {
     /// Its host ids, if wsbox gave it some
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ids: Option<Range>,
+    /// The filter, which `exec` installs too
+    #[serde(default)]
+    pub seccomp: Seccomp,
     /// When it was created, RFC 3339
     pub created: String,
     /// The host user that created it

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! One clone3(2) into all namespaces, and the few instructions between it and the execution of the init.
 //!
-//! The child shares the caller's memory (CLONE_VM) on a stack of its own: no page table is copied, however large the host
+//! As a rule the child shares the caller's memory (CLONE_VM) on a stack of its own: no page table is copied, however large the host
 //! program is. So until its exec it may do nothing but raw system calls: no libc (errno is thread-local), no panic, no lock,
 //! no return.
 #![allow(unsafe_code)]
@@ -32,6 +32,9 @@ pub struct Spawn<'a> {
     pub control: BorrowedFd<'a>,
     /// Descriptors below this number are inherited, all others closed
     pub keep_below: u32,
+    /// Share the caller's memory until the init is executed; else it is copied, which takes longer the larger it is, but the
+    /// caller survives if the child is killed for want of memory (mm/oom_kill.c ends all that share it)
+    pub share_memory: bool,
     /// Raise ambient capabilities: in a new user namespace without maps nothing else carries them over an exec
     pub ambient: bool,
     /// The highest capability of the kernel
@@ -112,12 +115,15 @@ pub fn spawn(spawn: &Spawn<'_>) -> nix::Result<Spawned> {
     });
     let mut pidfd = -1i32;
     let mut args = CloneArgs {
-        flags: spawn.namespaces | CLONE_CLEAR_SIGHAND | (libc::CLONE_VM | libc::CLONE_PIDFD) as u64,
+        flags: spawn.namespaces | CLONE_CLEAR_SIGHAND | libc::CLONE_PIDFD as u64,
         pidfd: (&raw mut pidfd) as u64,
         stack: stack.as_mut_ptr() as u64,
         stack_size: STACK as u64,
         ..CloneArgs::default()
     };
+    if spawn.share_memory {
+        args.flags |= libc::CLONE_VM as u64;
+    }
     if let Some(cgroup) = spawn.cgroup {
         args.flags |= CLONE_INTO_CGROUP;
         args.cgroup = cgroup.as_raw_fd() as u64;

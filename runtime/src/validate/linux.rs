@@ -29,6 +29,12 @@ fn has(linux: &Linux, kind: LinuxNamespaceType) -> bool {
     linux.namespaces().iter().flatten().any(|namespace| namespace.typ() == kind)
 }
 
+/// Whether the config asks for a new one.
+fn is_new(linux: &Linux, kind: LinuxNamespaceType) -> bool {
+    let new = |path: &Option<std::path::PathBuf>| path.as_ref().is_none_or(|path| path.as_os_str().is_empty());
+    linux.namespaces().iter().flatten().any(|namespace| namespace.typ() == kind && new(namespace.path()))
+}
+
 fn namespaces(linux: &Linux) -> Result<()> {
     let mut seen = Vec::new();
     for (at, namespace) in linux.namespaces().iter().flatten().enumerate() {
@@ -94,8 +100,9 @@ fn hostnames(spec: &Spec, linux: &Linux) -> Result<()> {
     for (field, name) in [("hostname", spec.hostname()), ("domainname", spec.domainname())] {
         let Some(name) = name.as_ref().filter(|name| !name.is_empty()) else { continue };
         no_nul(field, name)?;
-        if !has(linux, LinuxNamespaceType::Uts) {
-            return Err(Error::invalid(field, "needs a uts namespace in linux.namespaces: it would rename the host"));
+        if !is_new(linux, LinuxNamespaceType::Uts) {
+            let why = "needs a new uts namespace in linux.namespaces: it would rename the host, or another container";
+            return Err(Error::invalid(field, why));
         }
         if name.len() > 64 {
             return Err(Error::invalid(field, "is longer than 64 bytes"));
@@ -106,20 +113,18 @@ fn hostnames(spec: &Spec, linux: &Linux) -> Result<()> {
 
 /// Only sysctls that a namespace of the container's own holds; any other is the host's (runtime-spec, config-linux.md).
 fn sysctls(linux: &Linux) -> Result<()> {
-    for key in linux.sysctl().iter().flatten().map(|(key, _)| key) {
+    for (key, value) in linux.sysctl().iter().flatten() {
         let field = format!("linux.sysctl[{key:?}]");
+        no_nul(&field, value)?;
         let path = sysctl_path(key);
         if path.split('/').any(|part| part.is_empty() || part == "." || part == "..") || path.contains('\0') {
             return Err(Error::invalid(field, "is no name of a sysctl"));
         }
         let needs =
             owner(&path).ok_or_else(|| Error::invalid(&field, "belongs to no namespace: it would change the host"))?;
-        let own =
-            linux.namespaces().iter().flatten().any(|namespace| namespace.typ() == needs && namespace.path().is_none());
-        let joined =
-            linux.namespaces().iter().flatten().any(|namespace| namespace.typ() == needs && namespace.path().is_some());
-        let joined = joined && needs == LinuxNamespaceType::Network;
-        if !own && !joined {
+        // That a joined one is not the host's is seen when it is opened (launch/sources.rs).
+        let joined = needs == LinuxNamespaceType::Network && has(linux, needs);
+        if !is_new(linux, needs) && !joined {
             return Err(Error::invalid(field, format!("needs a {needs} namespace of the container's own")));
         }
     }
@@ -164,8 +169,9 @@ fn device(node: &LinuxDevice, field: &str) -> Result<()> {
     if node.typ() == LinuxDeviceType::A {
         return Err(Error::invalid(format!("{field}.type"), "\"a\" is no type of a device node"));
     }
-    let number = |n: i64| (0..=i64::from(u32::MAX >> 12)).contains(&n);
-    if node.typ() != LinuxDeviceType::P && !(number(node.major()) && number(node.minor())) {
+    // mknod(2) would take a larger one for another device (include/linux/kdev_t.h, new_decode_dev).
+    let known = (0..=0xfff).contains(&node.major()) && (0..=0xf_ffff).contains(&node.minor());
+    if node.typ() != LinuxDeviceType::P && !known {
         return Err(Error::invalid(field, format!("{}:{} is no device number", node.major(), node.minor())));
     }
     Ok(())

@@ -54,6 +54,8 @@ pub fn container_id(id: &str) -> Result<()> {
         "is empty"
     } else if id == "." || id == ".." || id.starts_with('-') {
         "must not be . or .. nor begin with -"
+    } else if id == "ids" {
+        "is the name of wsbox's own folder of host ids"
     } else if id.len() > 255 {
         "is longer than 255 bytes"
     } else if !id.chars().all(allowed) {
@@ -70,7 +72,7 @@ mod tests {
 
     #[test]
     fn ids_are_no_paths() {
-        for id in ["", ".", "..", "a/b", "/a", "-x", "a\nb", "a b", "ü", &"x".repeat(256)] {
+        for id in ["ids", "", ".", "..", "a/b", "/a", "-x", "a\nb", "a b", "ü", &"x".repeat(256)] {
             assert!(container_id(id).is_err(), "{id:?}");
         }
         for id in ["a", "A_1+2-3.4", "..a", &"x".repeat(255)] {

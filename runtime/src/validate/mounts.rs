@@ -26,6 +26,7 @@ fn check_one(mount: &Mount, field: &str) -> Result<()> {
     }
     let place = clean(destination);
     let kind = mount.typ().as_deref().unwrap_or_default();
+    no_nul(&format!("{field}.type"), kind)?;
     if place == "/" {
         return Err(Error::invalid(format!("{field}.destination"), "/ is the root itself"));
     }

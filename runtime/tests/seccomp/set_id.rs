@@ -72,6 +72,8 @@ fn what_a_filter_cannot_see_does_not_exist() {
         let filter = compiled(json, &DENYING);
         for abi in ALL {
             assert_eq!(["openat2", "fchmodat2"].map(|name| ask(&filter, abi, name, &[])), [ENOSYS; 2]);
+            let attributes = ["setxattr", "lsetxattr", "fsetxattr"].map(|name| ask(&filter, abi, name, &[]));
+            assert_eq!(attributes, [Verdict::errno(95).raw(); 3]);
         }
     }
     let allowing = compiled(&profile("SCMP_ACT_ALLOW", json!([])), &DENYING);
@@ -117,8 +119,11 @@ fn nothing_else_changes() {
             for abi in Abi::ALL {
                 for nr in (0..1024).map(|nr| nr + abi.base()) {
                     let ask = |filter| ask_nr(filter, abi.audit_arch(), nr, &[]);
-                    let hidden = ["openat2", "fchmodat2"].map(|name| table::number(name, abi)).contains(&Some(nr));
-                    assert!(ask(&plain) == ask(&denying) || hidden && ask(&denying) == ENOSYS, "{abi:?} {nr}");
+                    let is_one = |names: &[&str]| names.iter().any(|name| table::number(name, abi) == Some(nr));
+                    let hidden = is_one(&["openat2", "fchmodat2"]) && ask(&denying) == ENOSYS;
+                    let attribute = is_one(&["setxattr", "lsetxattr", "fsetxattr", "setxattrat"])
+                        && ask(&denying) == Verdict::errno(95).raw();
+                    assert!(ask(&plain) == ask(&denying) || hidden || attribute, "{abi:?} {nr}");
                 }
             }
         }
