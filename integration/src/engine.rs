@@ -129,7 +129,7 @@ impl Engine {
             .and_then(|bundle| wsbox::run(&root, &id, &bundle, &wsbox::Options::default()))
             .and_then(|process| process.wait());
         let deleted = wsbox::delete(&root, &id, true);
-        match ran.and_then(|exit| deleted.map(|()| exit)) {
+        match ran.and_then(|exit| deleted.map(|_| exit)) {
             Ok(exit) => Outcome { code: exit.code(), stdout: String::new(), stderr: String::new() },
             Err(error) => Outcome { code: error.exit_code(), stdout: String::new(), stderr: format!("{error}\n") },
         }

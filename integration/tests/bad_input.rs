@@ -111,7 +111,9 @@ fn fields_that_can_not_be() {
     refused("/process/rlimits", json!([{"type": "RLIMIT_NOFILE", "soft": 9, "hard": 8}]), &["process.rlimits[0]"]);
     refused("/linux/namespaces", json!([{"type": "pid"}, {"type": "pid"}]), &["linux.namespaces[1]"]);
     refused("/linux/namespaces", json!([{"type": "pid"}]), &["linux.namespaces", "mount namespace"]);
-    refused("/hooks", json!({"prestart": [{"path": "/bin/true"}]}), &["hooks"]);
+    refused("/hooks", json!({"createContainer": [{"path": "/bin/true"}]}), &["hooks.createContainer"]);
+    refused("/hooks", json!({"prestart": [{"path": "true"}]}), &["hooks.prestart[0].path", "absolute"]);
+    refused("/hooks", json!({"poststop": [{"path": "/bin/true", "timeout": 0}]}), &["hooks.poststop[0].timeout"]);
     refused("/linux/resources/blockIO", json!({"weight": 100}), &["linux.resources.blockIO"]);
     refused("/ociVersion", json!("2.0.0"), &["ociVersion"]);
     let device = |path: &str, major: i64| json!([{"path": path, "type": "c", "major": major, "minor": 3}]);

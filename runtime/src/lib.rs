@@ -23,6 +23,7 @@ mod cgroup;
 #[doc(hidden)]
 pub mod cli;
 mod error;
+mod hooks;
 mod launch;
 mod plan;
 pub mod seccomp;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `wsbox delete`
 
-use super::Global;
+use super::{Global, log};
 use crate::error::Result;
 use crate::state::lifecycle;
 
@@ -16,5 +16,7 @@ pub struct Arguments {
 }
 
 pub fn run(global: &Global, arguments: Arguments) -> Result<u8> {
-    lifecycle::delete(&global.root(), &arguments.id, arguments.force).map(|()| 0)
+    let warnings = lifecycle::delete(&global.root(), &arguments.id, arguments.force)?;
+    warnings.iter().for_each(|warning| log::warning(warning));
+    Ok(0)
 }

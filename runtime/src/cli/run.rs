@@ -87,7 +87,7 @@ pub fn run(global: &Global, arguments: Arguments) -> Result<u8> {
     let exit = foreground::follow(&process, &signals);
     crate::launch::pause::before("exited");
     if !arguments.keep {
-        lifecycle::delete(&root, &id, true)?;
+        lifecycle::delete(&root, &id, true)?.iter().for_each(|warning| log::warning(warning));
     }
     Ok(exit?.code() as u8)
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `wsbox start`
 
-use super::Global;
+use super::{Global, log};
 use crate::error::Result;
 use crate::launch;
 
@@ -13,5 +13,6 @@ pub struct Arguments {
 }
 
 pub fn run(global: &Global, arguments: Arguments) -> Result<u8> {
-    launch::start(&global.root(), &arguments.id).map(|()| 0)
+    launch::start(&global.root(), &arguments.id)?.iter().for_each(|warning| log::warning(warning));
+    Ok(0)
 }

@@ -51,6 +51,14 @@ impl Channel {
         self.send(std::slice::from_ref(program))
     }
 
+    /// Lets an init go on that waits without wanting anything.
+    pub fn go_on(&self) -> Result<()> {
+        match sendmsg::<()>(self.0.as_raw_fd(), &[IoSlice::new(&[0])], &[], MsgFlags::MSG_NOSIGNAL, None) {
+            Ok(_) | Err(Errno::EPIPE) => Ok(()),
+            Err(errno) => Err(Error::system("send to the init", errno)),
+        }
+    }
+
     /// Sends the descriptors, in slot order.
     pub fn send(&self, fds: &[OwnedFd]) -> Result<()> {
         let all: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();

@@ -29,6 +29,7 @@ pub use start::start;
 use crate::bundle::{Bundle, passwd};
 use crate::cgroup::{self, Cgroup};
 use crate::error::{Context, Error, Result};
+use crate::hooks::{self, Moment};
 use crate::plan::{self, IdMaps, Plan, UserNamespace};
 use crate::state::{self, Folder, Record, Root, Seccomp, Status, ids};
 use crate::sys::clone::{Spawn, Spawned, spawn};
@@ -124,6 +125,7 @@ fn launch(
         rootfs,
         console,
         preserve_fds: options.preserve_fds,
+        warnings: plan.warnings.clone(),
     };
     match launch.steps(id, wait_for_start) {
         Ok(process) => launch.finish(process),
@@ -185,6 +187,7 @@ struct Launch<'a> {
     rootfs: OwnedFd,
     console: Console,
     preserve_fds: u32,
+    warnings: Vec<String>,
 }
 
 /// The init, from the clone on.
@@ -221,6 +224,8 @@ impl Launch<'_> {
         self.child()?.channel.send(&fds)?;
         drop(fds);
         self.remember()?;
+        pause::before("hooks");
+        self.run_hooks()?;
         pause::before("ready");
         let console = self.until_ready()?;
         pause::before("created");
@@ -230,6 +235,7 @@ impl Launch<'_> {
             self.until_executed()?;
             pause::before("running");
             self.set_status(Status::Running)?;
+            self.warnings.extend(started_hooks(self.bundle, self.record.as_ref()));
         }
         self.process(console)
     }
@@ -263,6 +269,7 @@ impl Launch<'_> {
             cgroup: self.plan.cgroup.saved(self.host),
             ids,
             seccomp: self.filter_kind(),
+            hooks: [Moment::Started, Moment::Stopped].iter().any(|moment| !moment.of(spec.hooks().as_ref()).is_empty()),
             created: state::now(),
             owner: nix::unistd::getuid().as_raw(),
             annotations: spec.annotations().iter().flatten().map(|(key, value)| (key.clone(), value.clone())).collect(),
@@ -352,6 +359,15 @@ impl Launch<'_> {
         self.folder.keep(&self.bundle.config, self.plan.filter.as_ref().map(exec::save_filter).as_deref())
     }
 
+    /// The hooks that see the namespaces of a container that has not run yet; the init waits for their end.
+    fn run_hooks(&self) -> Result<()> {
+        let hooks = self.bundle.spec.hooks().as_ref();
+        let (false, Some(record)) = (Moment::Creating.of(hooks).is_empty(), &self.record) else { return Ok(()) };
+        self.until_ready()?;
+        hooks::run(Moment::Creating, hooks, record)?;
+        self.child()?.channel.go_on()
+    }
+
     fn until_ready(&self) -> Result<Option<OwnedFd>> {
         let child = self.child()?;
         let mut console = None;
@@ -386,7 +402,7 @@ impl Launch<'_> {
     fn process(&mut self, console: Option<OwnedFd>) -> Result<Process> {
         let child = self.child.take().ok_or_else(|| Error::system("the init", Errno::ESRCH))?;
         let (pid, pidfd) = child.spawned.executed();
-        Ok(Process { pid, pidfd, console, warnings: self.plan.warnings.clone() })
+        Ok(Process { pid, pidfd, console, warnings: std::mem::take(&mut self.warnings) })
     }
 
     fn finish(self, process: Process) -> Result<(Process, Record)> {
@@ -401,11 +417,21 @@ impl Launch<'_> {
             child.spawned.executed();
         }
         let removed = self.cgroup.take().map_or(Ok(()), |cgroup| cgroup.kill_all().and_then(|()| cgroup.remove()));
+        // A hook that ran may have made what another takes back (runtime.md, "Lifecycle").
+        if let Some(record) = self.record.as_ref().filter(|record| record.process.is_some()) {
+            hooks::run_all(Moment::Stopped, self.bundle.spec.hooks().as_ref(), record);
+        }
         if removed.is_ok() {
             let ids = self.record.as_ref().and_then(|record| record.ids.clone());
             let _ = self.folder.remove(ids.as_ref());
         }
     }
+}
+
+/// The hooks that tell others of a payload that runs.
+fn started_hooks(bundle: &Bundle, record: Option<&Record>) -> Vec<String> {
+    let run = |record| hooks::run_all(Moment::Started, bundle.spec.hooks().as_ref(), record);
+    record.map(run).unwrap_or_default()
 }
 
 /// Waits for the end of the control socket, which is the payload's execve.

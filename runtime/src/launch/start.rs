@@ -9,7 +9,7 @@ use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen as listen_on, socket,
 };
 
-use super::{Answer, Channel, failure, plan_host};
+use super::{Answer, Channel, failure, plan_host, started_hooks};
 use crate::bundle::Bundle;
 use crate::cgroup;
 use crate::error::{Context, Error, Kind, Result};
@@ -34,11 +34,11 @@ pub(super) fn listen(folder: &Folder) -> Result<OwnedFd> {
     Ok(socket)
 }
 
-/// Starts the payload of the created container `id`.
+/// Starts the payload of the created container `id`: what the user should know of its hooks, one sentence each.
 ///
 /// # Errors
 /// If it is not created but something else; or what the payload's execve failed with.
-pub fn start(root: &Root, id: &str) -> Result<()> {
+pub fn start(root: &Root, id: &str) -> Result<Vec<String>> {
     use std::os::fd::AsRawFd;
     let folder = root.open(id)?;
     let mut record =
@@ -58,7 +58,8 @@ pub fn start(root: &Root, id: &str) -> Result<()> {
     })?;
     folder.remove_start_socket();
     match Channel::from_socket(socket).receive()? {
-        Answer::Closed => Ok(()),
+        Answer::Closed if record.hooks => Ok(started_hooks(&bundle(root, &record)?, Some(&record))),
+        Answer::Closed => Ok(Vec::new()),
         Answer::Failed(step, errno) => Err(failure(&program(root, &record)?, step, errno)),
         answer => Err(Error::system(format!("the init said {answer:?}"), Errno::EPROTO)),
     }
@@ -66,10 +67,14 @@ pub fn start(root: &Root, id: &str) -> Result<()> {
 
 /// The same program once more, to put a failed step into words.
 fn program(root: &Root, record: &Record) -> Result<plan::Program> {
-    let (config, _) = root.config(&record.id)?;
-    let bundle = Bundle::from_config(record.bundle.clone(), config)?;
+    let bundle = bundle(root, record)?;
     let options = plan::Options { wait_for_start: true, ..plan::Options::default() };
     plan::container(&bundle.spec, &record.id, &plan_host(cgroup::Host::detect()?)?, &options).map(|plan| plan.program)
+}
+
+/// The bundle as it was when the container was created.
+fn bundle(root: &Root, record: &Record) -> Result<Bundle> {
+    Bundle::from_config(record.bundle.clone(), root.config(&record.id)?.0)
 }
 
 fn unreachable_init(errno: Errno, id: &str) -> Error {

@@ -10,6 +10,7 @@ use super::program::{DEST_IN_PROC, DEST_NO_SYMLINKS, ROOT};
 use super::step::Kind;
 use super::{Builder, Dev, IdMaps, Slot, Source, Step, UserNamespace};
 use crate::error::{Error, Result};
+use crate::hooks::Moment;
 use crate::plan::namespaces::is_new;
 use crate::sys::mount::attr;
 use crate::validate::clean;
@@ -325,8 +326,12 @@ impl Builder<'_> {
         self.attach_dir(field, slot, place, DEST_NO_SYMLINKS);
     }
 
-    /// What is done once all is mounted: sysctls, the working directory, read-only root, pivot, masks, terminal.
+    /// What is done once all is mounted: hooks (they may make what sysctls are of), sysctls, the working directory, read-only root, pivot, masks, terminal.
     pub(super) fn inside(&mut self, spec: &Spec, linux: &Linux, user: &UserNamespace) -> Result<()> {
+        if !Moment::Creating.of(spec.hooks().as_ref()).is_empty() {
+            self.push("hooks", Step::Ready);
+            self.push("hooks", Step::Receive);
+        }
         self.kernel_settings(linux, user);
         let process = spec.process().as_ref().ok_or_else(|| Error::invalid("process", "is missing"))?;
         let path = process.cwd().to_string_lossy().trim_start_matches('/').to_owned();

@@ -10,8 +10,10 @@ use nix::poll::PollTimeout;
 use serde::Serialize;
 
 use super::{Record, Root, Status, process};
+use crate::bundle::Bundle;
 use crate::cgroup::{self, Cgroup};
 use crate::error::{Context, Error, Kind, Result};
+use crate::hooks::{self, Moment};
 use crate::sys::pidfd;
 
 /// How long the kernel may take to end a killed process, in milliseconds.
@@ -131,13 +133,14 @@ fn kill_all(cgroup: &Cgroup, signal: i32) -> Result<()> {
     failed
 }
 
-/// Deletes container `id`; with `force` also one that runs, and without error one that does not exist.
+/// Deletes container `id`; with `force` also one that runs, and without error one that does not exist. What the user should
+/// know of its hooks is returned, one sentence each.
 ///
 /// # Errors
 /// If it is alive and `force` is not given; or what can not be removed.
-pub fn delete(root: &Root, id: &str, force: bool) -> Result<()> {
+pub fn delete(root: &Root, id: &str, force: bool) -> Result<Vec<String>> {
     let folder = match root.open(id) {
-        Err(error) if force && error.kind() == Kind::NotFound => return Ok(()),
+        Err(error) if force && error.kind() == Kind::NotFound => return Ok(Vec::new()),
         result => result?,
     };
     let record = match folder.record() {
@@ -147,14 +150,24 @@ pub fn delete(root: &Root, id: &str, force: bool) -> Result<()> {
         }
         result => result?,
     };
-    let Some(record) = record else { return folder.remove(None) };
+    let Some(record) = record else { return folder.remove(None).map(|()| Vec::new()) };
     let (status, pidfd) = observe(&record)?;
     if !force && matches!(status, Status::Running | Status::Paused) {
         let why = format!("cannot delete container {id} that is not stopped: {}", word(status));
         return Err(Error::new(Kind::State, "", why).hint("kill it first, or use --force"));
     }
     destroy_processes(&record, pidfd)?;
-    folder.remove(record.ids.as_ref())
+    let warnings = if record.hooks { stopped_hooks(root, &record) } else { Vec::new() };
+    folder.remove(record.ids.as_ref()).map(|()| warnings)
+}
+
+/// Runs the hooks of a container that is gone but for its folder, where its config is.
+fn stopped_hooks(root: &Root, record: &Record) -> Vec<String> {
+    let bundle = root.config(&record.id).and_then(|(config, _)| Bundle::from_config(record.bundle.clone(), config));
+    match bundle {
+        Ok(bundle) => hooks::run_all(Moment::Stopped, bundle.spec.hooks().as_ref(), record),
+        Err(error) => vec![format!("hooks.poststop: {error}")],
+    }
 }
 
 /// Kills what is left in the cgroup (all of it: the init may be on its way, and not recorded yet) and removes it.

@@ -81,6 +81,9 @@ pub struct Record {
     /// The filter, which `exec` installs too
     #[serde(default)]
     pub seccomp: Seccomp,
+    /// Whether hooks are to run when it starts or is deleted
+    #[serde(default)]
+    pub hooks: bool,
     /// When it was created, RFC 3339
     pub created: String,
     /// The host user that created it

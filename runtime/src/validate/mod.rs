@@ -6,13 +6,14 @@ mod mounts;
 mod process;
 mod unsupported;
 
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{Hook, Spec};
 
 pub use linux::sysctl_path;
 pub use mounts::clean;
 pub use process::process;
 
 use crate::error::{Error, Result};
+use crate::hooks::Moment;
 
 /// Checks a whole config.
 ///
@@ -28,7 +29,23 @@ pub fn validate(spec: &Spec) -> Result<()> {
     let wanted = spec.process().as_ref().ok_or_else(|| Error::invalid("process", "is missing"))?;
     process(wanted, "process")?;
     linux::check(spec)?;
-    mounts::check(spec)
+    mounts::check(spec)?;
+    let moments = [Moment::Creating, Moment::Started, Moment::Stopped];
+    moments
+        .iter()
+        .flat_map(|moment| moment.of(spec.hooks().as_ref()))
+        .try_for_each(|(field, hook)| check_hook(&field, hook))
+}
+
+/// config.md, "POSIX-platform Hooks".
+fn check_hook(field: &str, hook: &Hook) -> Result<()> {
+    if !hook.path().is_absolute() {
+        return Err(Error::invalid(format!("{field}.path"), format!("{} is no absolute path", hook.path().display())));
+    }
+    match hook.timeout() {
+        Some(seconds) if seconds <= 0 => Err(Error::invalid(format!("{field}.timeout"), "must be more than 0 seconds")),
+        _ => Ok(()),
+    }
 }
 
 /// The config must be one of runtime-spec 1.x (config.md, "Specification version").

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What a config may ask and this version does not do: an error, never silence.
 
-use oci_spec::runtime::{LinuxNamespaceType, Process, Spec};
+use oci_spec::runtime::{Hook, LinuxNamespaceType, Process, Spec};
 
 use crate::error::{Error, Result};
 
@@ -15,19 +15,11 @@ fn given<T: AsRef<str>>(text: &Option<T>) -> bool {
 
 /// Refuses the whole-config fields.
 pub fn check(spec: &Spec) -> Result<()> {
-    let hooks = spec.hooks().as_ref().is_some_and(|hooks| {
-        let lists = [
-            hooks.create_runtime(),
-            hooks.create_container(),
-            hooks.start_container(),
-            hooks.poststart(),
-            hooks.poststop(),
-        ];
-        let prestart = hooks.prestart();
-        lists.into_iter().chain([prestart]).flatten().any(|list| !list.is_empty())
-    });
+    let some = |list: Option<&Vec<Hook>>| list.is_some_and(|list| !list.is_empty());
+    let hooks = spec.hooks().as_ref();
     let top = [
-        ("hooks", hooks),
+        ("hooks.createContainer", some(hooks.and_then(|hooks| hooks.create_container().as_ref()))),
+        ("hooks.startContainer", some(hooks.and_then(|hooks| hooks.start_container().as_ref()))),
         ("solaris", spec.solaris().is_some()),
         ("windows", spec.windows().is_some()),
         ("vm", spec.vm().is_some()),
