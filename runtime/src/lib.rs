@@ -22,6 +22,7 @@ mod bundle;
 mod cgroup;
 #[doc(hidden)]
 pub mod cli;
+mod docker;
 mod error;
 mod launch;
 mod plan;

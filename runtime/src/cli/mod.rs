@@ -9,6 +9,7 @@ mod exec;
 mod features;
 mod foreground;
 mod inspect;
+mod install_docker;
 mod kill;
 mod list;
 mod log;
@@ -153,6 +154,13 @@ const COMMANDS: &[Entry] = &[
         "features",
         "Print what this runtime can do, as JSON (runtime-spec, features.md)",
         "  wsbox features",
+        false
+    ),
+    entry!(
+        install_docker,
+        "install-docker",
+        "Register wsbox in Docker's daemon.json",
+        "  wsbox install-docker --dry-run\n  wsbox install-docker && systemctl reload docker\n  docker run --rm --runtime=wsbox-strict IMAGE",
         false
     ),
     entry!(

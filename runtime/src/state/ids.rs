@@ -157,6 +157,11 @@ fn entries(text: &str) -> impl Iterator<Item = (&str, u32, u32)> {
     })
 }
 
+/// How many ids the text of /etc/subuid or /etc/subgid grants to `name`, in its first entry.
+pub fn granted(text: &str, name: &str) -> u32 {
+    find(text, name).map_or(0, |(_, count)| count)
+}
+
 fn find(text: &str, name: &str) -> Option<(u32, u32)> {
     entries(text).find(|(found, ..)| *found == name).map(|(_, first, count)| (first, count))
 }
