@@ -23,6 +23,7 @@ mod cgroup;
 #[doc(hidden)]
 pub mod cli;
 mod docker;
+mod doctor;
 mod error;
 mod launch;
 mod plan;

@@ -5,6 +5,7 @@ mod completion;
 mod create;
 mod debug_steps;
 mod delete;
+mod doctor;
 mod exec;
 mod features;
 mod foreground;
@@ -154,6 +155,13 @@ const COMMANDS: &[Entry] = &[
         "features",
         "Print what this runtime can do, as JSON (runtime-spec, features.md)",
         "  wsbox features",
+        false
+    ),
+    entry!(
+        doctor,
+        "doctor",
+        "Try what this host can enforce, layer by layer, and say how to mend what it can not",
+        "  wsbox doctor\n  wsbox doctor --format json",
         false
     ),
     entry!(

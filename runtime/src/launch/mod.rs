@@ -6,11 +6,11 @@ mod channel;
 pub mod console;
 mod dev;
 mod exec;
-mod memfd;
+pub(crate) mod memfd;
 pub mod pause;
 mod sources;
 mod start;
-mod userns;
+pub(crate) mod userns;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
