@@ -107,7 +107,9 @@ fn what_an_engine_puts_into_the_network_before_start_stays_behind() {
 #[test]
 fn every_way_to_start_keeps_to_it() {
     let engine = Engine::new();
-    for (profile, remap, open) in [("production", "true", vec![]), ("staging", "false", vec!["L7"]), ("development", "", vec!["L7"])] {
+    for (profile, remap, open) in
+        [("production", "true", vec![]), ("staging", "false", vec!["L7"]), ("development", "", vec!["L7"])]
+    {
         for user in [json!({"uid": 0, "gid": 0}), json!({"uid": 1000, "gid": 1000})] {
             let bundle = bare("").set("/process/user", user.clone()).args(&["sleep", "1000"]);
             bundle.write();

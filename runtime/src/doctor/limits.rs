@@ -60,7 +60,7 @@ fn with(resources: Value) -> Result<Limits> {
     let (host, plan) = (Host::detect()?, cgroup::Plan::new(Some(&path), &name, Some(&resources))?);
     let cgroup = Cgroup::create(host, &plan)?;
     let probe = Probe { cgroup: Some(cgroup.clone_fd()), ..Probe::default() };
-    let limits = probe.run(|pid, _| cgroup.join(pid).and_then(|()| cgroup.limits()));
+    let limits = probe.run(|pid, _| cgroup.confine(pid).and_then(|()| cgroup.limits()));
     let removed = cgroup.remove();
     limits.and_then(|limits| removed.map(|()| limits))
 }

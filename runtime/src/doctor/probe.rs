@@ -43,6 +43,8 @@ impl Probe<'_> {
             init: init.as_fd(),
             control: control.as_fd(),
             keep_below: 3,
+            // The limits of its cgroup come later.
+            share_memory: true,
             ambient: self.range.is_some(),
             last_cap: launch::last_cap(),
         };
@@ -72,7 +74,11 @@ impl Probe<'_> {
             fds.push(init.try_clone().context(|| "a descriptor".into())?);
         }
         channel.send(&fds)?;
-        match channel.receive()? {
+        let answer = match channel.receive()? {
+            Answer::Started => channel.receive()?,
+            answer => answer,
+        };
+        match answer {
             Answer::Ready => Ok(()),
             Answer::Failed(at, errno) => Err(launch::failure(&program, at, errno)),
             _ => Err(child.early_failure().map_or_else(

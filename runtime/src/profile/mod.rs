@@ -67,7 +67,7 @@ pub struct Floor {
     pub profile: Profile,
     /// Whether it asks for a user namespace (L7)
     pub user_namespace: bool,
-    /// The filters that the config's own is tightened by (L2)
+    /// The filters that the config's own is tightened by, at least one (L2)
     pub seccomp: Vec<LinuxSeccomp>,
 }
 
@@ -97,12 +97,16 @@ pub fn raise<'a>(bundle: &'a Bundle, asked: Option<Profile>) -> Result<Raised<'a
         });
     };
     refuse::joined_host_namespaces(&bundle.spec, floor.profile)?;
-    let (spec, changes) = tighten(&bundle.spec, &floor)?;
+    let (mut spec, changes) = tighten(&bundle.spec, &floor)?;
     warnings.extend(changes);
+    let mut seccomp = floor.seccomp;
+    if let Some(linux) = spec.linux_mut().as_mut().filter(|linux| linux.seccomp().is_none()) {
+        linux.set_seccomp(seccomp.pop());
+    }
     // `exec` and whoever looks later are to see what is in force, not what was asked.
     let config = serde_json::to_vec(&spec).map_err(|error| Error::invalid("config.json", error.to_string()))?;
     let raised = Bundle { path: bundle.path.clone(), config, spec, warnings: bundle.warnings.clone() };
-    Ok(Raised { bundle: Cow::Owned(raised), seccomp: floor.seccomp, warnings, in_force: true })
+    Ok(Raised { bundle: Cow::Owned(raised), seccomp, warnings, in_force: true })
 }
 
 /// Whether any profile is in force: then the layers that a bundle lacks are added.

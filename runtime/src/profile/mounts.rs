@@ -42,6 +42,10 @@ fn destination(mount: &Mount) -> String {
 
 /// A later option overrules an earlier one, so what is asked is added at the end.
 fn one(mount: &mut Mount) {
+    // It has no size, whatever is asked.
+    if mount.typ().as_deref() == Some("ramfs") {
+        mount.set_typ(Some("tmpfs".into()));
+    }
     let dev = destination(mount) == "/dev";
     let more: &[&str] = match mount.typ().as_deref() {
         _ if is_bind(mount) => &["nosuid", "nodev", "rnosuid", "rnodev"],
@@ -62,10 +66,13 @@ fn one(mount: &mut Mount) {
     }
 }
 
-/// tmpfs(5): size=0 and nr_blocks=0 are no limit.
+/// tmpfs(5): size=0 and nr_blocks=0, in any unit, are no limit.
 fn sized(option: &str) -> bool {
     let value = option.strip_prefix("size=").or_else(|| option.strip_prefix("nr_blocks="));
-    value.is_some_and(|value| !value.trim_start_matches('0').is_empty())
+    value.is_some_and(|value| match value.strip_prefix("0x") {
+        Some(hex) => hex.contains(|c: char| c.is_ascii_hexdigit() && c != '0'),
+        None => value.contains(|c: char| ('1'..='9').contains(&c)),
+    })
 }
 
 pub(super) fn is_bind(mount: &Mount) -> bool {

@@ -121,6 +121,8 @@ fn l3_read_only_root_and_sized_tmpfs() {
         ("tmpfs", json!(["mode=755"]), json!(["mode=755", "nosuid", "nodev", "size=64m"])),
         ("tmpfs", json!(["size=0", "dev"]), json!(["size=0", "dev", "nosuid", "nodev", "size=64m"])),
         ("tmpfs", json!(["nosuid", "size=1g"]), json!(["size=1g", "nosuid", "nodev"])),
+        ("tmpfs", json!(["size=0k"]), json!(["size=0k", "nosuid", "nodev", "size=64m"])),
+        ("ramfs", json!([]), json!(["nosuid", "nodev", "size=64m"])),
         ("sysfs", json!(["rw"]), json!(["rw", "ro"])),
         ("cgroup", json!([]), json!(["ro"])),
         ("mqueue", json!([]), json!([])),
