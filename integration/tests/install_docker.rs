@@ -195,6 +195,9 @@ fn what_can_not_be_merged_is_refused_and_left_alone() {
     fs::write(&config, "{}").unwrap();
     install(&config, &["--binary", "/etc/passwd"]).fails(1, &["chmod 0755 /etc/passwd"]);
     install(&config, &["--binary", "wsbox"]).fails(1, &["absolute"]);
+    let odd = <std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(b"/tmp/\xff");
+    let mut command = Engine::new().command(&["install-docker", "--dry-run", "--config"]);
+    outcome(command.arg(&config).arg("--binary").arg(odd)).fails(1, &["is no UTF-8"]);
     assert_eq!(fs::read_to_string(&config).unwrap(), "{}");
     fs::write(&config, "{\"runtimes\": {\"wsbox\": {\"path\": \"/other\"}}, \"debug\": true}").unwrap();
     let outcome = install(&config, &["--force"]).ok();

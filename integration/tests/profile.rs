@@ -129,6 +129,49 @@ fn every_way_to_start_keeps_to_it() {
     }
 }
 
+/// A config that Docker wrote, on a busybox root and with files of ours for those that Docker binds. What this version does not
+/// do, hooks and time namespaces, is taken out.
+fn dockers(json: &str) -> Bundle {
+    let mut bundle = Bundle::plain();
+    bundle.config = serde_json::from_str(json).unwrap();
+    bundle.config["root"]["path"] = json!("rootfs");
+    bundle.config["linux"]["cgroupsPath"] = json!(format!("/docker/{}", unique("d")));
+    let files = bundle.path().join("files");
+    fs::create_dir(&files).unwrap();
+    for mount in bundle.config["mounts"].as_array_mut().unwrap().iter_mut().filter(|mount| mount["type"] == "bind") {
+        let name = mount["destination"].as_str().unwrap().rsplit('/').next().unwrap();
+        let source = files.join(name);
+        fs::write(&source, format!("{name}\n")).unwrap();
+        mount["source"] = json!(source);
+    }
+    bundle.config["linux"]["namespaces"].as_array_mut().unwrap().retain(|namespace| namespace["type"] != "time");
+    bundle.remove("/hooks")
+}
+
+#[test]
+fn configs_of_docker() {
+    const CONFIGS: [&str; 2] =
+        [include_str!("../data/docker20.10-default.json"), include_str!("../data/docker29-default.json")];
+    let engine = Engine::new();
+    for json in CONFIGS {
+        let (_plain, id) = sleeping(&engine, &[], dockers(json));
+        assert_eq!(open_layers(&engine, &id), ["L3", "L4", "L5", "L6", "L7", "L8"]);
+        let (strict, id) = sleeping(&engine, &["--profile", "production"], dockers(json));
+        assert_eq!(open_layers(&engine, &id), [""; 0]);
+        // What Docker bound is there, and can be written by the container's root as before; the root can not.
+        let script = "cat /etc/hostname; echo new > /etc/hosts; cat /etc/hosts; touch /etc/x; touch /tmp/x /run/x /dev/shm/x && echo ok";
+        let outcome = engine.wsbox(&["exec", &id, "sh", "-c", script]).ok();
+        assert_eq!(outcome.stdout, "hostname\nnew\nok\n");
+        assert!(outcome.stderr.contains("/etc/x: Read-only file system"), "{outcome:?}");
+        assert_eq!(fs::read_to_string(strict.path().join("files/hosts")).unwrap(), "new\n");
+    }
+    let bundle = dockers(include_str!("../data/docker20.10-privileged.json"));
+    bundle.write();
+    let path = bundle.path().display().to_string();
+    let outcome = engine.wsbox(&["--profile", "staging", "run", "--bundle", &path, &unique("p")]);
+    outcome.fails(1, &["linux.resources.devices[0]", "--privileged", "profile staging refuses it"]);
+}
+
 #[test]
 fn what_can_not_be_tightened_is_refused_and_nothing_is_left() {
     let engine = Engine::new();

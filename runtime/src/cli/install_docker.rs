@@ -45,7 +45,7 @@ pub fn run(_: &Global, arguments: Arguments) -> Result<u8> {
     }
     if arguments.format == "json" {
         return output::json(&json!({
-            "config": installation.path,
+            "config": installation.path.display().to_string(),
             "changed": changes && !arguments.dry_run,
             "added": installation.added,
             "replaced": installation.replaced,

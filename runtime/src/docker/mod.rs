@@ -21,9 +21,10 @@ pub const RUNTIMES: [&str; 2] = ["wsbox", "wsbox-strict"];
 
 /// How a runtime stands in daemon.json.
 pub fn runtime(name: &str, binary: &Path) -> Value {
+    let path = binary.to_string_lossy();
     match name {
-        "wsbox-strict" => json!({ "path": binary, "runtimeArgs": ["--profile", "production"] }),
-        _ => json!({ "path": binary }),
+        "wsbox-strict" => json!({ "path": path, "runtimeArgs": ["--profile", "production"] }),
+        _ => json!({ "path": path }),
     }
 }
 
@@ -145,6 +146,9 @@ impl Installation {
 /// Whether dockerd could run it.
 pub fn executable(binary: &Path) -> Result<()> {
     let subject = || binary.display().to_string();
+    if binary.to_str().is_none() {
+        return Err(Error::invalid(subject(), "is no UTF-8, as daemon.json needs it"));
+    }
     if !binary.is_absolute() {
         return Err(Error::invalid(subject(), "is no absolute path, as dockerd needs it"));
     }

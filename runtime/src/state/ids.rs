@@ -173,9 +173,9 @@ fn entries(text: &str) -> impl Iterator<Item = (&str, u32, u32)> {
     })
 }
 
-/// How many ids the text of /etc/subuid or /etc/subgid grants to `name`, in its first entry.
+/// How many ids the text of /etc/subuid or /etc/subgid grants to `name`, in its largest entry.
 pub fn granted(text: &str, name: &str) -> u32 {
-    find(text, name).map_or(0, |(_, count)| count)
+    entries(text).filter(|(found, ..)| *found == name).map(|(_, _, count)| count).max().unwrap_or_default()
 }
 
 fn find(text: &str, name: &str) -> Option<(u32, u32)> {
