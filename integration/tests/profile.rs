@@ -105,6 +105,29 @@ fn what_an_engine_puts_into_the_network_before_start_stays_behind() {
 }
 
 #[test]
+fn a_missing_program_is_told_as_without_a_profile() {
+    let engine = Engine::new();
+    for (program, code, words) in
+        [("/bin/nothing", 127, "no such file or directory"), ("/etc/passwd", 126, "permission denied")]
+    {
+        let bundle = bare("").args(&[program]);
+        bundle.write();
+        let path = bundle.path().display().to_string();
+        for command in ["create", "run"] {
+            engine.wsbox(&["--profile", "production", command, "--bundle", &path, &unique("p")]).fails(code, &[words]);
+        }
+    }
+    // What only fails after `start` is named by its own step, not by one that stands elsewhere without a profile.
+    let bundle = bare("").args(&["/bin/late"]);
+    bundle.write();
+    fs::write(bundle.root().join("bin/late"), "no program").unwrap();
+    fs::set_permissions(bundle.root().join("bin/late"), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let (path, id) = (bundle.path().display().to_string(), unique("p"));
+    engine.wsbox(&["--profile", "production", "create", "--bundle", &path, &id]).ok();
+    engine.wsbox(&["start", &id]).fails(126, &["\"/bin/late\": exec format error"]);
+}
+
+#[test]
 fn every_way_to_start_keeps_to_it() {
     let engine = Engine::new();
     for (profile, remap, open) in

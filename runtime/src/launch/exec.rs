@@ -52,9 +52,8 @@ pub fn exec(root: &Root, id: &str, exec: impl FnOnce(&Wanted) -> Result<Exec>) -
     let bundle = Bundle::from_config(record.bundle.clone(), config)?;
     let own = bundle.spec.process().as_ref().ok_or_else(|| Error::invalid("process", "is missing"))?;
     let mut exec = exec(own)?;
-    if record.status == Status::Created && profile::made_under_one(&bundle.spec) {
-        let why = format!("cannot exec in container {id} before it is started: its network is not the payload's yet");
-        return Err(Error::new(Kind::State, "", why).hint("it was made under a profile"));
+    if profile::made_under_one(&bundle.spec) {
+        wait_for_network(root, id)?;
     }
     exec.process = profile::raise_process(exec.process, &bundle.spec, exec.profile)?;
     validate::process(&exec.process, "process")?;
@@ -81,6 +80,17 @@ pub fn exec(root: &Root, id: &str, exec: impl FnOnce(&Wanted) -> Result<Exec>) -
         preserve_fds: exec.preserve_fds,
     }
     .enter(container)
+}
+
+/// Under a profile the init leaves the engine's network when it is started: nobody may join it there before.
+fn wait_for_network(root: &Root, id: &str) -> Result<()> {
+    // A `start` at work holds the lock until the payload is executed.
+    let folder = root.open(id)?;
+    if folder.record()?.is_some_and(|record| record.status != Status::Created) {
+        return Ok(());
+    }
+    let why = format!("cannot exec in container {id} before it is started: its network is not the payload's yet");
+    Err(Error::new(Kind::State, "", why).hint("it was made under a profile"))
 }
 
 /// A pidfd of the container's first process.
