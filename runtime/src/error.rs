@@ -69,6 +69,12 @@ impl Error {
         self.errno
     }
 
+    /// What failed and why, without the way out, and the way out.
+    pub(crate) fn parts(&self) -> (String, Option<&str>) {
+        let plain = Self { hint: None, ..self.clone() };
+        (plain.to_string(), self.hint.as_deref())
+    }
+
     /// The exit code of the command that failed so: 127 and 126 as a shell gives them, else 1.
     pub fn exit_code(&self) -> i32 {
         match self.kind {

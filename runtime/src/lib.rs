@@ -2,7 +2,7 @@
 //! wsbox runs untrusted workspaces in hardened Linux containers, from OCI bundles.
 //!
 //! # The way of a config
-//! `bundle` parses it, `validate` refuses what can not be done, `plan` turns it into a flat program, `launch` clones
+//! `bundle` parses it, `profile` raises it to a floor, `validate` refuses what can not be done, `plan` turns it into a flat program, `launch` clones
 //! the embedded init (runtime/init) and hands it the program, the init carries it out and becomes the payload. `state`
 //! knows of the container afterwards; `cgroup` and `seccomp` are what their names say; `sys` holds the system calls
 //! that nix lacks, and all of the unsafe code.
@@ -22,10 +22,13 @@ mod bundle;
 mod cgroup;
 #[doc(hidden)]
 pub mod cli;
+mod docker;
+mod doctor;
 mod error;
 mod hooks;
 mod launch;
 mod plan;
+mod profile;
 pub mod seccomp;
 mod state;
 mod sys;
@@ -34,6 +37,7 @@ mod validate;
 pub use bundle::Bundle;
 pub use error::{Error, Kind, Result};
 pub use launch::{Exec, Options, Process, create, exec, run, start};
+pub use profile::Profile;
 pub use state::Root;
 pub use state::lifecycle::{delete, kill, pause, resume};
 pub use sys::pidfd::Exit;

@@ -13,12 +13,12 @@ use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
 use oci_spec::runtime::Spec;
 
-pub use parse::{parse, parse_process};
+pub use parse::{parse, parse_process, parse_seccomp};
 
 use crate::error::{Context, Error, Result};
 
 /// A bundle directory and its config (runtime-spec, bundle.md).
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Bundle {
     /// The directory, absolute.
     pub path: PathBuf,

@@ -42,8 +42,9 @@ pub struct StartOptions {
 }
 
 impl StartOptions {
-    pub fn options(&self) -> Options {
+    pub fn options(&self, global: &Global) -> Options {
         Options {
+            profile: global.profile,
             console_socket: self.console_socket.clone(),
             preserve_fds: self.preserve_fds,
             no_new_keyring: self.no_new_keyring,
@@ -76,7 +77,7 @@ pub fn write_pid_file(path: Option<&Path>, pid: nix::unistd::Pid) -> Result<()> 
 pub fn run(global: &Global, arguments: Arguments) -> Result<u8> {
     let bundle = open_bundle(&arguments.bundle)?;
     let root = global.root();
-    let options = arguments.start.options();
+    let options = arguments.start.options(global);
     if options.console_socket.is_none() && super::run::wants_terminal(&bundle) {
         let error =
             crate::Error::invalid("process.terminal", "needs --console-socket here: nobody would hold the terminal");

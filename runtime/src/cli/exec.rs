@@ -157,6 +157,7 @@ pub fn run(global: &Global, arguments: Arguments) -> Result<u8> {
             console_socket: arguments.console_socket.clone(),
             preserve_fds: arguments.preserve_fds,
             ignore_paused: arguments.ignore_paused,
+            profile: global.profile,
         })
     })?;
     write_pid_file(arguments.pid_file.as_deref(), process.pid).inspect_err(|_| process.kill())?;

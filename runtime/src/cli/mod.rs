@@ -5,10 +5,12 @@ mod completion;
 mod create;
 mod debug_steps;
 mod delete;
+mod doctor;
 mod exec;
 mod features;
 mod foreground;
 mod inspect;
+mod install_docker;
 mod kill;
 mod list;
 mod log;
@@ -29,6 +31,7 @@ use std::process::ExitCode;
 use clap::{ArgMatches, Args, Command, FromArgMatches};
 
 use crate::error::Result;
+use crate::profile::Profile;
 use crate::state::Root;
 pub use crate::sys::arena::Arena;
 
@@ -50,6 +53,9 @@ struct Global {
     /// Let systemd make the cgroups (not in this version: an error)
     #[arg(long)]
     systemd_cgroup: bool,
+    /// Raise every bundle to this floor: development, staging or production; /etc/wsbox/wsbox.env and $WSBOX_PROFILE may ask more
+    #[arg(long, value_name = "PROFILE")]
+    profile: Option<Profile>,
     /// Accepted for runc's sake: wsbox finds out by itself
     #[arg(long, value_name = "WHETHER", hide = true)]
     rootless: Option<String>,
@@ -152,6 +158,20 @@ const COMMANDS: &[Entry] = &[
         false
     ),
     entry!(
+        doctor,
+        "doctor",
+        "Try what this host can enforce, layer by layer, and say how to mend what it can not",
+        "  wsbox doctor\n  wsbox doctor --format json",
+        false
+    ),
+    entry!(
+        install_docker,
+        "install-docker",
+        "Register wsbox in Docker's daemon.json",
+        "  wsbox install-docker --dry-run\n  wsbox install-docker && systemctl reload docker\n  docker run --rm --runtime=wsbox-strict IMAGE",
+        false
+    ),
+    entry!(
         completion,
         "completion",
         "Print completions for a shell",
@@ -184,7 +204,7 @@ fn named(args: &[OsString]) -> Option<&'static Entry> {
     let mut args = args.iter().skip(1).map(|arg| arg.to_str().unwrap_or_default());
     while let Some(arg) = args.next() {
         match arg {
-            "--root" | "--log" | "--log-format" | "--rootless" => drop(args.next()),
+            "--root" | "--log" | "--log-format" | "--rootless" | "--profile" => drop(args.next()),
             arg if arg.starts_with("--") && arg.contains('=') => {}
             "--debug" | "--systemd-cgroup" => {}
             arg => return COMMANDS.iter().find(|entry| entry.name == arg),

@@ -8,7 +8,7 @@ use super::create::open_bundle;
 use super::{Global, output};
 use crate::error::Result;
 use crate::plan::Plan;
-use crate::{cgroup, launch, plan, validate};
+use crate::{cgroup, launch, plan, profile, validate};
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
@@ -20,11 +20,17 @@ pub struct Arguments {
     format: String,
 }
 
-pub fn run(_: &Global, arguments: Arguments) -> Result<u8> {
+pub fn run(global: &Global, arguments: Arguments) -> Result<u8> {
     let bundle = open_bundle(&arguments.bundle)?;
+    let raised = profile::raise(&bundle, global.profile)?;
+    let bundle = &*raised.bundle;
     validate::validate(&bundle.spec)?;
     let host = launch::plan_host(cgroup::Host::detect()?)?;
-    let options = plan::Options { home: launch::home(&bundle.spec, bundle.open_root()?), ..plan::Options::default() };
+    let options = plan::Options {
+        home: launch::home(&bundle.spec, bundle.open_root()?),
+        seccomp_floor: raised.seccomp,
+        ..plan::Options::default()
+    };
     let plan = plan::container(&bundle.spec, "ID", &host, &options)?;
     if arguments.format == "json" { output::json(&json(&plan)) } else { output::text(&text(&plan)) }
 }

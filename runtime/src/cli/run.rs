@@ -10,6 +10,7 @@ use crate::bundle::Bundle;
 use crate::error::{Context, Error, Result};
 use crate::launch;
 use crate::plan::harden;
+use crate::profile::{self, Profile};
 use crate::state::lifecycle;
 
 #[derive(Debug, clap::Args)]
@@ -59,9 +60,10 @@ pub fn wants_terminal(bundle: &Bundle) -> bool {
 }
 
 /// Tells a person, but no program, what somebody else's bundle leaves open.
-fn name_lacking_layers(bundle: &Bundle) {
+fn name_lacking_layers(bundle: &Bundle, profile: Option<Profile>) {
     let lacking = harden::lacking(&bundle.spec);
-    if !lacking.is_empty() && std::io::stderr().is_terminal() {
+    // A profile adds them.
+    if !lacking.is_empty() && std::io::stderr().is_terminal() && !profile::in_force(profile).unwrap_or_default() {
         let hint = "`wsbox spec` writes a config with all eight layers";
         log::warning(&format!("this bundle does not have {} ({hint})", lacking.join(", ")));
     }
@@ -70,14 +72,14 @@ fn name_lacking_layers(bundle: &Bundle) {
 pub fn run(global: &Global, arguments: Arguments) -> Result<u8> {
     let (path, id) = arguments.names()?;
     let bundle = open_bundle(&path)?;
-    let (root, options) = (global.root(), arguments.start.options());
+    let (root, options) = (global.root(), arguments.start.options(global));
     if arguments.detach && options.console_socket.is_none() && wants_terminal(&bundle) {
         return Err(Error::invalid(
             "--detach",
             "a terminal (process.terminal) needs --console-socket: nobody would hold it",
         ));
     }
-    name_lacking_layers(&bundle);
+    name_lacking_layers(&bundle, options.profile);
     let signals = if arguments.detach { None } else { Some(foreground::Signals::block()?) };
     let process = launch::run(&root, &id, &bundle, &options)?;
     process.warnings.iter().for_each(|warning| log::warning(warning));

@@ -16,6 +16,7 @@ use crate::bundle::{Bundle, passwd};
 use crate::cgroup::{self, Cgroup};
 use crate::error::{Context, Error, Kind, Result};
 use crate::plan::{self, Program};
+use crate::profile::{self, Profile};
 use crate::seccomp::{Filter, Insn};
 use crate::state::{self, Record, Root, Seccomp, Status};
 use crate::sys::clone::{Spawn, Spawned, spawn};
@@ -32,6 +33,8 @@ pub struct Exec {
     pub preserve_fds: u32,
     /// Run it in a paused container: it waits for the resume
     pub ignore_paused: bool,
+    /// A profile that the process is raised to; the one that the container was made under counts in any case
+    pub profile: Option<Profile>,
 }
 
 /// Runs a process in container `id`. `exec` makes it from the container's own config.
@@ -48,7 +51,11 @@ pub fn exec(root: &Root, id: &str, exec: impl FnOnce(&Wanted) -> Result<Exec>) -
     }
     let bundle = Bundle::from_config(record.bundle.clone(), config)?;
     let own = bundle.spec.process().as_ref().ok_or_else(|| Error::invalid("process", "is missing"))?;
-    let exec = exec(own)?;
+    let mut exec = exec(own)?;
+    if profile::made_under_one(&bundle.spec) {
+        wait_for_network(root, id)?;
+    }
+    exec.process = profile::raise_process(exec.process, &bundle.spec, exec.profile)?;
     validate::process(&exec.process, "process")?;
     super::refuse_escapes(exec.preserve_fds)?;
     let cgroup = Cgroup::open(&record.cgroup)?;
@@ -73,6 +80,17 @@ pub fn exec(root: &Root, id: &str, exec: impl FnOnce(&Wanted) -> Result<Exec>) -
         preserve_fds: exec.preserve_fds,
     }
     .enter(container)
+}
+
+/// Under a profile the init leaves the engine's network when it is started: nobody may join it there before.
+fn wait_for_network(root: &Root, id: &str) -> Result<()> {
+    // A `start` at work holds the lock until the payload is executed.
+    let folder = root.open(id)?;
+    if folder.record()?.is_some_and(|record| record.status != Status::Created) {
+        return Ok(());
+    }
+    let why = format!("cannot exec in container {id} before it is started: its network is not the payload's yet");
+    Err(Error::new(Kind::State, "", why).hint("it was made under a profile"))
 }
 
 /// A pidfd of the container's first process.

@@ -6,11 +6,11 @@ mod channel;
 pub mod console;
 mod dev;
 mod exec;
-mod memfd;
+pub(crate) mod memfd;
 pub mod pause;
 mod sources;
 mod start;
-mod userns;
+pub(crate) mod userns;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
@@ -31,6 +31,7 @@ use crate::cgroup::{self, Cgroup};
 use crate::error::{Context, Error, Result};
 use crate::hooks::{self, Moment};
 use crate::plan::{self, IdMaps, Plan, UserNamespace};
+use crate::profile::{self, Profile};
 use crate::state::{self, Folder, Record, Root, Seccomp, Status, ids};
 use crate::sys::clone::{Spawn, Spawned, spawn};
 use crate::sys::pidfd::{self, Exit};
@@ -45,6 +46,8 @@ pub struct Options {
     pub preserve_fds: u32,
     /// Keep the caller's session keyring
     pub no_new_keyring: bool,
+    /// A profile that the bundle is raised to; /etc/wsbox/wsbox.env and $WSBOX_PROFILE count in any case
+    pub profile: Option<Profile>,
 }
 
 /// A process that was started, and what its starter holds of it.
@@ -100,6 +103,8 @@ fn launch(
     wait_for_start: bool,
 ) -> Result<(Process, Record)> {
     validate::container_id(id)?;
+    let raised = profile::raise(bundle, options.profile)?;
+    let bundle = &*raised.bundle;
     validate::validate(&bundle.spec)?;
     refuse_escapes(options.preserve_fds)?;
     let host = cgroup::Host::detect()?;
@@ -109,8 +114,11 @@ fn launch(
         preserve_fds: options.preserve_fds,
         no_new_keyring: options.no_new_keyring,
         home: home(&bundle.spec, &rootfs),
+        seccomp_floor: raised.seccomp,
+        fresh_network: raised.in_force && (wait_for_start || bundle.spec.hooks().is_some()),
     };
-    let plan = plan::container(&bundle.spec, id, &plan_host(host)?, &plan_options)?;
+    let mut plan = plan::container(&bundle.spec, id, &plan_host(host)?, &plan_options)?;
+    plan.warnings.extend(raised.warnings);
     let console = Console::connect(options.console_socket.as_deref(), plan.terminal)?;
     pause::before("state");
     let folder = root.create(id)?;

@@ -115,7 +115,9 @@ fn refused(field: &str, errno: Errno, idmapped: bool) -> Error {
         Error::system(format!("{field}: {}", if idmapped { "id-map the mount" } else { "mount options" }), errno);
     match errno {
         Errno::EINVAL if idmapped => {
-            error.hint("this kind of file system, or one mounted below it, can not be id-mapped")
+            error.hint(
+                "this kind of file system, or one mounted below it, can not be id-mapped; an overlay can not: with Docker set userns-remap",
+            )
         }
         _ => error,
     }

@@ -14,6 +14,7 @@ use crate::bundle::Bundle;
 use crate::cgroup;
 use crate::error::{Context, Error, Kind, Result};
 use crate::plan;
+use crate::profile;
 use crate::state::{self, Folder, Record, Root, Status};
 
 fn seqpacket() -> Result<OwnedFd> {
@@ -68,7 +69,8 @@ pub fn start(root: &Root, id: &str) -> Result<Vec<String>> {
 /// The same program once more, to put a failed step into words.
 fn program(root: &Root, record: &Record) -> Result<plan::Program> {
     let bundle = bundle(root, record)?;
-    let options = plan::Options { wait_for_start: true, ..plan::Options::default() };
+    let fresh_network = profile::made_under_one(&bundle.spec);
+    let options = plan::Options { wait_for_start: true, fresh_network, ..plan::Options::default() };
     plan::container(&bundle.spec, &record.id, &plan_host(cgroup::Host::detect()?)?, &options).map(|plan| plan.program)
 }
 

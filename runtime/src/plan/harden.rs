@@ -9,16 +9,16 @@ use crate::error::{Error, Result};
 use crate::seccomp;
 
 /// L5: enough for a build, too few for a fork bomb.
-const PIDS: u64 = 256;
+pub(crate) const PIDS: u64 = 256;
 /// L6, in bytes: 512 MiB, and no swap on top.
-const MEMORY: u64 = 512 << 20;
+pub(crate) const MEMORY: u64 = 512 << 20;
 /// L6, in microseconds: one CPU.
-const CPU_QUOTA: u64 = 100_000;
+pub(crate) const CPU_QUOTA: u64 = 100_000;
 /// See [`CPU_QUOTA`].
-const CPU_PERIOD: u64 = 100_000;
+pub(crate) const CPU_PERIOD: u64 = 100_000;
 
 /// What of /proc and /sys tells of the host or changes it.
-const MASKED: [&str; 15] = [
+pub(crate) const MASKED: [&str; 15] = [
     "/proc/acpi",
     "/proc/asound",
     "/proc/interrupts",
@@ -37,7 +37,7 @@ const MASKED: [&str; 15] = [
 ];
 
 /// What of /proc may be seen but not written.
-const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+pub(crate) const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 /// The whole config.
 ///
@@ -109,7 +109,7 @@ fn process() -> Value {
 }
 
 /// Every place that can be written is a tmpfs with a size.
-fn mounts() -> Value {
+pub(crate) fn mounts() -> Value {
     json!([
         { "destination": "/proc", "type": "proc", "source": "proc", "options": ["nosuid", "noexec", "nodev"] },
         { "destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "noexec", "strictatime", "mode=755", "size=64k"] },

@@ -16,7 +16,7 @@ pub mod program;
 
 use std::path::PathBuf;
 
-use oci_spec::runtime::{LinuxDevice, LinuxIdMapping, LinuxIdMappingBuilder, Process, Spec};
+use oci_spec::runtime::{LinuxDevice, LinuxIdMapping, LinuxIdMappingBuilder, LinuxSeccomp, Process, Spec};
 
 use crate::error::{Error, Result};
 use crate::{cgroup, seccomp};
@@ -45,6 +45,10 @@ pub struct Options {
     pub no_new_keyring: bool,
     /// The home of the user, where the environment names none.
     pub home: Option<String>,
+    /// Filters that the config's own is tightened by.
+    pub seccomp_floor: Vec<LinuxSeccomp>,
+    /// Leave the network namespace for a fresh one last of all: what an engine put into it until then stays behind.
+    pub fresh_network: bool,
 }
 
 /// An option of a file system: the field that it comes from, its key, its value.
@@ -189,7 +193,8 @@ pub fn container(spec: &Spec, id: &str, host: &Host, options: &Options) -> Resul
     let linux = spec.linux().as_ref().ok_or_else(|| Error::invalid("linux", "is missing"))?;
     let wanted = spec.process().as_ref().ok_or_else(|| Error::invalid("process", "is missing"))?;
     let user = namespaces::user(linux);
-    let filter = process::filter(linux.seccomp().as_ref(), mounts::makes_set_id_files(spec, &user))?;
+    let filter =
+        process::filter(linux.seccomp().as_ref(), &options.seccomp_floor, mounts::makes_set_id_files(spec, &user))?;
     let mut builder = Builder::new(host, mounts::most_sources(spec, linux, host))?;
     builder.warnings.extend(filter.iter().flat_map(|filter| filter.warnings.clone()));
     let mut cgroup = cgroup::Plan::new(linux.cgroups_path().as_deref(), id, linux.resources().as_ref())?;

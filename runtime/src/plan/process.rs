@@ -14,7 +14,8 @@ use crate::seccomp::{self, Filter};
 const PR_SET_KEEPCAPS: u32 = 8;
 const PR_SET_NO_NEW_PRIVS: u32 = 38;
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-/// linux/capability.h, as a mask
+/// linux/capability.h, as masks
+const CAP_NET_ADMIN: u64 = 1 << 12;
 const CAP_SYS_ADMIN: u64 = 1 << 21;
 /// runc's, where the config has none.
 const UMASK: u32 = 0o022;
@@ -28,10 +29,12 @@ pub enum Door<'a> {
 }
 
 /// The filter of a config. `deny_set_id` adds what keeps set-id files off the host, whatever the config has.
-pub fn filter(config: Option<&LinuxSeccomp>, deny_set_id: bool) -> Result<Option<Filter>> {
+/// `floor` is what tightens it, and the whole filter where the config has none.
+pub fn filter(config: Option<&LinuxSeccomp>, floor: &[LinuxSeccomp], deny_set_id: bool) -> Result<Option<Filter>> {
     let options = seccomp::Options { deny_set_id, ..seccomp::Options::default() };
-    match config {
-        Some(config) => seccomp::compile(config, &options).map(Some),
+    let all = config.map(|config| (config, floor)).or_else(|| floor.split_first());
+    match all {
+        Some((first, floor)) => seccomp::compile_strictest(first, floor, &options).map(Some),
         None if deny_set_id => seccomp::compile(&seccomp::allow_all(), &options).map(Some),
         None => Ok(None),
     }
@@ -55,10 +58,18 @@ impl Builder<'_> {
         let sets = self.possible(caps::sets(process.capabilities().as_ref())?);
         let no_new_privs = process.no_new_privileges().unwrap_or_default();
         let (env, search) = environment(process, options);
-        self.identity(process, &sets, no_new_privs || filter.is_none());
+        // A filter without no_new_privs takes CAP_SYS_ADMIN (seccomp(2)), a network namespace and its lo both rights.
+        let filter_late = if no_new_privs || filter.is_none() { 0 } else { CAP_SYS_ADMIN };
+        let network_late = if options.fresh_network { CAP_SYS_ADMIN | CAP_NET_ADMIN } else { 0 };
+        self.identity(process, &sets, filter_late | network_late);
         self.push("process.cwd", Step::CheckCwd);
         self.push("process.args[0]", Step::FindExec { candidates: candidates(process, &search) });
         self.enter(process, door);
+        if options.fresh_network {
+            self.push("linux.namespaces", Step::Unshare { flags: libc::CLONE_NEWNET as u32 });
+            self.push("linux.namespaces", Step::LoUp);
+            self.rights(&sets, filter_late);
+        }
         // Late: a low RLIMIT_NOFILE would hit the init. The parent has raised what had to be.
         self.limits(process);
         self.push("", Step::CloseFds { first: 3 + options.preserve_fds });
@@ -75,8 +86,9 @@ impl Builder<'_> {
         }
     }
 
-    /// Bounding set, directory, groups, ids, capabilities, in the order that each needs the rights the next one takes.
-    fn identity(&mut self, process: &Process, sets: &Sets, complete: bool) {
+    /// Bounding set, directory, groups, ids, capabilities, in the order that each needs the rights the next one takes; those
+    /// in `keep` are effective until [`Builder::seal`] or the fresh network.
+    fn identity(&mut self, process: &Process, sets: &Sets, keep: u64) {
         let user = process.user();
         self.bounding("process.capabilities", sets);
         self.chdir(process, 1);
@@ -92,16 +104,20 @@ impl Builder<'_> {
             self.push("", Step::Prctl { option: PR_SET_KEEPCAPS, value: 0 });
         }
         self.push("process.user.umask", Step::Umask { mask: user.umask().unwrap_or(UMASK) });
-        if complete {
-            self.capabilities("process.capabilities", sets);
-        } else {
-            // A filter without no_new_privs takes CAP_SYS_ADMIN (seccomp(2)): keep it until then, as an effective right.
-            let effective = CAP_SYS_ADMIN;
-            let permitted = sets.permitted | sets.inheritable | CAP_SYS_ADMIN;
-            self.push("process.capabilities", Step::Capset { effective, permitted, inheritable: sets.inheritable });
-        }
+        self.rights(sets, keep);
         if process.no_new_privileges().unwrap_or_default() {
             self.push("process.noNewPrivileges", Step::Prctl { option: PR_SET_NO_NEW_PRIVS, value: 1 });
+        }
+    }
+
+    /// The capabilities, but for those that a later step takes.
+    fn rights(&mut self, sets: &Sets, keep: u64) {
+        if keep == 0 {
+            self.capabilities("process.capabilities", sets);
+        } else {
+            let permitted = sets.permitted | sets.inheritable | keep;
+            let step = Step::Capset { effective: keep, permitted, inheritable: sets.inheritable };
+            self.push("process.capabilities", step);
         }
     }
 

@@ -217,3 +217,35 @@ fn every_program_encodes_and_names_its_fields() {
         .unwrap();
     assert_eq!(option.field, "mounts[2].options[3]");
 }
+
+#[test]
+fn a_fresh_network_comes_last_and_takes_its_rights_along() {
+    let options = Options { wait_for_start: true, fresh_network: true, ..Options::default() };
+    let plan = plan(&harden::config().unwrap(), &options);
+    let steps = steps(&plan);
+    let unshare = Step::Unshare { flags: libc::CLONE_NEWNET as u32 };
+    let places = |wanted: &dyn Fn(&Step) -> bool| -> Vec<usize> {
+        steps.iter().enumerate().filter(|(_, step)| wanted(step)).map(|(at, _)| at).collect()
+    };
+    let capsets = places(&|step| matches!(step, Step::Capset { .. }));
+    let networks = places(&|step| *step == unshare);
+    let awaits = places(&|step| matches!(step, Step::Await { .. }));
+    let (ups, filters) = (places(&|step| *step == Step::LoUp), places(&|step| matches!(step, Step::Seccomp { .. })));
+    // The engine's network, the rights for the second one, the wait for `start`, the second one, no rights, the filter.
+    assert_eq!((networks.len(), ups.len(), capsets.len(), awaits.len(), filters.len()), (2, 2, 2, 1, 1));
+    let order = [networks[0], capsets[0], awaits[0], networks[1], ups[1], capsets[1], filters[0]];
+    assert!(order.is_sorted(), "{order:?}");
+    let rights = 1 << 12 | 1 << 21;
+    assert_eq!(*steps[capsets[0]], Step::Capset { effective: rights, permitted: rights, inheritable: 0 });
+    assert_eq!(*steps[capsets[1]], Step::Capset { effective: 0, permitted: 0, inheritable: 0 });
+    assert_eq!(*steps[capsets[1] + 1], Step::Ambient { set: 0 });
+}
+
+#[test]
+fn a_floor_is_the_filter_of_a_config_that_has_none() {
+    let options = Options { seccomp_floor: vec![seccomp::workspace()], ..Options::default() };
+    let mut config = harden::config().unwrap();
+    let alone = plan(&config, &Options::default()).filter;
+    config["linux"]["seccomp"] = Value::Null;
+    assert_eq!(plan(&config, &options).filter, alone);
+}

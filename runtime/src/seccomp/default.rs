@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-//! wsbox's own profile, which every bundle that wsbox makes carries.
+//! The embedded profiles: wsbox's own, which every bundle that wsbox makes carries, and Docker's default.
 
 use oci_spec::runtime::LinuxSeccomp;
 
 /// `deployment/seccomp/workspace-seccomp.json`, in the format of `linux.seccomp`; its README says what it is for.
 pub const WORKSPACE: &str = include_str!("../../../deployment/seccomp/workspace-seccomp.json");
+
+/// `deployment/seccomp/docker-default-seccomp.json`: what Docker 29 gives a container without added capabilities.
+pub const DOCKER: &str = include_str!("../../../deployment/seccomp/docker-default-seccomp.json");
 
 /// [`WORKSPACE`], read.
 ///

@@ -2,7 +2,8 @@
 //! From a config's `linux.seccomp` to a filter that the kernel takes.
 //!
 //! profile.rs checks and sorts the rules by call → ranges.rs lays them out on each ABI's number line, with leaf.rs and
-//! condition.rs for arguments and set_id.rs on top → tree.rs writes a search. interpret.rs runs the result in tests.
+//! condition.rs for arguments and set_id.rs on top → strictest.rs joins several profiles → tree.rs writes a search.
+//! interpret.rs runs the result in tests.
 
 pub mod default;
 pub mod interpret;
@@ -15,6 +16,7 @@ mod multiplex;
 mod profile;
 mod ranges;
 mod set_id;
+mod strictest;
 mod tree;
 mod verdict;
 
@@ -25,7 +27,7 @@ use oci_spec::runtime::{
 pub use seccompiler::sock_filter as Insn;
 
 pub use abi::{Abi, Arch, X32_BIT};
-pub use default::{WORKSPACE, workspace};
+pub use default::{DOCKER, WORKSPACE, workspace};
 pub use verdict::Verdict;
 
 use crate::Result;
@@ -58,12 +60,26 @@ impl Default for Options {
 
 /// Compiles `profile`. Errors name a JSON path under `linux.seccomp`.
 pub fn compile(profile: &LinuxSeccomp, options: &Options) -> Result<Filter> {
-    let policy = profile::Policy::new(profile, options.host)?;
-    let program = tree::program(&ranges::by_arch(&policy, options.deny_set_id)?)?;
-    let mut warnings = policy.warnings;
-    let flags = flags(profile, &mut warnings);
-    Ok(Filter { program, flags, warnings })
+    compile_strictest(profile, &[], options)
 }
+
+/// Compiles `profile` and `floor` into one filter that gives each call the strictest verdict of all of them. Warnings are of
+/// `profile` alone; so are errors if each of `floor` has been compiled before. SPEC_ALLOW stands only if all have it.
+pub fn compile_strictest(profile: &LinuxSeccomp, floor: &[LinuxSeccomp], options: &Options) -> Result<Filter> {
+    let policy = profile::Policy::new(profile, options.host)?;
+    let mut ranges = ranges::by_arch(&policy, options.deny_set_id)?;
+    let mut warnings = policy.warnings;
+    let mut flags = flags(profile, &mut warnings);
+    for profile in floor {
+        // What the first one denies stays denied, so that one guard against set-id bits is enough.
+        ranges = strictest::of_arches(ranges, &ranges::by_arch(&profile::Policy::new(profile, options.host)?, false)?);
+        let own = self::flags(profile, &mut Vec::new());
+        flags = (flags | own) & !SPEC_ALLOW | flags & own & SPEC_ALLOW;
+    }
+    Ok(Filter { program: tree::program(&ranges)?, flags, warnings })
+}
+
+const SPEC_ALLOW: u32 = libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW as u32;
 
 /// `linux.seccomp.flags` as seccomp(2) has them. Nothing is added: SPEC_ALLOW lifts a mitigation of Spectre v4.
 fn flags(profile: &LinuxSeccomp, warnings: &mut Vec<String>) -> u32 {

@@ -15,6 +15,8 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Context, Error, Result};
 use crate::plan::{IdMaps, id_mapping};
 
+/// Where [`peek`] finds a range if all is as it should be.
+pub const OWN_ENTRY: &str = "the entry wsbox";
 /// One lock for the host, whatever `--root` is.
 const DIR: &str = "/run/wsbox/ids";
 /// Ids of a container.
@@ -76,6 +78,20 @@ pub fn allocate(owner: &Path) -> Result<Range> {
         Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, errno)| Error::system(format!("lock {DIR}"), errno))?;
     let pool = pool.map_or_else(default_pool, Ok)?;
     take(&pool, owner)?.map_or_else(|| sweep_and_take(&pool, owner), Ok)
+}
+
+/// A range that a container might get, for a look: nothing is taken. The second value says where it comes from.
+///
+/// # Errors
+/// As [`allocate`].
+pub fn peek() -> Result<(Range, &'static str)> {
+    Ok(match configured()? {
+        Some(Pool { first, shared: true, .. }) => {
+            (Range { first, shared: true }, "the entry dockremap, which all share")
+        }
+        Some(Pool { first, .. }) => (Range { first, shared: false }, OWN_ENTRY),
+        None => (Range { first: free_pool()?, shared: false }, "no entry: ids that nobody else has"),
+    })
 }
 
 /// Ranges to take from.
@@ -157,6 +173,11 @@ fn entries(text: &str) -> impl Iterator<Item = (&str, u32, u32)> {
     })
 }
 
+/// How many ids the text of /etc/subuid or /etc/subgid grants to `name`, in its largest entry.
+pub fn granted(text: &str, name: &str) -> u32 {
+    entries(text).filter(|(found, ..)| *found == name).map(|(_, _, count)| count).max().unwrap_or_default()
+}
+
 fn find(text: &str, name: &str) -> Option<(u32, u32)> {
     entries(text).find(|(found, ..)| *found == name).map(|(_, first, count)| (first, count))
 }
@@ -164,23 +185,27 @@ fn find(text: &str, name: &str) -> Option<(u32, u32)> {
 /// Without any entry: a pool that no entry, user, or live user namespace covers, above the ids that systemd hands out
 /// (systemd's UIDS-GIDS.md: containers up to 1879048191) and below those that its foreign images use. Chosen once a boot.
 fn default_pool() -> Result<Pool> {
-    const FIRST: u32 = 1_879_048_192;
-    const LAST: u32 = 2_147_352_576;
     let chosen = Path::new(DIR).join("pool");
     let pool = |first| Pool { first, ranges: POOL_RANGES, shared: false };
     if let Some(first) = fs::read_link(&chosen).ok().and_then(|target| target.to_str()?.parse().ok()) {
         return Ok(pool(first));
     }
+    let first = free_pool()?;
+    symlink(first.to_string(), &chosen).context(|| chosen.display().to_string())?;
+    Ok(pool(first))
+}
+
+/// Where a pool that nobody has begins.
+fn free_pool() -> Result<u32> {
+    const FIRST: u32 = 1_879_048_192;
+    const LAST: u32 = 2_147_352_576;
     let taken = taken()?;
     let size = POOL_RANGES * SIZE;
     let free = |first: &u32| {
         !taken.iter().any(|(start, count)| *start < first + size && first - 1 < start.saturating_add(count - 1))
     };
     let first = (FIRST..LAST - size).step_by(size as usize).find(free);
-    let first =
-        first.ok_or_else(|| Error::invalid("/etc/subuid", "no free host ids for wsbox").hint("add an entry wsbox"))?;
-    symlink(first.to_string(), &chosen).context(|| chosen.display().to_string())?;
-    Ok(pool(first))
+    first.ok_or_else(|| Error::invalid("/etc/subuid", "no free host ids for wsbox").hint("add an entry wsbox"))
 }
 
 /// Host ids in use: (first, count).

@@ -56,7 +56,7 @@ pub fn observe(record: &Record) -> Result<Layers> {
         capabilities(&status),
         pids(&limits),
         memory_and_cpu(&limits),
-        user(&proc, record)?,
+        user(&proc, record.ids.as_ref().is_some_and(|ids| ids.shared))?,
         no_new_privs(&status),
     ];
     // What was read is only true if it was still the same process then.
@@ -66,12 +66,12 @@ pub fn observe(record: &Record) -> Result<Layers> {
     Ok(Layers { id: record.id.clone(), pid: known.pid, layers })
 }
 
-struct Proc {
-    pid: i32,
+pub(crate) struct Proc {
+    pub pid: i32,
 }
 
 impl Proc {
-    fn read(&self, file: &str) -> Result<String> {
+    pub fn read(&self, file: &str) -> Result<String> {
         let path = format!("/proc/{}/{file}", self.pid);
         fs::read_to_string(&path).context(|| path)
     }
@@ -88,7 +88,7 @@ fn field<'a>(status: &'a str, name: &str) -> &'a str {
     line.and_then(|line| line.split_once(':')).map_or("", |(_, value)| value.trim())
 }
 
-fn network(proc: &Proc) -> Result<Layer> {
+pub(crate) fn network(proc: &Proc) -> Result<Layer> {
     let own = proc.other_namespace("net")?;
     let interfaces = if own { interfaces(proc.pid)? } else { Vec::new() };
     let only_lo = own && interfaces.len() == 1 && interfaces[0] == ("lo".to_owned(), true);
@@ -112,7 +112,7 @@ fn interfaces(pid: i32) -> Result<Vec<(String, bool)>> {
 }
 
 /// Seccomp: 2 is SECCOMP_MODE_FILTER (proc_pid_status(5)). What a filter is made of no kernel tells.
-fn seccomp(status: &str, made_of: Seccomp) -> Layer {
+pub(crate) fn seccomp(status: &str, made_of: Seccomp) -> Layer {
     let (mode, filters) = (field(status, "Seccomp"), field(status, "Seccomp_filters"));
     let profile = if made_of == Seccomp::Guard { ", no profile: it keeps set-id files off the host only" } else { "" };
     Layer {
@@ -124,7 +124,7 @@ fn seccomp(status: &str, made_of: Seccomp) -> Layer {
 }
 
 /// Read-only root; and every tmpfs that can be written has a size, which no ramfs has (proc_pid_mountinfo(5)).
-fn root(mountinfo: &str) -> Layer {
+pub(crate) fn root(mountinfo: &str) -> Layer {
     let mounts: Vec<(&str, &str, &str, &str)> = mountinfo.lines().filter_map(parse_mount).collect();
     let read_only = |options: &str| options.split(',').any(|option| option == "ro");
     let root = mounts.iter().any(|(place, options, ..)| *place == "/" && read_only(options));
@@ -150,7 +150,7 @@ fn parse_mount(line: &str) -> Option<(&str, &str, &str, &str)> {
     Some((place, options, kind, super_options))
 }
 
-fn capabilities(status: &str) -> Layer {
+pub(crate) fn capabilities(status: &str) -> Layer {
     const SETS: [&str; 5] = ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"];
     let values = SETS.map(|set| field(status, set).trim_start_matches('0'));
     let list: Vec<String> = SETS
@@ -166,12 +166,12 @@ fn capabilities(status: &str) -> Layer {
     }
 }
 
-fn pids(limits: &crate::cgroup::Limits) -> Layer {
+pub(crate) fn pids(limits: &crate::cgroup::Limits) -> Layer {
     let evidence = limits.pids_max.map_or("no limit".to_owned(), |max| format!("pids.max {max}"));
     Layer { id: "L5", name: "pids", in_force: limits.pids_max.is_some(), evidence }
 }
 
-fn memory_and_cpu(limits: &crate::cgroup::Limits) -> Layer {
+pub(crate) fn memory_and_cpu(limits: &crate::cgroup::Limits) -> Layer {
     let memory = limits.memory_max.map_or("memory without limit".to_owned(), |bytes| format!("memory {bytes} bytes"));
     let cpu = limits.cpu.map_or("cpu without limit".to_owned(), |(quota, period)| format!("cpu {quota}/{period} us"));
     let in_force = limits.memory_max.is_some() && limits.cpu.is_some();
@@ -184,23 +184,19 @@ fn id_map(map: &str) -> Vec<(&str, &str)> {
 }
 
 /// Root inside is an unprivileged user outside, and nobody inside is the host's root or in its group.
-fn user(proc: &Proc, record: &Record) -> Result<Layer> {
+pub(crate) fn user(proc: &Proc, shared: bool) -> Result<Layer> {
     let (uid_map, gid_map) = (proc.read("uid_map")?, proc.read("gid_map")?);
     let (uids, gids) = (id_map(&uid_map), id_map(&gid_map));
     let outside = uids.iter().find(|(inside, _)| *inside == "0").map_or("nobody", |(_, outside)| outside);
     let host_root = uids.iter().chain(&gids).any(|(_, outside)| *outside == "0");
     let in_force = proc.other_namespace("user")? && !host_root;
-    let shared = if record.ids.as_ref().is_some_and(|ids| ids.shared) {
-        ", shared with every container of dockremap"
-    } else {
-        ""
-    };
+    let shared = if shared { ", shared with every container of dockremap" } else { "" };
     let maps_root = if host_root { ", host id 0 is mapped" } else { "" };
     let evidence = format!("root is host uid {outside}{maps_root}{shared}");
     Ok(Layer { id: "L7", name: "user namespace", in_force, evidence })
 }
 
-fn no_new_privs(status: &str) -> Layer {
+pub(crate) fn no_new_privs(status: &str) -> Layer {
     let value = field(status, "NoNewPrivs");
     Layer { id: "L8", name: "no_new_privs", in_force: value == "1", evidence: format!("NoNewPrivs {value}") }
 }

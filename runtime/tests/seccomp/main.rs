@@ -6,6 +6,7 @@ mod meaning;
 mod oracle;
 mod random;
 mod set_id;
+mod strictest;
 mod sweep;
 mod workspace;
 

@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `wsbox doctor` on this host, and on the same host with something taken away: it finds what, says how to mend it, and
+//! leaves nothing behind.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use serde_json::{Value, json};
+use wsbox_integration::engine::{finish, wsbox_path};
+use wsbox_integration::{TempDir, leftover};
+
+/// A copy of wsbox that every user can execute.
+fn wsbox(dir: &TempDir) -> PathBuf {
+    let path = dir.path().join("wsbox");
+    fs::copy(wsbox_path(), &path).expect("wsbox is built");
+    path
+}
+
+/// What doctor says after `before`, which ends in exec "$@", has changed its surroundings.
+fn doctor(before: &str, more: &[&str]) -> (i32, Value) {
+    let dir = TempDir::new("doctor");
+    let mut command = Command::new("unshare");
+    command
+        .args(["--mount", "sh", "-ec", before, "sh"])
+        .arg(wsbox(&dir))
+        .args(["doctor", "--format", "json"])
+        .args(more);
+    let child = piped(&mut command);
+    // Nobody forks on the way to it.
+    let cgroups = format!("wsbox-doctor-{}-", child.id());
+    let outcome = finish(child);
+    let json = serde_json::from_str(&outcome.stdout).unwrap_or_else(|error| panic!("{error}: {outcome:?}"));
+    assert_eq!(leftover::cgroups(&cgroups), Vec::<PathBuf>::new(), "cgroups are left");
+    (outcome.code, json)
+}
+
+fn piped(command: &mut Command) -> Child {
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it runs")
+}
+
+/// Our children whose command line holds `words`.
+fn children(words: &str) -> Vec<i32> {
+    let ours = format!("PPid:\t{}\n", std::process::id());
+    let status = |pid: &i32| fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    leftover::processes(words).into_iter().filter(|pid| status(pid).contains(&ours)).collect()
+}
+
+/// The layers that can not be enforced.
+fn lacking(report: &Value) -> Vec<&str> {
+    let layers = report["layers"].as_array().expect("layers");
+    assert_eq!(layers.len(), 8);
+    let lacking = layers.iter().filter(|layer| layer["enforceable"] == false);
+    lacking.map(|layer| layer["id"].as_str().unwrap()).collect()
+}
+
+fn checks(report: &Value) -> Vec<&Value> {
+    let layers = report["layers"].as_array().unwrap().iter().flat_map(|layer| layer["checks"].as_array().unwrap());
+    layers.chain(report["host"].as_array().unwrap()).collect()
+}
+
+fn check<'a>(report: &'a Value, name: &str) -> &'a Value {
+    checks(report).into_iter().find(|check| check["name"] == name).unwrap_or_else(|| panic!("{name}: {report:#}"))
+}
+
+/// The fix of a check that went like this.
+fn fix<'a>(report: &'a Value, name: &str, status: &str) -> &'a str {
+    let check = check(report, name);
+    assert_eq!(check["status"], status, "{check}");
+    check["fix"].as_str().unwrap_or_else(|| panic!("no fix: {check}"))
+}
+
+/// A writable copy of /etc for this mount namespace, in a tmpfs.
+const OWN_ETC: &str = r#"
+    mount -t tmpfs tmpfs /mnt
+    mkdir /mnt/upper /mnt/work
+    mount -t overlay overlay -o lowerdir=/etc,upperdir=/mnt/upper,workdir=/mnt/work /etc
+    touch /etc/subuid /etc/subgid
+    sed -i '/^wsbox:/d; /^dockremap:/d' /etc/subuid /etc/subgid
+"#;
+
+#[test]
+fn this_host_enforces_all_eight_and_nothing_is_left() {
+    nix::sys::prctl::set_child_subreaper(true).unwrap();
+    let mounts = leftover::mounts("");
+    let (code, report) = doctor("exec \"$@\"", &[]);
+    assert_eq!((code, lacking(&report)), (0, vec![]), "{report:#}");
+    assert_eq!(report["enforceable"], true);
+    assert!(checks(&report).iter().all(|check| check["status"] != "failed"), "{report:#}");
+    assert!(check(&report, "user namespace with maps")["evidence"].as_str().unwrap().starts_with("root is host uid "));
+    assert_eq!(leftover::mounts(""), mounts);
+    // An orphan would be ours now.
+    assert_eq!(children("wsbox-init"), Vec::<i32>::new());
+}
+
+#[test]
+fn the_table_says_the_same() {
+    let outcome = finish(piped(Command::new(wsbox_path()).arg("doctor"))).ok();
+    for id in 1..=8 {
+        let line = outcome.stdout.lines().find(|line| line.starts_with(&format!("L{id} "))).expect("a line each");
+        assert!(line.ends_with("yes"), "{line}");
+    }
+    assert!(outcome.stdout.ends_with("all eight layers can be enforced\n"));
+}
+
+#[test]
+fn a_user_without_rights() {
+    let (code, report) = doctor("exec setpriv --reuid=65534 --regid=65534 --clear-groups \"$@\"", &[]);
+    assert_eq!(code, 1);
+    // What a process may do to itself, it may; the rest not.
+    assert_eq!(lacking(&report), ["L1", "L3", "L4", "L5", "L6", "L7"], "{report:#}");
+    for check in checks(&report).into_iter().filter(|check| check["status"] == "failed") {
+        assert!(check["fix"].as_str().is_some_and(|fix| fix.contains("sudo wsbox doctor")), "{check}");
+    }
+}
+
+#[test]
+fn a_root_without_cap_sys_admin() {
+    let (code, report) = doctor("exec setpriv --bounding-set=-sys_admin --inh-caps=-sys_admin \"$@\"", &[]);
+    assert_eq!((code, lacking(&report)), (1, vec!["L1", "L3", "L7"]), "{report:#}");
+    assert!(fix(&report, "network namespace", "failed").contains("CAP_SYS_ADMIN"));
+}
+
+#[test]
+fn without_cgroups() {
+    let (code, report) = doctor("mount -t tmpfs tmpfs /sys/fs/cgroup; exec \"$@\"", &[]);
+    assert_eq!((code, lacking(&report)), (1, vec!["L5", "L6"]), "{report:#}");
+    let fix = fix(&report, "pids.max in a cgroup of its own", "failed").to_owned();
+    assert!(fix.contains("mount -t cgroup2"), "{fix}");
+    assert!(self::fix(&report, "device rules (eBPF)", "note").contains("mount -t cgroup2"));
+}
+
+#[test]
+fn without_one_controller_and_its_fix() {
+    // Only where the controllers are on v1 can one be taken away for one mount namespace.
+    let v1 = Path::new("/sys/fs/cgroup/pids/cgroup.procs").exists();
+    assert!(v1, "this test is for the hybrid layout");
+    let hide = "mount -t tmpfs tmpfs /sys/fs/cgroup; mkdir /sys/fs/cgroup/unified; mount -t cgroup2 cgroup2 /sys/fs/cgroup/unified
+        for name in memory cpu; do mkdir /sys/fs/cgroup/$name; mount -t cgroup -o $name cgroup /sys/fs/cgroup/$name; done";
+    let (code, report) = doctor(&format!("{hide}\nexec \"$@\""), &[]);
+    assert_eq!((code, lacking(&report)), (1, vec!["L5"]), "{report:#}");
+    let fix = fix(&report, "pids.max in a cgroup of its own", "failed");
+    let (code, report) = doctor(&format!("{hide}\n{fix}\nexec \"$@\""), &[]);
+    assert_eq!((code, lacking(&report)), (0, vec![]), "{report:#}");
+}
+
+#[test]
+fn without_user_namespaces() {
+    let script = "exec unshare --user --map-root-user sh -ec 'echo 0 >/proc/sys/user/max_user_namespaces; exec \"$@\"' sh \"$@\"";
+    let (code, report) = doctor(script, &[]);
+    assert_eq!(code, 1);
+    assert!(lacking(&report).contains(&"L7"), "{report:#}");
+    assert_eq!(fix(&report, "user namespace with maps", "failed"), "sysctl -w user.max_user_namespaces=65536");
+    assert!(fix(&report, "user namespaces for users", "note").starts_with("sysctl -w user.max_user_namespaces=65536"));
+}
+
+#[test]
+fn a_covered_proc() {
+    let (code, report) = doctor("mount -t tmpfs -o ro tmpfs /proc/irq; exec \"$@\"", &[]);
+    assert_eq!((code, lacking(&report)), (1, vec!["L7"]), "{report:#}");
+    assert!(fix(&report, "/proc", "failed").contains("systempaths=unconfined"));
+}
+
+#[test]
+fn ids_in_subuid_and_subgid_and_the_fix() {
+    let name = "/etc/subuid and /etc/subgid";
+    let after = |lines: &str| doctor(&format!("{OWN_ETC}\n{lines}\nexec \"$@\""), &[]);
+    let (code, report) = after("");
+    assert_eq!(code, 0);
+    let fix = fix(&report, name, "note").to_owned();
+    // A failure is mended by the command that it names.
+    for broken in ["echo wsbox:165536:65536 >>/etc/subuid", "echo wsbox:165536:5 | tee -a /etc/subuid >>/etc/subgid"] {
+        let (code, report) = after(broken);
+        assert_eq!((code, lacking(&report)), (1, vec!["L7"]), "{report:#}");
+        assert_eq!(self::fix(&report, name, "failed"), fix);
+        let (code, report) = after(&format!("{broken}\n{fix}"));
+        assert_eq!(code, 0);
+        assert_eq!(check(&report, name)["status"], "ok", "{report:#}");
+        assert_eq!(check(&report, "user namespace with maps")["evidence"], "root is host uid 165536");
+    }
+    let (_, report) = after("echo dockremap:100000:65536 | tee -a /etc/subuid >>/etc/subgid");
+    assert!(check(&report, name)["evidence"].as_str().unwrap().contains("dockremap, which all share"), "{report:#}");
+}
+
+#[test]
+fn docker_registration() {
+    const NAME: &str = "Docker registration";
+    let dir = TempDir::new("daemon");
+    let config = dir.path().join("daemon.json");
+    let path = config.display().to_string();
+    let report = |text: &str| {
+        fs::write(&config, text).unwrap();
+        let (code, report) = doctor("exec \"$@\"", &["--config", &path]);
+        assert_eq!(code, 0, "no layer depends on Docker: {report:#}");
+        report
+    };
+    let absent = report("{}");
+    assert_eq!(fix(&absent, NAME, "note"), "wsbox install-docker && systemctl reload docker");
+    assert!(fix(&report("{,}"), NAME, "failed").contains(&path));
+    let runtimes = |path: &Path| json!({"runtimes": {"wsbox": {"path": path}, "wsbox-strict": {"path": path}}});
+    let nowhere = report(&runtimes(Path::new("/nowhere/wsbox")).to_string());
+    assert!(fix(&nowhere, NAME, "failed").contains("install-docker --force"));
+    let data = dir.path().join("data");
+    fs::write(&data, "").unwrap();
+    assert_eq!(fix(&report(&runtimes(&data).to_string()), NAME, "failed"), format!("chmod 0755 {}", data.display()));
+    let mut good = runtimes(Path::new(&wsbox_path()));
+    assert_eq!(check(&report(&good.to_string()), NAME)["status"], "ok");
+    good["userns-remap"] = json!("nobody-has-this-name");
+    assert!(fix(&report(&good.to_string()), "Docker userns-remap", "failed").starts_with("useradd --system"));
+}

@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What a profile refuses by name: host namespaces, privileged containers, added devices, and maps of the host's root.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use oci_spec::runtime::{Linux, LinuxDevice, LinuxDeviceCgroup, LinuxDeviceType, LinuxNamespaceType, Mount, Spec};
+
+use super::{Profile, mounts};
+use crate::error::{Error, Result};
+
+/// (major, minor) of what every container has: null, zero, full, random, urandom, tty, console, ptmx; and tun, which containerd
+/// lists without a node.
+const USUAL: [(i64, i64); 9] = [(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 1), (5, 2), (10, 200)];
+/// unix98 terminals, all of them
+const PTS: i64 = 136;
+/// What `docker run` calls the choice of each of the host's namespaces.
+const HOSTS: [(LinuxNamespaceType, &str, &str); 4] = [
+    (LinuxNamespaceType::Network, "network", "--network host"),
+    (LinuxNamespaceType::Pid, "pid", "--pid host"),
+    (LinuxNamespaceType::Ipc, "ipc", "--ipc host"),
+    (LinuxNamespaceType::Uts, "uts", "--uts host"),
+];
+/// Files of `unified` that would overrule the limits.
+const OVERRULING: [&str; 5] = ["pids.max", "memory.max", "memory.swap.max", "memory.oom.group", "cpu.max"];
+
+fn refused(field: impl Into<String>, what: &str, profile: Profile) -> Error {
+    Error::invalid(field, format!("{what}: profile {profile} refuses it"))
+}
+
+/// The whole config, without a look at the host.
+pub(super) fn check(spec: &Spec, profile: Profile) -> Result<()> {
+    let linux = spec.linux().as_ref().ok_or_else(|| Error::invalid("linux", "is missing"))?;
+    let resources = linux.resources().as_ref();
+    let rules = resources.and_then(|resources| resources.devices().as_deref()).unwrap_or_default();
+    rules.iter().enumerate().try_for_each(|(at, rule)| device_rule(rule, at, profile))?;
+    let nodes = linux.devices().iter().flatten().enumerate();
+    nodes.into_iter().try_for_each(|(at, node)| device(node, at, profile))?;
+    spec.mounts().iter().flatten().enumerate().try_for_each(|(at, mount)| device_bind(mount, at, profile))?;
+    host_namespaces(linux, profile)?;
+    root_maps(linux, profile)?;
+    let overruled = |file: &&String| OVERRULING.contains(&file.as_str());
+    match resources.and_then(|resources| resources.unified().as_ref()?.keys().find(overruled)) {
+        Some(file) => Err(refused(format!("linux.resources.unified[{file:?}]"), "would overrule the limit", profile)
+            .hint("give it as linux.resources.pids, memory or cpu")),
+        None => Ok(()),
+    }
+}
+
+/// `docker run --privileged` is known by the rule that allows all devices.
+fn device_rule(rule: &LinuxDeviceCgroup, at: usize, profile: Profile) -> Result<()> {
+    let field = format!("linux.resources.devices[{at}]");
+    let number = |number: Option<i64>| number.filter(|number| *number != -1);
+    let (major, minor) = (number(rule.major()), number(rule.minor()));
+    // To make a node takes CAP_MKNOD, which nobody has.
+    if !rule.allow() || rule.access().as_deref() == Some("m") {
+        return Ok(());
+    }
+    if matches!(rule.typ(), None | Some(LinuxDeviceType::A)) || major.is_none() {
+        return Err(refused(field, "allows all devices, as --privileged does", profile).hint("leave out --privileged"));
+    }
+    let character = matches!(rule.typ(), Some(LinuxDeviceType::C | LinuxDeviceType::U));
+    let usual = major == Some(PTS) || USUAL.iter().any(|(a, b)| (major, minor) == (Some(*a), Some(*b)));
+    if character && usual {
+        return Ok(());
+    }
+    let number = format!("{}:{}", major.unwrap_or_default(), minor.map_or("*".to_owned(), |minor| minor.to_string()));
+    Err(refused(field, &format!("allows the device {number}"), profile)
+        .hint("leave out --device and --device-cgroup-rule"))
+}
+
+fn device(node: &LinuxDevice, at: usize, profile: Profile) -> Result<()> {
+    let usual = node.typ() != LinuxDeviceType::B && USUAL[..8].contains(&(node.major(), node.minor()));
+    if usual {
+        return Ok(());
+    }
+    let path = node.path().display().to_string();
+    Err(refused(format!("linux.devices[{at}]"), &format!("adds the device {path}"), profile)
+        .hint(format!("leave out --device {path}")))
+}
+
+fn device_bind(mount: &Mount, at: usize, profile: Profile) -> Result<()> {
+    let source =
+        mount.source().as_ref().map(|source| crate::validate::clean(&source.to_string_lossy())).unwrap_or_default();
+    let below = source == "/dev" || source.starts_with("/dev/") && !source.starts_with("/dev/shm/");
+    if mounts::is_bind(mount) && below {
+        return Err(refused(format!("mounts[{at}].source"), &format!("{source} adds devices"), profile));
+    }
+    Ok(())
+}
+
+fn host_namespaces(linux: &Linux, profile: Profile) -> Result<()> {
+    let namespaces = linux.namespaces().as_deref().unwrap_or_default();
+    for (kind, name, flag) in HOSTS {
+        if !namespaces.iter().any(|namespace| namespace.typ() == kind) {
+            return Err(refused("linux.namespaces", &format!("without {name} it is the host's"), profile)
+                .hint(format!("add {{\"type\": {name:?}}}; with docker, leave out {flag}")));
+        }
+    }
+    Ok(())
+}
+
+/// Root inside must be nobody outside.
+fn root_maps(linux: &Linux, profile: Profile) -> Result<()> {
+    let lists = [("uidMappings", linux.uid_mappings()), ("gidMappings", linux.gid_mappings())];
+    for (name, maps) in lists {
+        if let Some(at) = maps.iter().flatten().position(|map| map.host_id() == 0) {
+            return Err(refused(format!("linux.{name}[{at}]"), "maps id 0 of the host into the container", profile));
+        }
+    }
+    Ok(())
+}
+
+/// Namespaces that are joined by a path and turn out to be the host's, that is wsbox's own or init's.
+pub(super) fn joined_host_namespaces(spec: &Spec, profile: Profile) -> Result<()> {
+    let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_deref()).unwrap_or_default();
+    for (at, namespace) in namespaces.iter().enumerate() {
+        let path = namespace.path().as_ref().filter(|path| !path.as_os_str().is_empty());
+        // The network namespace is replaced, whichever it is.
+        let Some(path) = path.filter(|_| namespace.typ() != LinuxNamespaceType::Network) else { continue };
+        let own = ["self", "1"].map(|process| inode(Path::new(&format!("/proc/{process}/ns/{}", namespace.typ()))));
+        let joined = inode(path);
+        if joined.is_none() || own.contains(&joined) {
+            let what =
+                format!("{} is the host's {} namespace, or can not be told from it", path.display(), namespace.typ());
+            return Err(refused(format!("linux.namespaces[{at}].path"), &what, profile));
+        }
+    }
+    Ok(())
+}
+
+fn inode(path: &Path) -> Option<(u64, u64)> {
+    fs::metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()))
+}
