@@ -52,9 +52,10 @@ const MS_PRIVATE: u64 = libc::MS_PRIVATE;
 
 /// The top of the root is attached read-write, so that mount points can be made in it, and made read-only afterwards; what
 /// the host has mounted below it is as the root is to be. The image's device nodes are of use to an attacker only: /dev is
-/// never the image's.
+/// never the image's. Who may make nodes may use them where it makes them, as far as the device rules go.
 pub fn root_attr(spec: &Spec, process: &Process, user: &UserNamespace) -> BindAttr {
-    let mut attr = BindAttr { recursive: true, set_all: attr::NODEV, propagation: MS_PRIVATE, ..BindAttr::default() };
+    let set_all = if makes_nodes(process) { 0 } else { attr::NODEV };
+    let mut attr = BindAttr { recursive: true, set_all, propagation: MS_PRIVATE, ..BindAttr::default() };
     if read_only_root(spec) {
         attr.set_all |= attr::RDONLY;
         attr.clear = attr::RDONLY;
@@ -80,10 +81,13 @@ pub fn may_open_devices(spec: &Spec, user: &UserNamespace) -> bool {
         Ok(_) => !mount.typ().as_deref().is_some_and(|kind| WITHOUT_NODES.contains(&kind)),
         Err(_) => true,
     };
-    let capabilities = spec.process().as_ref().and_then(|process| process.capabilities().as_ref());
-    let makes_nodes = super::caps::sets(capabilities).is_ok_and(|sets| sets.any(caps::Capability::CAP_MKNOD));
     // With ids of its own every bind is nodev, and no node that it makes can be opened (mknod(2)).
-    *user != UserNamespace::Allocate && (makes_nodes || spec.mounts().iter().flatten().any(carries_nodes))
+    *user != UserNamespace::Allocate
+        && (spec.process().as_ref().is_some_and(makes_nodes) || spec.mounts().iter().flatten().any(carries_nodes))
+}
+
+fn makes_nodes(process: &Process) -> bool {
+    super::caps::sets(process.capabilities().as_ref()).is_ok_and(|sets| sets.any(caps::Capability::CAP_MKNOD))
 }
 
 /// Whether the container can write to a folder of the host as its owner (a bind, or the root itself): then the filter denies
