@@ -7,6 +7,7 @@ pub mod console;
 mod dev;
 mod exec;
 pub(crate) mod memfd;
+mod overlay;
 pub mod pause;
 mod sources;
 mod start;
