@@ -9,10 +9,11 @@ use cgroups_rs::CgroupPid;
 use cgroups_rs::fs::cgroup::Cgroup;
 use cgroups_rs::fs::cpu::CpuController;
 use cgroups_rs::fs::cpuset::CpuSetController;
-use cgroups_rs::fs::hierarchies::V1;
+use cgroups_rs::fs::hierarchies::{Mountinfo, V1, mountinfo_self};
 use cgroups_rs::fs::memory::MemController;
 use cgroups_rs::fs::pid::PidController;
 use cgroups_rs::fs::{Controller, Hierarchy, MaxValue, Subsystem};
+use nix::sys::statfs::{CGROUP_SUPER_MAGIC, statfs};
 use nix::unistd::Pid;
 
 use super::Limits;
@@ -25,13 +26,22 @@ const NO_LIMIT: i64 = i64::MAX & !0xfff;
 /// The controllers that these limits need, or all that this host has mounted.
 pub fn controllers(wanted: &Wanted, everywhere: bool) -> Vec<String> {
     if everywhere {
-        let mounted = V1::new().subsystems();
-        let mut names: Vec<String> = mounted.iter().map(Subsystem::controller_name).chain(needed(wanted)).collect();
+        let mut names: Vec<String> = mounted().into_iter().chain(needed(wanted)).collect();
         names.sort_unstable();
         names.dedup();
         return names;
     }
     needed(wanted)
+}
+
+/// The controllers that the crate knows and that can be reached: it also finds mounts that others cover, and would make plain
+/// folders there.
+fn mounted() -> Vec<String> {
+    let reached =
+        |mount: &Mountinfo| statfs(&mount.mount_point).is_ok_and(|found| found.filesystem_type() == CGROUP_SUPER_MAGIC);
+    let mounts: Vec<Mountinfo> = mountinfo_self().into_iter().filter(reached).collect();
+    let has = |name: &String| mounts.iter().any(|mount| mount.super_opts.contains(name));
+    V1::new().subsystems().iter().map(Subsystem::controller_name).filter(has).collect()
 }
 
 fn needed(wanted: &Wanted) -> Vec<String> {
@@ -54,13 +64,12 @@ pub fn create(path: &str, needed: &[String], wanted: &Wanted) -> Result<()> {
     if needed.is_empty() {
         return Ok(());
     }
-    let cgroup = load(path, needed);
-    for controller in needed {
-        if !cgroup.subsystems().iter().any(|subsystem| subsystem.controller_name() == *controller) {
-            let why = format!("needs the {controller} controller, which this host has not mounted");
-            return Err(Error::invalid("linux.resources", why));
-        }
+    let mounted = mounted();
+    if let Some(controller) = needed.iter().find(|controller| !mounted.contains(controller)) {
+        let why = format!("needs the {controller} controller, which this host has not mounted");
+        return Err(Error::invalid("linux.resources", why));
     }
+    let cgroup = load(path, needed);
     let made = cgroup.create().map_err(|error| refused("linux.cgroupsPath", path, &error));
     let limited = made.and_then(|()| limit(&cgroup, wanted)).and_then(|()| check(&cgroup, wanted));
     limited.inspect_err(|_| drop(cgroup.delete()))
