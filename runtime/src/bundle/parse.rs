@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use oci_spec::runtime::{LinuxSeccomp, Process, Spec};
+use oci_spec::runtime::{LinuxResources, LinuxSeccomp, Process, Spec};
 use serde::de::DeserializeOwned;
 
 use crate::error::{Error, Kind, Result};
@@ -25,6 +25,14 @@ pub fn parse(config: &[u8], file: &Path) -> Result<(Spec, Vec<String>)> {
 /// As [`parse`].
 pub fn parse_process(bytes: &[u8], file: &Path) -> Result<Process> {
     from_slice(bytes, file).map(|(process, _)| process)
+}
+
+/// Parses the file of `update --resources`.
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_resources(bytes: &[u8], file: &Path) -> Result<LinuxResources> {
+    from_slice(bytes, file).map(|(resources, _)| resources)
 }
 
 /// Parses a seccomp profile in the format of `linux.seccomp`.

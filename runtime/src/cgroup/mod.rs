@@ -8,6 +8,8 @@ mod devices;
 mod plan;
 mod tree;
 mod v2;
+mod wanted;
+mod writes;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -21,6 +23,7 @@ use oci_spec::runtime::LinuxDevice;
 use serde::{Deserialize, Serialize};
 
 pub use plan::Plan;
+use writes::Write;
 
 use crate::error::{Context, Error, Result};
 
@@ -91,10 +94,18 @@ impl Plan {
         Saved { root: host.root().into(), path: self.path.clone(), v1 }
     }
 
+    /// The limits as this host has them.
+    ///
+    /// # Errors
+    /// A limit that it does not have, by its field.
+    fn writes(&self, host: Host) -> Result<Vec<Write>> {
+        if host == Host::V2 { self.limits.v2_writes() } else { self.limits.v1_writes() }
+    }
+
     /// The v1 controllers that the limits need, where they are on v1.
     pub fn v1_controllers(&self) -> Vec<String> {
         #[cfg(feature = "cgroup-compat")]
-        return compat::controllers(&self.limits, self.everywhere);
+        return compat::controllers(&self.limits.v1_writes().unwrap_or_default(), self.everywhere);
         #[cfg(not(feature = "cgroup-compat"))]
         Vec::new()
     }
@@ -135,7 +146,7 @@ pub struct Cgroup {
     v2: v2::Group,
     saved: Saved,
     /// Limits that wait for the init
-    waiting: Vec<plan::Write>,
+    waiting: Vec<Write>,
 }
 
 impl Cgroup {
@@ -145,10 +156,11 @@ impl Cgroup {
     /// The limit that this host can not enforce, by its field; or a path that has processes already.
     pub fn create(host: Host, plan: &Plan) -> Result<Self> {
         let saved = plan.saved(host);
-        let writes = if host == Host::V2 { plan.limits.v2_writes() } else { Vec::new() };
+        let limits = plan.writes(host)?;
+        let writes = if host == Host::V2 { limits.clone() } else { Vec::new() };
         let v2 = v2::Group::create(&saved.root, &saved.path, &writes)?;
         let cgroup = Self { v2, saved, waiting: writes };
-        match cgroup.limit(host, plan) {
+        match cgroup.limit(host, plan, &limits) {
             Ok(()) => Ok(cgroup),
             Err(error) => {
                 let _ = cgroup.remove();
@@ -171,12 +183,12 @@ impl Cgroup {
         places.find(|dir| dir.exists()).map_or(Ok(()), |dir| Err(taken(&dir)))
     }
 
-    fn limit(&self, host: Host, plan: &Plan) -> Result<()> {
+    fn limit(&self, host: Host, plan: &Plan, limits: &[Write]) -> Result<()> {
         #[cfg(feature = "cgroup-compat")]
         if host == Host::Hybrid {
-            compat::create(&self.saved.path, &self.saved.v1, &plan.limits)?;
+            compat::create(&self.saved.path, &self.saved.v1, limits, &plan.limits)?;
         }
-        let _ = host;
+        let _ = (host, limits);
         devices::attach(self.v2.dir(), &plan.devices)
     }
 
@@ -225,6 +237,20 @@ impl Cgroup {
         }
         let _ = pid;
         Ok(())
+    }
+
+    /// Changes the limits from those of `old` to those of `new`: only what differs is written.
+    ///
+    /// # Errors
+    /// A limit that this host can not enforce, by its field, before any is written; or one that the kernel does not take.
+    pub fn update(&self, host: Host, old: &Plan, new: &Plan) -> Result<()> {
+        let before = old.writes(host).unwrap_or_default();
+        let changed: Vec<Write> = new.writes(host)?.into_iter().filter(|write| !before.contains(write)).collect();
+        #[cfg(feature = "cgroup-compat")]
+        if host == Host::Hybrid {
+            return compat::update(&self.saved.path, &self.saved.v1, &changed, &new.limits);
+        }
+        self.v2.update(&changed)
     }
 
     /// Stops every process, and waits until each has stopped.

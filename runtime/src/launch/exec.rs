@@ -127,6 +127,7 @@ impl Joining<'_> {
         let (channel, control) = Channel::pair()?;
         let init = memfd::init()?;
         let request = Spawn {
+            join: &[],
             namespaces: 0,
             cgroup: Some(self.cgroup.clone_fd()),
             init: init.as_fd(),
@@ -137,7 +138,7 @@ impl Joining<'_> {
             ambient: false,
             last_cap: 0,
         };
-        let spawned = spawn(&request).context(|| "clone3 into the container's cgroup".into())?;
+        let spawned = spawn(&request).map_err(Errno::from).context(|| "clone3 into the container's cgroup".into())?;
         drop(control);
         match self.follow(&spawned, &channel, container) {
             Ok((Some(payload), console)) => {

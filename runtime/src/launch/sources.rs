@@ -136,7 +136,7 @@ fn refused(field: &str, errno: Errno, idmapped: bool) -> Error {
 }
 
 #[expect(clippy::disallowed_methods, reason = "a fixed file of the host's /proc")]
-fn namespace(path: &Path, field: &str, not_ours: bool) -> Result<OwnedFd> {
+pub(super) fn namespace(path: &Path, field: &str, not_ours: bool) -> Result<OwnedFd> {
     let context = || format!("{field}: {}", path.display());
     let fd = openat(AT_FDCWD, path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).context(context)?;
     let inode = |stat: FileStat| (stat.st_dev, stat.st_ino);

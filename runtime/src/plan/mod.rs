@@ -21,7 +21,7 @@ use oci_spec::runtime::{LinuxDevice, LinuxIdMapping, LinuxIdMappingBuilder, Linu
 use crate::error::{Error, Result};
 use crate::{cgroup, seccomp};
 pub use mounts::{BindAttr, Idmap, source_path};
-pub use namespaces::UserNamespace;
+pub use namespaces::{Early, UserNamespace};
 pub use process::hard_limits;
 pub use step::{Planned, Program, Slot, Step};
 
@@ -95,6 +95,8 @@ pub struct Dev {
 pub struct Plan {
     /// The kernel's highest capability
     pub last_cap: u32,
+    /// What the parent joins before it makes the others
+    pub early: Vec<Early>,
     /// CLONE_NEW* for clone3(2)
     pub namespaces: u64,
     /// Whose ids the container has
@@ -212,6 +214,7 @@ pub fn container(spec: &Spec, id: &str, host: &Host, options: &Options) -> Resul
     builder.process(wanted, options, filter.as_ref(), &process::Door::Container(options))?;
     Ok(Plan {
         last_cap: host.last_cap,
+        early: namespaces::early(linux),
         namespaces: flags,
         user,
         cgroup,

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Namespaces: which are new, which are joined, and what is done first in them.
 
+use std::path::PathBuf;
+
 use oci_spec::runtime::{Linux, LinuxNamespaceType, Spec};
 
 use super::{Builder, IdMaps, Options, Source, Step};
@@ -15,6 +17,20 @@ pub enum UserNamespace {
     Allocate,
     /// As the config's maps say; files are taken as they are
     Mapped(IdMaps),
+    /// Those of a user namespace that exists; maps are what the config says of it, if anything
+    Joined(IdMaps),
+}
+
+/// A namespace that is joined before the new ones are made: they belong to the user namespace, and the init is born into a PID
+/// namespace.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Early {
+    /// The field of the path
+    pub field: String,
+    /// A file of nsfs
+    pub path: PathBuf,
+    /// Its CLONE_NEW* flag
+    pub kind: i32,
 }
 
 /// A user namespace without maps is an order to allocate them: runc and crun refuse such a config, so nobody means less.
@@ -25,6 +41,7 @@ pub fn user(linux: &Linux) -> UserNamespace {
     };
     match find(linux, LinuxNamespaceType::User) {
         None => UserNamespace::Host,
+        Some((_, Some(_))) => UserNamespace::Joined(maps),
         Some(_) if maps.uid.is_empty() => UserNamespace::Allocate,
         Some(_) => UserNamespace::Mapped(maps),
     }
@@ -40,6 +57,16 @@ fn find(linux: &Linux, kind: LinuxNamespaceType) -> Option<(usize, Option<&std::
 /// Whether the container gets a new namespace of `kind`.
 pub fn is_new(linux: &Linux, kind: LinuxNamespaceType) -> bool {
     matches!(find(linux, kind), Some((_, None)))
+}
+
+/// The PID namespace first: once in the user namespace there may be no right to it.
+pub fn early(linux: &Linux) -> Vec<Early> {
+    let kinds = [(LinuxNamespaceType::Pid, libc::CLONE_NEWPID), (LinuxNamespaceType::User, libc::CLONE_NEWUSER)];
+    let one = |(kind, flag)| {
+        let (at, path) = find(linux, kind)?;
+        Some(Early { field: format!("linux.namespaces[{at}].path"), path: path?.into(), kind: flag })
+    };
+    kinds.into_iter().filter_map(one).collect()
 }
 
 const KINDS: [(LinuxNamespaceType, i32); 7] = [
@@ -71,6 +98,7 @@ impl Builder<'_> {
                     self.push("linux.namespaces", Step::LoUp);
                 }
                 Some((_, None)) if kind != LinuxNamespaceType::Cgroup => flags |= flag as u64,
+                Some((_, Some(_))) if matches!(kind, LinuxNamespaceType::User | LinuxNamespaceType::Pid) => {}
                 Some((at, Some(path))) => joined.push((format!("linux.namespaces[{at}].path"), path, flag as u32)),
                 _ => {}
             }

@@ -12,7 +12,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
-use oci_spec::runtime::{LinuxSeccomp, Process, Spec};
+use oci_spec::runtime::{LinuxResources, LinuxSeccomp, Process, Spec};
 
 use crate::bundle::Bundle;
 use crate::error::{Error, Result};
@@ -126,6 +126,17 @@ pub fn raise_process(process: Process, container: &Spec, asked: Option<Profile>)
         return Ok(tighten::process(process));
     }
     Ok(process)
+}
+
+/// Keeps the limits of the container with config `container` to its profile, or to the one in force now.
+///
+/// # Errors
+/// As [`raise`].
+pub fn raise_resources(resources: &mut LinuxResources, container: &Spec, asked: Option<Profile>) -> Result<()> {
+    if made_under_one(container) || settings::asked(asked)? {
+        limits::tighten(resources);
+    }
+    Ok(())
 }
 
 /// Whether the container with this config was made under a profile.

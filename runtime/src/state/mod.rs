@@ -7,6 +7,7 @@ pub mod layers;
 pub mod lifecycle;
 pub mod process;
 mod record;
+mod update;
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -18,6 +19,7 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
 pub use record::{Process, Record, Seccomp, Status, VERSION, now};
+pub use update::update;
 
 use crate::error::{Context, Error, Kind, Result};
 use crate::{cgroup, validate};
@@ -227,6 +229,13 @@ impl Folder {
         filter.map_or(Ok(()), |filter| self.save(FILTER, filter))
     }
 
+    /// Replaces the kept config whole: a reader sees the old one or the new one.
+    pub fn replace_config(&self, config: &[u8]) -> Result<()> {
+        self.save("config.tmp", config)?;
+        fs::rename(self.path.join("config.tmp"), self.path.join(CONFIG))
+            .context(|| self.path.join(CONFIG).display().to_string())
+    }
+
     fn save(&self, name: &str, bytes: &[u8]) -> Result<()> {
         let path = self.path.join(name);
         let file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&path);
@@ -245,7 +254,7 @@ impl Folder {
             None => ids::release_all(&self.path),
         }
         // The record goes last but one: until then the container can be deleted again.
-        for name in [START_SOCKET, CONFIG, FILTER, "state.tmp", RECORD] {
+        for name in [START_SOCKET, CONFIG, FILTER, "state.tmp", "config.tmp", RECORD] {
             match fs::remove_file(self.path.join(name)) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                     return Err(error).context(|| self.path.join(name).display().to_string());

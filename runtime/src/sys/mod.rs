@@ -3,8 +3,10 @@
 //! the library lives here.
 
 pub mod arena;
+mod bare;
 pub mod bpf;
 pub mod clone;
+pub mod join;
 pub mod mount;
 pub mod net;
 pub mod pidfd;
