@@ -71,6 +71,11 @@ impl Opener<'_> {
     fn tree(&self, from: BorrowedFd<'_>, wanted: &BindAttr, field: &str) -> Result<OwnedFd> {
         let tree = open_tree(from, wanted.recursive).context(|| format!("{field}: clone the mount"))?;
         let idmap = self.idmap(&tree, wanted, field)?;
+        if self.user.is_some() && wanted.propagation == libc::MS_SHARED {
+            // As the kernel has it for what a user namespace copies: mounts come from the host, none goes there.
+            let slave = MountAttr { propagation: libc::MS_SLAVE, ..MountAttr::default() };
+            mount_setattr(&tree, &slave, true).context(|| format!("{field}: propagation"))?;
+        }
         let clear_atime = |set: u64| if set & attr::ATIME_MASK == 0 { 0 } else { attr::ATIME_MASK };
         let all = MountAttr {
             set: wanted.set_all | if idmap.is_some() { attr::IDMAP } else { 0 },

@@ -290,15 +290,16 @@ impl Builder<'_> {
     /// Of the v1 hierarchies those that the container has a cgroup in: of the others it would see the host's own.
     fn cgroup(&mut self, parsed: Parsed, field: &str, place: &str, linux: &Linux) -> Result<()> {
         let own_namespace = is_new(linux, LinuxNamespaceType::Cgroup);
-        if self.host.v1_hierarchies.is_empty() {
+        let joined = |list: &&String| list.split(',').any(|name| self.joined.iter().any(|joined| joined == name));
+        let hierarchies: Vec<String> = self.host.v1_hierarchies.iter().filter(joined).cloned().collect();
+        // What it is in: on v1 where it has limits there, in v2 always.
+        if hierarchies.is_empty() {
             return self.cgroup2(parsed, field, place, own_namespace);
         }
         let top = self.slot()?;
         let options = vec![(field.to_owned(), "mode".to_owned(), Some("755".to_owned()))];
         self.make(field, top, "tmpfs", Some("tmpfs".into()), &options, parsed.set & !attr::RDONLY);
         self.attach_dir(field, top, place, DEST_NO_SYMLINKS);
-        let joined = |list: &&String| list.split(',').any(|name| self.joined.iter().any(|joined| joined == name));
-        let hierarchies: Vec<String> = self.host.v1_hierarchies.iter().filter(joined).cloned().collect();
         for controllers in hierarchies {
             let (name, options) = hierarchy(&controllers, field);
             let to = format!("{place}/{name}");
@@ -361,7 +362,20 @@ impl Builder<'_> {
             }
             self.console(process, self.scratch.devpts, self.has_dev);
         }
+        self.propagation(linux);
         Ok(())
+    }
+
+    /// The root is private, a copy of its own; so what becomes shared here is so among the container's own namespaces alone.
+    fn propagation(&mut self, linux: &Linux) {
+        let wanted = linux.rootfs_propagation().as_deref().unwrap_or_default();
+        let propagation = match wanted.strip_prefix('r').unwrap_or(wanted) {
+            "shared" => libc::MS_SHARED,
+            "unbindable" => libc::MS_UNBINDABLE,
+            _ => return,
+        } as u32;
+        let step = Step::SetAttr { slot: ROOT, set: 0, propagation, recursive: wanted.starts_with('r') };
+        self.push("linux.rootfsPropagation", step);
     }
 
     fn masks(&mut self, linux: &Linux) {

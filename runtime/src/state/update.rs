@@ -2,7 +2,7 @@
 //! Other limits for a container that exists: what is given takes the place of what it had, all else stays.
 
 use oci_spec::runtime::{LinuxResources, Spec};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{Root, Status, lifecycle};
 use crate::bundle::Bundle;
@@ -69,7 +69,8 @@ fn merge(into: &mut Value, from: &Value) {
     match (into, from) {
         (Value::Object(into), Value::Object(from)) => {
             for (key, value) in from.iter().filter(|(_, value)| !unset(value)) {
-                merge(into.entry(key).or_insert(Value::Null), value);
+                let empty = if value.is_object() { json!({}) } else { Value::Null };
+                merge(into.entry(key).or_insert(empty), value);
             }
         }
         (into, from) => *into = from.clone(),
@@ -78,8 +79,6 @@ fn merge(into: &mut Value, from: &Value) {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]
@@ -90,7 +89,7 @@ mod tests {
             "blockIO": {"weight": 0, "throttleReadBpsDevice": []}, "network": null, "unified": {"c.d": "2"}});
         merge(&mut own, &changes);
         let wanted = json!({"memory": {"limit": 6, "swap": 7}, "cpu": {"quota": 1, "cpus": "0", "shares": 9}, "pids": {"limit": -1},
-            "blockIO": null, "unified": {"a.b": "1", "c.d": "2"}});
+            "blockIO": {}, "unified": {"a.b": "1", "c.d": "2"}});
         assert_eq!(own, wanted);
     }
 }

@@ -189,10 +189,7 @@ fn paths(list: &Option<Vec<String>>, field: &str) -> Result<()> {
 fn propagation(linux: &Linux) -> Result<()> {
     match linux.rootfs_propagation().as_deref() {
         None | Some("" | "private" | "rprivate" | "slave" | "rslave") => Ok(()),
-        Some(other @ ("shared" | "rshared" | "unbindable" | "runbindable")) => {
-            let why = format!("this version of wsbox does not offer {other:?}: mounts would reach the host");
-            Err(Error::invalid("linux.rootfsPropagation", why))
-        }
+        Some("shared" | "rshared" | "unbindable" | "runbindable") => Ok(()),
         Some(other) => Err(Error::invalid("linux.rootfsPropagation", format!("{other:?} is no propagation"))),
     }
 }
