@@ -4,6 +4,7 @@
 
 mod channel;
 pub mod console;
+mod copy_up;
 mod dev;
 mod exec;
 pub(crate) mod memfd;

@@ -9,7 +9,7 @@ use nix::fcntl::{AT_FDCWD, OFlag, openat};
 use nix::sys::stat::{FileStat, Mode, fstat, stat};
 use oci_spec::runtime::LinuxIdMapping;
 
-use super::{dev, overlay, userns};
+use super::{copy_up, dev, overlay, userns};
 use crate::cgroup::Cgroup;
 use crate::error::{Context, Error, Result};
 use crate::plan::{BindAttr, IdMaps, Idmap, Source, id_mapping, source_path};
@@ -45,6 +45,7 @@ impl Opener<'_> {
                 self.tree(from.as_fd(), attr, field)
             }
             Source::Dev(wanted) => dev::make(wanted, self.user.as_ref().map(|(_, maps)| *maps)),
+            Source::CopyUp(wanted) => copy_up::make(self.root, wanted, self.user.as_ref().map(|(_, maps)| *maps)),
             Source::Empty => dev::empty(),
             Source::Namespace { path, field, not_ours } => namespace(path, field, *not_ours),
             Source::Cgroup(hierarchy, attr) => {

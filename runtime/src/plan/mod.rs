@@ -63,6 +63,8 @@ pub enum Source {
     Bind { path: PathBuf, field: String, attr: BindAttr },
     /// A tmpfs with the device nodes
     Dev(Dev),
+    /// A tmpfs with a folder of the image in it
+    CopyUp(CopyUp),
     /// A read-only tmpfs with an empty file and an empty directory, to cover masked paths with
     Empty,
     /// A namespace to join; `not_ours`: one that is to be changed, so it must not be the host's
@@ -88,6 +90,21 @@ pub struct Dev {
     pub nodes: Vec<LinuxDevice>,
     /// Whether there is a terminal, and so a /dev/console
     pub console: bool,
+}
+
+/// A tmpfs that begins with what the image has there.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CopyUp {
+    /// The mount's field
+    pub field: String,
+    /// Where it will lie
+    pub path: String,
+    /// Options of the tmpfs: (field, key, value)
+    pub options: Vec<Option_>,
+    /// MOUNT_ATTR_* of the mount
+    pub attributes: u64,
+    /// Whether an id on the disk is the container's id of that number
+    pub id_mapped: bool,
 }
 
 /// Everything decided.

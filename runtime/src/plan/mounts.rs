@@ -8,7 +8,7 @@ use oci_spec::runtime::{Linux, LinuxNamespaceType, Mount, Process, Spec};
 use super::options::Parsed;
 use super::program::{DEST_IN_PROC, DEST_NO_SYMLINKS, ROOT};
 use super::step::Kind;
-use super::{Builder, Dev, IdMaps, Slot, Source, Step, UserNamespace};
+use super::{Builder, CopyUp, Dev, IdMaps, Slot, Source, Step, UserNamespace};
 use crate::error::{Error, Result};
 use crate::hooks::Moment;
 use crate::plan::namespaces::is_new;
@@ -139,6 +139,10 @@ impl Builder<'_> {
         let parsed = Parsed::new(mount, field)?;
         let place = clean(&mount.destination().to_string_lossy());
         let kind = mount.typ().as_deref().unwrap_or_default();
+        if parsed.copy_up && (parsed.bind || kind != "tmpfs" || place == "/dev") {
+            let why = "tmpcopyup is for a tmpfs that is not /dev";
+            return Err(Error::invalid(format!("{field}.options"), why));
+        }
         if parsed.bind || kind == "bind" {
             return self.bind(mount, parsed, field, &place, spec, user);
         }
@@ -146,6 +150,10 @@ impl Builder<'_> {
         match kind {
             "" | "none" => Err(Error::invalid(format!("{field}.type"), "is missing, and the options do not say bind")),
             "cgroup" | "cgroup2" => self.cgroup(parsed, field, &place, linux),
+            "tmpfs" if parsed.copy_up => {
+                self.copied_up(parsed, field, &place, user);
+                Ok(())
+            }
             "tmpfs" if place == "/dev" => self.dev(parsed, field, spec, linux),
             // Only the owner of a network namespace may mount its sysfs; its read-only copy shows the same.
             "sysfs" if *user != UserNamespace::Host && !is_new(linux, LinuxNamespaceType::Network) => {
@@ -177,17 +185,7 @@ impl Builder<'_> {
         // An image with a link in place of /proc or /sys would have it mounted elsewhere (CVE-2019-19921, CVE-2023-27561).
         let flags = if matches!(kind, "proc" | "sysfs") { DEST_NO_SYMLINKS } else { 0 };
         self.attach_dir(field, slot, place, flags);
-        if parsed.propagation != 0 {
-            self.push(
-                field,
-                Step::SetAttr {
-                    slot,
-                    set: 0,
-                    propagation: parsed.propagation as u32,
-                    recursive: parsed.propagation_all,
-                },
-            );
-        }
+        self.spread(field, slot, parsed.propagation, parsed.propagation_all);
         self.has_devpts |= kind == "devpts" && place == "/dev/pts";
         self.has_proc |= kind == "proc" && place == "/proc" && set & attr::RDONLY == 0;
         if read_only_late {
@@ -215,6 +213,30 @@ impl Builder<'_> {
             self.push(field, Step::FsConfig { slot, key: key.clone(), value: value.clone() });
         }
         self.push(field, Step::FsMount { slot, attributes: set });
+    }
+
+    /// Made by the parent, which sees the image whole; read-only once all is mounted in it.
+    fn copied_up(&mut self, parsed: Parsed, field: &str, place: &str, user: &UserNamespace) {
+        let wanted = CopyUp {
+            field: field.into(),
+            path: place.into(),
+            options: parsed.data,
+            attributes: parsed.set & !attr::RDONLY,
+            id_mapped: *user == UserNamespace::Allocate,
+        };
+        let slot = self.source(Source::CopyUp(wanted));
+        self.attach_dir(field, slot, place, 0);
+        self.spread(field, slot, parsed.propagation, parsed.propagation_all);
+        if parsed.set & attr::RDONLY != 0 {
+            let step = Step::SetAttr { slot, set: attr::RDONLY, propagation: 0, recursive: false };
+            self.late.push(super::Planned { step, field: field.into() });
+        }
+    }
+
+    fn spread(&mut self, field: &str, slot: Slot, propagation: u64, recursive: bool) {
+        if propagation != 0 {
+            self.push(field, Step::SetAttr { slot, set: 0, propagation: propagation as u32, recursive });
+        }
     }
 
     fn attach_dir(&mut self, field: &str, mount: Slot, place: &str, flags: u32) {
