@@ -59,6 +59,8 @@ fn exec_and_delete_where_a_pid_namespace_is_shared() {
         .sleeping(joining(Bundle::hardened(), &[("user", path("user")), ("pid", path("pid")), ("ipc", path("ipc"))]));
     let count = "ps | grep -c '[s]leep 1000'";
     assert_eq!(engine.wsbox(&["exec", &joined, "sh", "-c", count]).ok().stdout, "2\n");
+    // The joiner is in that PID namespace itself: nothing else could see its own /proc there.
+    engine.wsbox(&["exec", &joined, "sh", "-c", "kill -0 1 && test -d /proc/$$ && test $$ -lt 100"]).ok();
     engine.wsbox(&["exec", "--detach", &joined, "sh", "-c", "sleep 2066"]).ok();
     engine.wsbox(&["delete", "--force", &joined]).ok();
     assert_eq!(leftover::processes("sleep 2066"), Vec::<i32>::new());
@@ -90,6 +92,49 @@ fn what_can_not_be_joined_is_told_by_its_field() {
         let run = ["run", "--bundle", &bundle.path().display().to_string(), &id];
         engine.wsbox(&run).fails(1, &words);
         leftover::assert_nothing_left(engine.root(), &id);
+    }
+}
+
+fn with_time(bundle: Bundle, offsets: Value) -> Bundle {
+    let mut bundle = bundle.set("/linux/timeOffsets", offsets);
+    bundle.config["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "time"}));
+    bundle
+}
+
+#[test]
+fn clocks_of_its_own() {
+    let engine = Engine::new();
+    let offsets = json!({"boottime": {"secs": 864_000, "nanosecs": 5}, "monotonic": {"secs": 86400}});
+    let script = "cut -d. -f1 /proc/uptime; tr -s ' ' </proc/self/timens_offsets";
+    for door in [Door::Root, Door::Userns] {
+        let bundle = with_time(Bundle::hardened().user_namespace(door == Door::Userns), offsets.clone()).script(script);
+        let said = engine.run(&bundle, door).ok().stdout;
+        let (uptime, lines) = said.split_once('\n').unwrap();
+        assert!(uptime.parse::<u64>().unwrap() > 864_000, "{said}");
+        assert_eq!(lines, "monotonic 86400 0\nboottime 864000 5\n", "{door:?}");
+    }
+    let host = fs::read_link("/proc/self/ns/time").unwrap().display().to_string();
+    let own = with_time(Bundle::hardened(), json!({}));
+    let (_bundle, id) = engine.sleeping(own);
+    let seen = engine.wsbox(&["exec", &id, "readlink", "/proc/self/ns/time"]).ok().stdout;
+    let payload = engine.wsbox(&["exec", &id, "readlink", "/proc/1/ns/time"]).ok().stdout;
+    assert!(seen == payload && seen.trim() != host, "{seen} {payload} {host}");
+}
+
+#[test]
+fn clocks_that_can_not_be() {
+    for (bundle, words) in [
+        (
+            Bundle::hardened().set("/linux/timeOffsets", json!({"boottime": {"secs": 1}})),
+            ["linux.timeOffsets", "time namespace"],
+        ),
+        (
+            with_time(Bundle::hardened(), json!({"realtime": {"secs": 1}})),
+            ["linux.timeOffsets[\"realtime\"]", "monotonic"],
+        ),
+        (with_time(Bundle::hardened(), json!({"monotonic": {"secs": i64::MAX}})), ["linux.timeOffsets", "write"]),
+    ] {
+        Engine::new().run(&bundle.script("true"), Door::Userns).fails(1, &words);
     }
 }
 

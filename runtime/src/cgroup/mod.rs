@@ -6,16 +6,20 @@
 mod compat;
 mod devices;
 mod plan;
+mod stats;
 mod tree;
 mod v2;
 mod wanted;
 mod writes;
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::fs::File;
+use std::io::Write as _;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, openat};
+use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::stat::Mode;
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 use nix::unistd::Pid;
@@ -140,6 +144,15 @@ pub struct Limits {
     pub cpu: Option<(u64, u64)>,
 }
 
+/// Where the kernel tells of processes that it killed for want of memory.
+#[derive(Debug)]
+pub enum Oom {
+    /// v1: readable when there is one, or when the cgroup of this file is gone (cgroup-v1/memory.rst, "OOM Control")
+    Eventfd(OwnedFd, PathBuf),
+    /// v2: memory.events, POLLPRI when it changes
+    Events(File),
+}
+
 /// The cgroup of one container.
 #[derive(Debug)]
 pub struct Cgroup {
@@ -198,6 +211,23 @@ impl Cgroup {
     /// If its directory is gone, among others.
     pub fn open(saved: &Saved) -> Result<Self> {
         Ok(Self { v2: v2::Group::open(&saved.root, &saved.path)?, saved: saved.clone(), waiting: Vec::new() })
+    }
+
+    /// A cgroup below it that is there already.
+    ///
+    /// # Errors
+    /// A path that leads elsewhere; or controllers on v1, where a process would leave the container's limits.
+    pub fn below(&self, path: &str) -> Result<Self> {
+        let field = || format!("--cgroup {path}");
+        if !self.saved.v1.is_empty() {
+            return Err(Error::invalid(field(), "needs cgroup v2; this host has its controllers on v1"));
+        }
+        let path = path.trim_matches('/');
+        if path.split('/').any(|part| part == "..") {
+            return Err(Error::invalid(field(), "must not hold .."));
+        }
+        let whole = if path.is_empty() { self.saved.path.clone() } else { format!("{}/{path}", self.saved.path) };
+        Self::open(&Saved { path: whole, ..self.saved.clone() })
     }
 
     /// The same; None if its directory is gone, or was never made.
@@ -294,6 +324,25 @@ impl Cgroup {
         Ok(())
     }
 
+    /// What is used, in the shape of runc's `events`.
+    pub fn stats(&self) -> serde_json::Value {
+        let below = |root: &Path| root.join(&self.saved.path);
+        let v1 = self.saved.v1.iter().map(|name| (name.clone(), below(&PathBuf::from(V2_ROOT).join(name))));
+        stats::read(&stats::Places { v2: below(&self.saved.root), v1: v1.collect() })
+    }
+
+    /// Where to hear of kills for want of memory; None where memory is not counted.
+    pub fn oom(&self) -> Result<Option<Oom>> {
+        if self.saved.v1.iter().any(|controller| controller == "memory") {
+            return oom_v1(&PathBuf::from(V2_ROOT).join("memory").join(&self.saved.path)).map(Some);
+        }
+        let file = self.saved.root.join(&self.saved.path).join("memory.events");
+        match File::open(&file) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            result => result.map(|file| Some(Oom::Events(file))).context(|| file.display().to_string()),
+        }
+    }
+
     /// What the kernel has in force.
     pub fn limits(&self) -> Result<Limits> {
         #[cfg(feature = "cgroup-compat")]
@@ -302,6 +351,17 @@ impl Cgroup {
         }
         Ok(self.v2.limits())
     }
+}
+
+fn oom_v1(dir: &Path) -> Result<Oom> {
+    let (file, control) = (dir.join("memory.oom_control"), dir.join("cgroup.event_control"));
+    let context = || file.display().to_string();
+    let oom = File::open(&file).context(context)?;
+    let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
+    let eventfd: OwnedFd = EventFd::from_value_and_flags(0, flags).context(context)?.into();
+    let line = format!("{} {}", eventfd.as_raw_fd(), oom.as_raw_fd());
+    File::options().write(true).open(&control).and_then(|mut file| file.write_all(line.as_bytes())).context(context)?;
+    Ok(Oom::Eventfd(eventfd, control))
 }
 
 fn taken(dir: &Path) -> Error {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::{Global, log};
 use crate::bundle::Bundle;
 use crate::error::{Context, Result};
-use crate::launch::{self, Options};
+use crate::launch::{self, Options, Process, console};
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
@@ -24,9 +24,8 @@ pub struct Arguments {
 /// What `create` and `run` share.
 #[derive(Debug, clap::Args)]
 pub struct StartOptions {
-    /// Write the pid of the container's first process to this file
-    #[arg(long, value_name = "FILE")]
-    pub pid_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub tell: Tell,
     /// Send the master of the container's terminal to this Unix socket
     #[arg(long, value_name = "SOCKET")]
     pub console_socket: Option<PathBuf>,
@@ -39,6 +38,24 @@ pub struct StartOptions {
     /// Accepted for runc's sake; wsbox always uses pivot_root(2)
     #[arg(long, hide = true)]
     no_pivot: bool,
+}
+
+/// Who else is told of a new process.
+#[derive(Debug, clap::Args)]
+pub struct Tell {
+    /// Write its pid to this file
+    #[arg(long, value_name = "FILE")]
+    pid_file: Option<PathBuf>,
+    /// Send a pidfd of it to this Unix socket
+    #[arg(long, value_name = "SOCKET")]
+    pidfd_socket: Option<PathBuf>,
+}
+
+impl Tell {
+    pub fn tell(&self, process: &Process) -> Result<()> {
+        write_pid_file(self.pid_file.as_deref(), process.pid)?;
+        self.pidfd_socket.as_deref().map_or(Ok(()), |socket| console::send_pidfd(socket, process))
+    }
 }
 
 impl StartOptions {
@@ -60,7 +77,7 @@ pub fn open_bundle(path: &Path) -> Result<Bundle> {
 }
 
 /// Writes a pid, whole or not at all: an engine reads the file as soon as it is there.
-pub fn write_pid_file(path: Option<&Path>, pid: nix::unistd::Pid) -> Result<()> {
+fn write_pid_file(path: Option<&Path>, pid: nix::unistd::Pid) -> Result<()> {
     let Some(path) = path else { return Ok(()) };
     let mut hidden = std::ffi::OsString::from(".");
     hidden.push(path.file_name().unwrap_or_default());
@@ -85,7 +102,10 @@ pub fn run(global: &Global, arguments: Arguments) -> Result<u8> {
     }
     let process = launch::create(&root, &arguments.id, &bundle, &options)?;
     process.warnings.iter().for_each(|warning| log::warning(warning));
-    write_pid_file(arguments.start.pid_file.as_deref(), process.pid)
+    arguments
+        .start
+        .tell
+        .tell(&process)
         .inspect_err(|_| drop(crate::state::lifecycle::delete(&root, &arguments.id, true)))?;
     Ok(0)
 }

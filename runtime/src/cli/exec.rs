@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use oci_spec::runtime::{Capability, LinuxCapabilities, LinuxCapabilitiesBuilder, Process, User};
 
-use super::create::write_pid_file;
+use super::create::Tell;
 use super::{Global, foreground};
 use crate::bundle;
 use crate::error::{Context, Error, Result};
@@ -44,12 +44,17 @@ pub struct Arguments {
     /// Leave it running and return
     #[arg(short, long)]
     detach: bool,
-    /// Write its pid to this file
-    #[arg(long, value_name = "FILE")]
-    pid_file: Option<PathBuf>,
+    #[command(flatten)]
+    tell: Tell,
     /// Send the master of its terminal to this Unix socket
     #[arg(long, value_name = "SOCKET")]
     console_socket: Option<PathBuf>,
+    /// Confine it with this AppArmor profile
+    #[arg(long, value_name = "PROFILE")]
+    apparmor: Option<String>,
+    /// Run it in this cgroup below the container's (cgroup v2)
+    #[arg(long, value_name = "PATH")]
+    cgroup: Option<String>,
     /// Set no_new_privs
     #[arg(long)]
     no_new_privs: bool,
@@ -73,6 +78,9 @@ impl Arguments {
         };
         if self.tty {
             process.set_terminal(Some(true));
+        }
+        if let Some(profile) = &self.apparmor {
+            process.set_apparmor_profile(Some(profile.clone()));
         }
         if self.no_new_privs {
             process.set_no_new_privileges(Some(true));
@@ -155,12 +163,13 @@ pub fn run(global: &Global, arguments: Arguments) -> Result<u8> {
         Ok(launch::Exec {
             process,
             console_socket: arguments.console_socket.clone(),
+            cgroup: arguments.cgroup.clone(),
             preserve_fds: arguments.preserve_fds,
             ignore_paused: arguments.ignore_paused,
             profile: global.profile,
         })
     })?;
-    write_pid_file(arguments.pid_file.as_deref(), process.pid).inspect_err(|_| process.kill())?;
+    arguments.tell.tell(&process).inspect_err(|_| process.kill())?;
     signals.map_or(Ok(0), |signals| foreground::follow(&process, &signals).map(|exit| exit.code() as u8))
 }
 

@@ -6,6 +6,7 @@ mod create;
 mod debug_steps;
 mod delete;
 mod doctor;
+mod events;
 mod exec;
 mod features;
 mod foreground;
@@ -135,6 +136,13 @@ const COMMANDS: &[Entry] = &[
         "update",
         "Change the limits of a container",
         "  wsbox update --memory 512m --pids-limit 100 web1\n  echo '{\"cpu\": {\"quota\": 50000}}' | wsbox update --resources - web1",
+        false
+    ),
+    entry!(
+        events,
+        "events",
+        "Print what a container uses, and when it is out of memory, as lines of JSON",
+        "  wsbox events --stats web1\n  wsbox events --interval 1s web1",
         false
     ),
     entry!(

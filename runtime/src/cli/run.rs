@@ -4,7 +4,7 @@
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
-use super::create::{StartOptions, open_bundle, write_pid_file};
+use super::create::{StartOptions, open_bundle};
 use super::{Global, foreground, log};
 use crate::bundle::Bundle;
 use crate::error::{Context, Error, Result};
@@ -83,8 +83,7 @@ pub fn run(global: &Global, arguments: Arguments) -> Result<u8> {
     let signals = if arguments.detach { None } else { Some(foreground::Signals::block()?) };
     let process = launch::run(&root, &id, &bundle, &options)?;
     process.warnings.iter().for_each(|warning| log::warning(warning));
-    write_pid_file(arguments.start.pid_file.as_deref(), process.pid)
-        .inspect_err(|_| drop(lifecycle::delete(&root, &id, true)))?;
+    arguments.start.tell.tell(&process).inspect_err(|_| drop(lifecycle::delete(&root, &id, true)))?;
     let Some(signals) = signals else { return Ok(0) };
     let exit = foreground::follow(&process, &signals);
     crate::launch::pause::before("exited");

@@ -9,6 +9,7 @@ use nix::sys::socket::{
     AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, connect, sendmsg, socket,
 };
 
+use super::Process;
 use crate::error::{Context, Error, Result};
 
 /// Who gets the master.
@@ -32,23 +33,36 @@ impl Console {
             (None, false) => Ok(Console::None),
             (None, true) => Ok(Console::Caller),
             (Some(_), false) => Err(Error::invalid("--console-socket", "is of no use: process.terminal is not set")),
-            (Some(path), true) => {
-                let step = || format!("--console-socket {}", path.display());
-                let fd = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).context(step)?;
-                connect(fd.as_raw_fd(), &UnixAddr::new(path).context(step)?).context(step)?;
-                Ok(Console::Socket(fd))
-            }
+            (Some(path), true) => dial(path, "--console-socket").map(Console::Socket),
         }
     }
 
     /// Hands the master over; what comes back is the caller's.
     pub fn deliver(&self, master: OwnedFd) -> Result<Option<OwnedFd>> {
         let Console::Socket(socket) = self else { return Ok(Some(master)) };
-        let fds = [master.as_raw_fd()];
-        // The message is the descriptor's name, as in runc.
-        let name = [IoSlice::new(b"/dev/ptmx")];
-        sendmsg::<()>(socket.as_raw_fd(), &name, &[ControlMessage::ScmRights(&fds)], MsgFlags::MSG_NOSIGNAL, None)
-            .context(|| "send the terminal over --console-socket".into())?;
+        hand_over(socket, &master, b"/dev/ptmx").context(|| "send the terminal over --console-socket".into())?;
         Ok(None)
     }
+}
+
+/// Sends the pidfd of a process to the Unix socket at `path`.
+///
+/// # Errors
+/// If nobody listens there.
+pub fn send_pidfd(path: &Path, process: &Process) -> Result<()> {
+    let socket = dial(path, "--pidfd-socket")?;
+    hand_over(&socket, &process.pidfd, b"pidfd").context(|| format!("--pidfd-socket {}", path.display()))
+}
+
+fn dial(path: &Path, flag: &str) -> Result<OwnedFd> {
+    let step = || format!("{flag} {}", path.display());
+    let fd = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).context(step)?;
+    connect(fd.as_raw_fd(), &UnixAddr::new(path).context(step)?).context(step)?;
+    Ok(fd)
+}
+
+/// The message is the descriptor's name, as in runc.
+fn hand_over(socket: &OwnedFd, fd: &OwnedFd, name: &[u8]) -> nix::Result<()> {
+    let (fds, name) = ([fd.as_raw_fd()], [IoSlice::new(name)]);
+    sendmsg::<()>(socket.as_raw_fd(), &name, &[ControlMessage::ScmRights(&fds)], MsgFlags::MSG_NOSIGNAL, None).map(drop)
 }

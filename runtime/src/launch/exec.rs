@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, openat};
+use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::stat::Mode;
 use nix::unistd::Pid;
 use oci_spec::runtime::Process as Wanted;
@@ -29,6 +30,8 @@ pub struct Exec {
     pub process: Wanted,
     /// Where the master of its terminal is sent
     pub console_socket: Option<PathBuf>,
+    /// Its cgroup, below the container's
+    pub cgroup: Option<String>,
     /// How many of the caller's descriptors from 3 on it gets
     pub preserve_fds: u32,
     /// Run it in a paused container: it waits for the resume
@@ -59,6 +62,7 @@ pub fn exec(root: &Root, id: &str, exec: impl FnOnce(&Wanted) -> Result<Exec>) -
     validate::process(&exec.process, "process")?;
     super::refuse_escapes(exec.preserve_fds)?;
     let cgroup = Cgroup::open(&record.cgroup)?;
+    let cgroup = exec.cgroup.as_deref().map_or(Ok(None), |path| cgroup.below(path).map(Some))?.unwrap_or(cgroup);
     if !exec.ignore_paused && cgroup.frozen()? {
         let paused = Error::new(Kind::State, "", format!("cannot exec in a paused container {id}"));
         return Err(paused.hint("resume it, or use --ignore-paused"));
@@ -173,8 +177,12 @@ impl Joining<'_> {
                 .context(|| format!("process.oomScoreAdj: set it to {score}"))?;
         }
         raise_limits(spawned.pid, &plan::hard_limits(self.process))?;
+        let attributes = plan::Attributes::new(self.process, "process")?;
+        super::attributes(spawned.pid, &attributes)?;
+        run_on(spawned.pid, attributes.affinity.0.as_deref(), "process.execCPUAffinity.initial")?;
         super::started(channel, spawned)?;
         self.cgroup.confine(spawned.pid)?;
+        run_on(spawned.pid, attributes.affinity.1.as_deref(), "process.execCPUAffinity.final")?;
         channel.send(&[container])?;
         let (mut payload, mut console) = (None, None);
         loop {
@@ -202,6 +210,14 @@ impl Joining<'_> {
             (payload, _) => Ok(payload),
         }
     }
+}
+
+/// sched_setaffinity(2)
+fn run_on(pid: Pid, cpus: Option<&[u32]>, field: &str) -> Result<()> {
+    let Some(cpus) = cpus else { return Ok(()) };
+    let mut set = CpuSet::new();
+    cpus.iter().try_for_each(|cpu| set.set(*cpu as usize)).context(|| format!("{field}: CPUs {cpus:?}"))?;
+    sched_setaffinity(pid, &set).context(|| format!("{field}: run on CPUs {cpus:?}"))
 }
 
 fn reap(payload: Option<(Pid, OwnedFd)>) {

@@ -38,6 +38,7 @@ use crate::state::{self, Folder, Record, Root, Seccomp, Status, ids};
 use crate::sys::clone::{Failed, Spawn, Spawned, spawn};
 use crate::sys::join::Join;
 use crate::sys::pidfd::{self, Exit};
+use crate::sys::sched;
 use crate::validate;
 
 /// How a container is created.
@@ -359,7 +360,8 @@ impl Launch<'_> {
                 .context(|| format!("process.oomScoreAdj: set it to {score}"))
                 .map_err(|error| error.hint("to lower it takes CAP_SYS_RESOURCE"))?;
         }
-        raise_limits(pid, &self.plan.hard_limits)
+        raise_limits(pid, &self.plan.hard_limits)?;
+        attributes(pid, &self.plan.attributes)
     }
 
     /// The limits of memory, and the cgroups on v1, once nobody shares the init's memory.
@@ -518,6 +520,17 @@ fn not_joined(early: &plan::Early, errno: Errno) -> Error {
         Errno::EPERM => error.hint("wsbox has no rights in it"),
         _ => error,
     }
+}
+
+/// Before the process runs: what it makes inherits them.
+fn attributes(pid: Pid, wanted: &plan::Attributes) -> Result<()> {
+    if let Some(scheduler) = &wanted.scheduler {
+        sched::set_scheduler(pid, scheduler).context(|| "process.scheduler: sched_setattr".into())?;
+    }
+    if let Some(value) = wanted.io_priority {
+        sched::set_io_priority(pid, value).context(|| "process.ioPriority: ioprio_set".into())?;
+    }
+    Ok(())
 }
 
 /// A limit above what the init inherits takes the host's CAP_SYS_RESOURCE, which it has not in a user namespace.

@@ -2,6 +2,7 @@
 //! Step 3, plan: a checked config becomes a program for the init and a list of what the parent must open for it. Pure: no
 //! system call, nothing read; tested by value.
 
+mod attributes;
 mod caps;
 pub mod harden;
 mod mounts;
@@ -20,6 +21,7 @@ use oci_spec::runtime::{LinuxDevice, LinuxIdMapping, LinuxIdMappingBuilder, Linu
 
 use crate::error::{Error, Result};
 use crate::{cgroup, seccomp};
+pub use attributes::Attributes;
 pub use mounts::{BindAttr, Idmap, source_path};
 pub use namespaces::{Early, UserNamespace};
 pub use process::hard_limits;
@@ -126,6 +128,8 @@ pub struct Plan {
     pub cgroup: cgroup::Plan,
     /// Written by the parent: lowering it takes the host's CAP_SYS_RESOURCE
     pub oom_score_adj: Option<i32>,
+    /// How it is scheduled, set by the parent
+    pub attributes: Attributes,
     /// Hard limits that may have to be raised before the init gives up the right: (field, resource, hard)
     pub hard_limits: Vec<(String, u32, u64)>,
     /// The payload gets a terminal
@@ -228,7 +232,7 @@ pub fn container(spec: &Spec, id: &str, host: &Host, options: &Options) -> Resul
     let flags = builder.namespaces(spec, linux, &user, options)?;
     builder.mounts(spec, linux, &user)?;
     builder.inside(spec, linux, &user)?;
-    builder.process(wanted, options, filter.as_ref(), &process::Door::Container(options))?;
+    builder.process(wanted, options, filter.as_ref(), &process::Door::Container(options, linux))?;
     Ok(Plan {
         last_cap: host.last_cap,
         early: namespaces::early(linux),
@@ -236,6 +240,7 @@ pub fn container(spec: &Spec, id: &str, host: &Host, options: &Options) -> Resul
         user,
         cgroup,
         oom_score_adj: wanted.oom_score_adj(),
+        attributes: Attributes::new(wanted, "process")?,
         hard_limits: process::hard_limits(wanted),
         terminal: wanted.terminal().unwrap_or_default(),
         warnings: builder.warnings,

@@ -359,7 +359,7 @@ impl Builder<'_> {
             self.push("hooks", Step::Ready);
             self.push("hooks", Step::Receive);
         }
-        self.kernel_settings(linux, user);
+        self.kernel_settings(linux, user)?;
         let process = spec.process().as_ref().ok_or_else(|| Error::invalid("process", "is missing"))?;
         let path = process.cwd().to_string_lossy().trim_start_matches('/').to_owned();
         if !path.is_empty() {
@@ -412,7 +412,7 @@ impl Builder<'_> {
     }
 
     /// Written through the descriptor of the proc that we mounted: no path of the image leads there (CVE-2025-52881).
-    fn kernel_settings(&mut self, linux: &Linux, user: &UserNamespace) {
+    fn kernel_settings(&mut self, linux: &Linux, user: &UserNamespace) -> Result<()> {
         let mut settings: Vec<(String, String, String)> = Vec::new();
         for (key, value) in linux.sysctl().iter().flatten() {
             let path = format!("sys/{}", crate::validate::sysctl_path(key));
@@ -422,12 +422,14 @@ impl Builder<'_> {
         if *user == UserNamespace::Allocate {
             settings.push(("linux.namespaces".into(), "sys/user/max_user_namespaces".into(), "0".into()));
         }
-        if !settings.is_empty() && !self.has_proc {
+        let offsets = linux.time_offsets().as_ref().is_some_and(|offsets| !offsets.is_empty());
+        if (!settings.is_empty() || offsets) && !self.has_proc {
             self.make("", self.scratch.proc, "proc", None, &[], 0);
         }
         for (field, path, value) in settings {
             self.push(field, Step::Write { dir: self.scratch.proc, path, value });
         }
+        self.clocks(linux, self.scratch.proc)
     }
 }
 

@@ -11,5 +11,6 @@ pub mod mount;
 pub mod net;
 pub mod pidfd;
 pub mod rlimit;
+pub mod sched;
 pub mod scm;
 pub mod tty;
