@@ -104,7 +104,7 @@ fn fields_that_can_not_be() {
     refused("/linux/seccomp/syscalls/0/errnoRet", json!(0x7ffa_0000), &["linux.seccomp.syscalls[0].errnoRet"]);
     let notify =
         bundle().remove("/linux/seccomp/defaultErrnoRet").set("/linux/seccomp/defaultAction", json!("SCMP_ACT_NOTIFY"));
-    attempt(&notify).fails(1, &["linux.seccomp.defaultAction"]);
+    attempt(&notify).fails(1, &["linux.seccomp.listenerPath", "SCMP_ACT_NOTIFY"]);
     refused("/process/args", json!([]), &["process.args"]);
     refused("/process/cwd", json!("relative"), &["process.cwd"]);
     refused("/process/env", json!(["NOEQUALS"]), &["process.env[0]"]);

@@ -12,6 +12,7 @@ pub const PR_SET_DUMPABLE: u32 = 4;
 const PR_CAPBSET_DROP: u32 = 24;
 const PR_CAP_AMBIENT: u32 = 47;
 const DEVPTS_SUPER_MAGIC: u64 = 0x1cd1;
+const NEW_LISTENER: u32 = 1 << 3;
 const PROC_SUPER_MAGIC: u64 = 0x9fa0;
 
 /// Within the root, whatever the links in it say, and through no magic link.
@@ -67,7 +68,8 @@ impl Init {
             Op::Await => self.wait_for_start(a),
             Op::Fork => self.fork(),
             Op::CloseFds => self.close_fds(a),
-            Op::Seccomp => sys::seccomp(self.data(s, a * 8)?, b),
+            Op::Seccomp if b & NEW_LISTENER != 0 => self.listen(s, a, b),
+            Op::Seccomp => sys::seccomp(self.data(s, a * 8)?, b).map(drop),
             Op::Exec => self.exec(&step),
         }
     }
@@ -226,6 +228,19 @@ impl Init {
         sys::close(self.control);
         self.control = sys::accept(self.fd(listener)?)?;
         Ok(())
+    }
+
+    /// See the table in program.rs. Once the filter is in force nothing can be said any more: to end is all that is left.
+    fn listen(&self, filter: u32, count: u32, flags: u32) -> Result<()> {
+        let free = sys::lowest_free(self.control)?;
+        self.report(Report::Listener, 0, free as u32, None)?;
+        let listener = sys::seccomp(self.data(filter, count * 8)?, flags)?;
+        let mut go = [0u8];
+        let told = listener == free && sys::write(self.control, &[1]) == Ok(1);
+        if told && sys::read(self.control, &mut go) == Ok(1) {
+            return Ok(());
+        }
+        sys::exit(1)
     }
 
     /// Only a child is born into a joined PID namespace, and as our sibling it is the caller's to wait for. Nothing of ours

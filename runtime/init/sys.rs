@@ -177,6 +177,14 @@ pub fn close_range(first: u32, last: u32) -> Result<()> {
     if first > last { Ok(()) } else { sys!(CLOSE_RANGE, first, last, 0u32).map(drop) }
 }
 
+/// The number that the next new descriptor gets.
+pub fn lowest_free(any: i32) -> Result<i32> {
+    const F_DUPFD_CLOEXEC: u32 = 1030;
+    let free = sys!(FCNTL, any, F_DUPFD_CLOEXEC, 0u32)? as i32;
+    close(free);
+    Ok(free)
+}
+
 pub fn close_on_exec(fd: i32) -> Result<()> {
     const F_SETFD: u32 = 2;
     const FD_CLOEXEC: u32 = 1;
@@ -515,7 +523,7 @@ pub fn capset(effective: u64, permitted: u64, inheritable: u64) -> Result<()> {
 }
 
 /// Installs a filter of 8-byte instructions; `filter` must be a multiple of them.
-pub fn seccomp(filter: &[u8], flags: u32) -> Result<()> {
+pub fn seccomp(filter: &[u8], flags: u32) -> Result<i32> {
     const SECCOMP_SET_MODE_FILTER: u32 = 1;
     #[repr(C)]
     struct Fprog {
@@ -523,7 +531,7 @@ pub fn seccomp(filter: &[u8], flags: u32) -> Result<()> {
         filter: *const u8,
     }
     let program = Fprog { len: (filter.len() / 8) as u16, filter: filter.as_ptr() };
-    sys!(SECCOMP, SECCOMP_SET_MODE_FILTER, flags, &raw const program).map(drop)
+    sys!(SECCOMP, SECCOMP_SET_MODE_FILTER, flags, &raw const program).map(|fd| fd as i32)
 }
 
 /// Every signal to its default action and none blocked: what the payload must begin with.

@@ -23,6 +23,10 @@ pub enum Answer {
     Console(OwnedFd),
     /// The payload's pid and pidfd (exec into a PID namespace)
     Forked(i32, OwnedFd),
+    /// The filter's listener will have this number in the init
+    Listener(i32),
+    /// The filter is in force
+    Installed,
     /// The step with this index failed
     Failed(usize, Errno),
     /// End of file: it executed the payload, or died
@@ -84,7 +88,11 @@ impl Channel {
             Err(Errno::ECONNRESET) => (0, None),
             result => result.context(|| "hear from the init".into())?,
         };
-        Ok(if len == 0 { Answer::Closed } else { decode(&data[..len], fd)? })
+        Ok(match len {
+            0 => Answer::Closed,
+            1 => Answer::Installed,
+            _ => decode(&data[..len], fd)?,
+        })
     }
 }
 
@@ -100,6 +108,7 @@ fn decode(data: &[u8], fd: Option<OwnedFd>) -> Result<Answer> {
     match (Report::from_u32(word(0)), fd) {
         (Some(Report::Failed), _) => Ok(Answer::Failed(word(1) as usize, Errno::from_raw(word(2) as i32))),
         (Some(Report::Started), _) => Ok(Answer::Started),
+        (Some(Report::Listener), _) => Ok(Answer::Listener(word(3) as i32)),
         (Some(Report::Ready), _) => Ok(Answer::Ready),
         (Some(Report::Console), Some(fd)) => Ok(Answer::Console(fd)),
         (Some(Report::Forked), Some(fd)) => Ok(Answer::Forked(word(3) as i32, fd)),

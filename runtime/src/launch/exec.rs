@@ -10,8 +10,9 @@ use nix::fcntl::{AT_FDCWD, OFlag, openat};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::stat::Mode;
 use nix::unistd::Pid;
-use oci_spec::runtime::Process as Wanted;
+use oci_spec::runtime::{Process as Wanted, Spec};
 
+use super::agent::Agent;
 use super::{Answer, Channel, Console, Process, failure, memfd, plan_host, raise_limits, userns};
 use crate::bundle::{Bundle, passwd};
 use crate::cgroup::{self, Cgroup};
@@ -77,6 +78,8 @@ pub fn exec(root: &Root, id: &str, exec: impl FnOnce(&Wanted) -> Result<Exec>) -
     let (program, _) = plan::exec(&wanted, &plan_host(cgroup::Host::detect()?)?, &options)?;
     let console = Console::connect(exec.console_socket.as_deref(), exec.process.terminal().unwrap_or_default())?;
     Joining {
+        spec: &bundle.spec,
+        record: &record,
         program: &program,
         process: &exec.process,
         cgroup: &cgroup,
@@ -119,6 +122,8 @@ fn home(process: &Wanted, record: &Record) -> Option<String> {
 }
 
 struct Joining<'a> {
+    spec: &'a Spec,
+    record: &'a Record,
     program: &'a Program,
     process: &'a Wanted,
     cgroup: &'a Cgroup,
@@ -194,7 +199,13 @@ impl Joining<'_> {
                     reap(payload);
                     return Err(failure(self.program, step, errno));
                 }
-                Answer::Started | Answer::Ready => {}
+                Answer::Listener(number) => {
+                    let (pid, pidfd) =
+                        payload.as_ref().map_or((spawned.pid, &spawned.pidfd), |payload| (payload.0, &payload.1));
+                    let agent = Agent { spec: self.spec, record: self.record, pid, pidfd };
+                    agent.serve(number, channel, self.program).inspect_err(|_| reap(payload.take()))?;
+                }
+                Answer::Started | Answer::Ready | Answer::Installed => {}
             }
         }
     }

@@ -2,6 +2,7 @@
 //! Step 4, launch: the parent's checklist. What must be undone if a later step fails is noted as it is done.
 #![deny(clippy::disallowed_methods)]
 
+mod agent;
 mod channel;
 pub mod console;
 mod copy_up;
@@ -27,6 +28,8 @@ pub(crate) use channel::{Answer, Channel};
 pub use console::Console;
 pub use exec::{Exec, exec};
 pub use start::start;
+
+use agent::Agent;
 
 use crate::bundle::{Bundle, passwd};
 use crate::cgroup::{self, Cgroup};
@@ -420,13 +423,16 @@ impl Launch<'_> {
                 Answer::Ready => return Ok(console),
                 Answer::Console(master) => console = self.console.deliver(master)?,
                 Answer::Failed(step, errno) => return Err(failure(&self.plan.program, step, errno)),
-                Answer::Started | Answer::Forked(..) | Answer::Closed => return Err(died(&child.spawned)),
+                _ => return Err(died(&child.spawned)),
             }
         }
     }
 
     fn until_executed(&self) -> Result<()> {
-        executed(&self.child()?.channel, &self.plan.program)
+        let child = self.child()?;
+        let agent =
+            |record| Agent { spec: &self.bundle.spec, record, pid: child.spawned.pid, pidfd: &child.spawned.pidfd };
+        executed(&child.channel, &self.plan.program, self.record.as_ref().map(agent))
     }
 
     fn set_status(&mut self, status: Status) -> Result<()> {
@@ -479,11 +485,15 @@ fn started_hooks(bundle: &Bundle, record: Option<&Record>) -> Vec<String> {
 }
 
 /// Waits for the end of the control socket, which is the payload's execve.
-fn executed(channel: &Channel, program: &plan::Program) -> Result<()> {
-    match channel.receive()? {
-        Answer::Closed => Ok(()),
-        Answer::Failed(step, errno) => Err(failure(program, step, errno)),
-        answer => Err(Error::system(format!("the init said {answer:?}"), Errno::EPROTO)),
+fn executed(channel: &Channel, program: &plan::Program, agent: Option<Agent<'_>>) -> Result<()> {
+    match (channel.receive()?, &agent) {
+        (Answer::Listener(number), Some(agent)) => {
+            agent.serve(number, channel, program)?;
+            executed(channel, program, None)
+        }
+        (Answer::Closed, _) => Ok(()),
+        (Answer::Failed(step, errno), _) => Err(failure(program, step, errno)),
+        (answer, _) => Err(Error::system(format!("the init said {answer:?}"), Errno::EPROTO)),
     }
 }
 

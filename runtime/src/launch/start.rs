@@ -9,6 +9,9 @@ use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen as listen_on, socket,
 };
 
+use nix::unistd::Pid;
+
+use super::agent::Agent;
 use super::{Answer, Channel, failure, plan_host, started_hooks};
 use crate::bundle::Bundle;
 use crate::cgroup;
@@ -58,12 +61,28 @@ pub fn start(root: &Root, id: &str) -> Result<Vec<String>> {
         folder.write(&record).err().unwrap_or_else(|| unreachable_init(errno, id))
     })?;
     folder.remove_start_socket();
-    match Channel::from_socket(socket).receive()? {
+    let channel = Channel::from_socket(socket);
+    let mut answer = channel.receive()?;
+    if let Answer::Listener(number) = answer {
+        serve(root, &record, &channel, number)?;
+        answer = channel.receive()?;
+    }
+    match answer {
         Answer::Closed if record.hooks => Ok(started_hooks(&bundle(root, &record)?, Some(&record))),
         Answer::Closed => Ok(Vec::new()),
         Answer::Failed(step, errno) => Err(failure(&program(root, &record)?, step, errno)),
         answer => Err(Error::system(format!("the init said {answer:?}"), Errno::EPROTO)),
     }
+}
+
+/// Hands the filter's listener to the agent.
+fn serve(root: &Root, record: &Record, channel: &Channel, number: i32) -> Result<()> {
+    let gone = || Error::system("the init", Errno::ESRCH);
+    let process = record.process.as_ref().ok_or_else(gone)?;
+    let pidfd = state::process::find(process)?.ok_or_else(gone)?;
+    let bundle = bundle(root, record)?;
+    let agent = Agent { spec: &bundle.spec, record, pid: Pid::from_raw(process.pid), pidfd: &pidfd };
+    agent.serve(number, channel, &program(root, record)?)
 }
 
 /// The same program once more, to put a failed step into words.

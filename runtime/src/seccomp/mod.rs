@@ -69,31 +69,61 @@ pub fn compile_strictest(profile: &LinuxSeccomp, floor: &[LinuxSeccomp], options
     let policy = profile::Policy::new(profile, options.host)?;
     let mut ranges = ranges::by_arch(&policy, options.deny_set_id)?;
     let mut warnings = policy.warnings;
-    let mut flags = flags(profile, &mut warnings);
+    let mut flags = flags(profile);
     for profile in floor {
         // What the first one denies stays denied, so that one guard against set-id bits is enough.
         ranges = strictest::of_arches(ranges, &ranges::by_arch(&profile::Policy::new(profile, options.host)?, false)?);
-        let own = self::flags(profile, &mut Vec::new());
+        let own = self::flags(profile);
         flags = (flags | own) & !SPEC_ALLOW | flags & own & SPEC_ALLOW;
     }
-    Ok(Filter { program: tree::program(&ranges)?, flags, warnings })
+    let program = tree::program(&ranges)?;
+    if has_verdict(&program, Verdict::NOTIFY) {
+        // The init has one thread, and the kernel takes TSYNC with a listener in another form only.
+        flags = flags & !TSYNC | NEW_LISTENER;
+        answers_itself(&program, options.host)?;
+    } else if flags & WAIT_KILLABLE != 0 {
+        flags &= !WAIT_KILLABLE;
+        warnings.push(
+            "linux.seccomp.flags: SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV says nothing without SCMP_ACT_NOTIFY".into(),
+        );
+    }
+    Ok(Filter { program, flags, warnings })
 }
 
+/// Whether a filter can return `verdict`.
+fn has_verdict(program: &[Insn], verdict: Verdict) -> bool {
+    program.iter().any(|insn| insn.code == tree::RETURN && insn.k == verdict.raw())
+}
+
+/// Between the filter and the payload the init writes and reads one byte: nobody could answer for it.
+fn answers_itself(program: &[Insn], host: Arch) -> Result<()> {
+    let abi = host.abi();
+    for name in ["read", "write"] {
+        let nr = table::number(name, abi).unwrap_or_default();
+        let call = interpret::Call { nr, arch: abi.audit_arch(), instruction_pointer: 0, args: [0; 6] };
+        if interpret::run(program, &call) != Some(Verdict::ALLOW.raw()) {
+            let error = crate::Error::invalid("linux.seccomp", format!("SCMP_ACT_NOTIFY needs {name} to be allowed"));
+            return Err(error.hint("the listener is handed over by it"));
+        }
+    }
+    Ok(())
+}
+
+const TSYNC: u32 = libc::SECCOMP_FILTER_FLAG_TSYNC as u32;
+/// linux/seccomp.h
+const NEW_LISTENER: u32 = 1 << 3;
+const WAIT_KILLABLE: u32 = 1 << 5;
 const SPEC_ALLOW: u32 = libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW as u32;
 
 /// `linux.seccomp.flags` as seccomp(2) has them. Nothing is added: SPEC_ALLOW lifts a mitigation of Spectre v4.
-fn flags(profile: &LinuxSeccomp, warnings: &mut Vec<String>) -> u32 {
+fn flags(profile: &LinuxSeccomp) -> u32 {
     let mut flags = 0;
-    for (at, flag) in profile.flags().iter().flatten().enumerate() {
+    for flag in profile.flags().iter().flatten() {
         flags |= match flag {
             OciFlag::SeccompFilterFlagTsync => libc::SECCOMP_FILTER_FLAG_TSYNC as u32,
             OciFlag::SeccompFilterFlagLog => libc::SECCOMP_FILTER_FLAG_LOG as u32,
             OciFlag::SeccompFilterFlagSpecAllow => libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW as u32,
-            // The kernel refuses it without a listener.
-            OciFlag::SeccompFilterFlagWaitKillableRecv => {
-                warnings.push(format!("linux.seccomp.flags[{at}]: {flag} says nothing without SCMP_ACT_NOTIFY"));
-                0
-            }
+            OciFlag::SeccompFilterFlagWaitKillableRecv => WAIT_KILLABLE,
         };
     }
     flags

@@ -66,10 +66,7 @@ impl Policy {
     /// Reads `profile` for a machine `host`.
     pub fn new(profile: &LinuxSeccomp, host: Arch) -> Result<Self> {
         let path = "linux.seccomp.default";
-        let default = verdict(
-            (profile.default_action(), &format!("{path}Action")),
-            (profile.default_errno_ret(), &format!("{path}ErrnoRet")),
-        )?;
+        let default = verdict(profile.default_action(), (profile.default_errno_ret(), &format!("{path}ErrnoRet")))?;
         let entries = vec![Entry::default(); table::calls().len()];
         let (conditionals, warnings) = (Vec::new(), Vec::new());
         let mut policy = Self { default, abis: abis(profile, host), entries, conditionals, warnings };
@@ -83,8 +80,7 @@ impl Policy {
     /// One item of `linux.seccomp.syscalls`.
     fn add(&mut self, at: usize, syscall: &LinuxSyscall) -> Result<()> {
         let path = format!("linux.seccomp.syscalls[{at}]");
-        let then =
-            verdict((syscall.action(), &format!("{path}.action")), (syscall.errno_ret(), &format!("{path}.errnoRet")))?;
+        let then = verdict(syscall.action(), (syscall.errno_ret(), &format!("{path}.errnoRet")))?;
         let rules: Vec<Rule> =
             alternatives(syscall.args(), &path)?.into_iter().map(|when| Rule { when, then, at }).collect();
         if syscall.names().is_empty() {
@@ -168,7 +164,7 @@ fn abis(profile: &LinuxSeccomp, host: Arch) -> Vec<Abi> {
 }
 
 /// The verdict for an action and its error number, each given with its JSON path.
-fn verdict((action, action_path): (Action, &str), (data, data_path): (Option<u32>, &str)) -> Result<Verdict> {
+fn verdict(action: Action, (data, data_path): (Option<u32>, &str)) -> Result<Verdict> {
     if data.is_some() && !matches!(action, Action::ScmpActErrno | Action::ScmpActTrace) {
         return Err(Error::invalid(data_path, format!("{action} takes no error number"))
             .hint("only SCMP_ACT_ERRNO and SCMP_ACT_TRACE do"));
@@ -184,9 +180,7 @@ fn verdict((action, action_path): (Action, &str), (data, data_path): (Option<u32
         Action::ScmpActTrace => Verdict::trace(data),
         Action::ScmpActLog => Verdict::LOG,
         Action::ScmpActAllow => Verdict::ALLOW,
-        Action::ScmpActNotify => {
-            return Err(Error::invalid(action_path, "SCMP_ACT_NOTIFY is not supported by this version of wsbox"));
-        }
+        Action::ScmpActNotify => Verdict::NOTIFY,
     })
 }
 

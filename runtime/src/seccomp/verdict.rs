@@ -10,6 +10,8 @@ impl Verdict {
     pub const ALLOW: Self = Self(libc::SECCOMP_RET_ALLOW);
     /// Let it through and log it.
     pub const LOG: Self = Self(libc::SECCOMP_RET_LOG);
+    /// Wait for what an agent says (seccomp_unotify(2)).
+    pub const NOTIFY: Self = Self(libc::SECCOMP_RET_USER_NOTIF);
     /// Send SIGSYS.
     pub const TRAP: Self = Self(libc::SECCOMP_RET_TRAP);
     /// End the calling thread.

@@ -45,6 +45,14 @@ pub fn send_signal(pidfd: impl AsFd, signal: i32) -> nix::Result<()> {
     Errno::result(result).map(drop)
 }
 
+/// A copy of the descriptor that the process has as `number` (pidfd_getfd(2)).
+pub fn get_fd(pidfd: impl AsFd, number: i32) -> nix::Result<OwnedFd> {
+    // SAFETY: numbers only.
+    let raw = unsafe { libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_fd().as_raw_fd(), number, 0) };
+    // SAFETY: the kernel just made this descriptor for us.
+    Errno::result(raw).map(|raw| unsafe { OwnedFd::from_raw_fd(raw as i32) })
+}
+
 /// A descriptor of the process's user namespace; ENOTTY before Linux 6.11.
 pub fn user_namespace(pidfd: impl AsFd) -> nix::Result<OwnedFd> {
     // SAFETY: the request takes no argument.

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! linux.*: namespaces, id maps, sysctls, devices, paths.
 
-use oci_spec::runtime::{Linux, LinuxDevice, LinuxDeviceType, LinuxIdMapping, LinuxNamespaceType, Spec};
+use oci_spec::runtime::{
+    Linux, LinuxDevice, LinuxDeviceType, LinuxIdMapping, LinuxNamespaceType, LinuxSeccompAction, Spec,
+};
 
 use super::no_nul;
 use crate::error::{Error, Result};
@@ -19,6 +21,7 @@ pub fn check(spec: &Spec) -> Result<()> {
         .flatten()
         .enumerate()
         .try_for_each(|(at, node)| device(node, &format!("linux.devices[{at}]")))?;
+    agent(linux)?;
     paths(linux.masked_paths(), "linux.maskedPaths")?;
     paths(linux.readonly_paths(), "linux.readonlyPaths")?;
     propagation(linux)
@@ -174,6 +177,22 @@ fn device(node: &LinuxDevice, field: &str) -> Result<()> {
         return Err(Error::invalid(field, format!("{}:{} is no device number", node.major(), node.minor())));
     }
     Ok(())
+}
+
+/// Somebody has to answer.
+fn agent(linux: &Linux) -> Result<()> {
+    let Some(seccomp) = linux.seccomp() else { return Ok(()) };
+    let actions = seccomp.syscalls().iter().flatten().map(|rule| rule.action());
+    let notifies = actions.chain([seccomp.default_action()]).any(|action| action == LinuxSeccompAction::ScmpActNotify);
+    match seccomp.listener_path() {
+        None if notifies => {
+            Err(Error::invalid("linux.seccomp.listenerPath", "is missing: SCMP_ACT_NOTIFY needs an agent that answers"))
+        }
+        Some(path) if !path.is_absolute() => {
+            Err(Error::invalid("linux.seccomp.listenerPath", format!("{} is no absolute path", path.display())))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn paths(list: &Option<Vec<String>>, field: &str) -> Result<()> {

@@ -31,10 +31,6 @@ pub fn check(spec: &Spec) -> Result<()> {
             ("linux.intelRdt", linux.intel_rdt().is_some()),
             ("linux.mountLabel", given(linux.mount_label())),
             ("linux.netDevices", some(linux.net_devices().as_ref().map(|map| map.len()))),
-            (
-                "linux.seccomp.listenerPath",
-                linux.seccomp().as_ref().is_some_and(|seccomp| seccomp.listener_path().is_some()),
-            ),
         ])
     })
 }

@@ -50,14 +50,13 @@ fn arguments_are_counted_to_five() {
 }
 
 #[test]
-fn no_listener_yet() {
-    let refused = "SCMP_ACT_NOTIFY is not supported by this version of wsbox";
-    let rule = json!({ "names": ["read"], "action": "SCMP_ACT_NOTIFY" });
-    assert_eq!(rule_error(rule), format!("linux.seccomp.syscalls[1].action: {refused}"));
-    assert_eq!(
-        error(&json!({ "defaultAction": "SCMP_ACT_NOTIFY" })),
-        format!("linux.seccomp.defaultAction: {refused}")
-    );
+fn a_listener_can_not_be_handed_over_by_calls_that_wait_for_it() {
+    let rule = |name: &str| json!({ "defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{ "names": [name], "action": "SCMP_ACT_NOTIFY" }] });
+    for (profile, name) in
+        [(rule("read"), "read"), (rule("write"), "write"), (json!({ "defaultAction": "SCMP_ACT_NOTIFY" }), "read")]
+    {
+        assert!(error(&profile).starts_with(&format!("linux.seccomp: SCMP_ACT_NOTIFY needs {name} to be allowed")));
+    }
 }
 
 #[test]
