@@ -111,7 +111,7 @@ fn fields_that_can_not_be() {
     refused("/process/rlimits", json!([{"type": "RLIMIT_NOFILE", "soft": 9, "hard": 8}]), &["process.rlimits[0]"]);
     refused("/linux/namespaces", json!([{"type": "pid"}, {"type": "pid"}]), &["linux.namespaces[1]"]);
     refused("/linux/namespaces", json!([{"type": "pid"}]), &["linux.namespaces", "mount namespace"]);
-    refused("/hooks", json!({"createContainer": [{"path": "/bin/true"}]}), &["hooks.createContainer"]);
+    refused("/hooks", json!({"createContainer": [{"path": "bin/true"}]}), &["hooks.createContainer[0].path"]);
     refused("/hooks", json!({"prestart": [{"path": "true"}]}), &["hooks.prestart[0].path", "absolute"]);
     refused("/hooks", json!({"poststop": [{"path": "/bin/true", "timeout": 0}]}), &["hooks.poststop[0].timeout"]);
     refused("/linux/resources/blockIO", json!({"weight": 5}), &["linux.resources.blockIO.weight", "10 to 1000"]);

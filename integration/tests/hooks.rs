@@ -155,3 +155,101 @@ fn late_ones_that_fail_are_told_and_change_nothing() {
     assert!(outcome.stderr.contains("warning: hooks.poststop[0]"), "{outcome:?}");
     assert_eq!(log.names(), ["poststart", "poststop"]);
 }
+
+/// createContainer: a program of the host, in the namespaces of the container, before its root is all that it sees.
+#[test]
+fn create_container_is_the_hosts_program_in_the_containers_namespaces() {
+    for door in Door::ALL {
+        let log = Log::new();
+        let script = format!("readlink /proc/self/ns/mnt /proc/self/ns/net > {}", log.0.path().join("ns").display());
+        let hook = hook("createContainer", &log.path(), &script);
+        let bundle = Bundle::hardened().user_namespace(door == Door::Userns);
+        let bundle = bundle.set("/hooks", json!({"createContainer": [hook]})).script("exit 3");
+        // Root of a user namespace may write where the host lets everybody.
+        fs::set_permissions(log.0.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+        let outcome = Engine::new().run(&bundle, door);
+        assert_eq!(outcome.code, 3, "{door:?}: {outcome:?}");
+        let (name, state) = &log.entries()[0];
+        assert_eq!((name.as_str(), &state["status"]), ("createContainer", &json!("creating")));
+        assert!(state["pid"].as_i64() > Some(0), "{state}");
+        let namespaces = fs::read_to_string(log.0.path().join("ns")).unwrap();
+        for kind in ["mnt", "net"] {
+            let own = fs::read_link(format!("/proc/self/ns/{kind}")).unwrap().display().to_string();
+            assert!(namespaces.contains(kind) && !namespaces.contains(&own), "{namespaces} {own}");
+        }
+    }
+}
+
+/// startContainer: a program of the image, with the rights of the payload and under its filter, right before it.
+#[test]
+fn start_container_is_the_images_program_with_the_payloads_rights() {
+    let script = "cat > /tmp/state; grep -E '^(CapEff|NoNewPrivs|Seccomp):' /proc/self/status | cut -f2 > /tmp/rights; id -u >> /tmp/rights; \
+        mount -t tmpfs x /mnt 2>/dev/null || echo denied >> /tmp/rights; ls /proc/self/fd | wc -l >> /tmp/rights; echo said";
+    let hook = json!({"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/bin"]});
+    let look = "cat /tmp/rights; cat /tmp/state";
+    let bundle = Bundle::hardened()
+        .set("/process/user", json!({"uid": 1000, "gid": 1000}))
+        .set("/hooks", json!({"startContainer": [hook]}))
+        .script(look);
+    let (engine, id) = (Engine::new(), unique("hooks"));
+    let outcome = engine.run(&bundle, Door::Userns).ok();
+    let (rights, state) = outcome.stdout.split_at(outcome.stdout.find('{').unwrap());
+    assert_eq!(rights, "0000000000000000\n1\n2\n1000\ndenied\n4\n", "three of stdio, and the folder");
+    let state: Value = serde_json::from_str(state).unwrap();
+    assert_eq!(state["status"], "created");
+    assert!(outcome.stderr.contains("said"), "{outcome:?}");
+    // With create it waits for start.
+    let bundle = bundle.args(&["sleep", "1000"]);
+    bundle.write();
+    engine.wsbox(&["create", "--bundle", &bundle.path().display().to_string(), &id]).ok();
+    assert!(!engine.wsbox(&["exec", &id, "ls", "/tmp/rights"]).stderr.is_empty());
+    engine.wsbox(&["start", &id]).ok();
+    engine.wsbox(&["exec", &id, "ls", "/tmp/rights"]).ok();
+}
+
+#[test]
+fn those_inside_that_fail_or_hang_end_the_container() {
+    let fails = |script: &str| json!([{"path": "/bin/sh", "args": ["sh", "-c", script]}]);
+    let hangs = json!([{"path": "/bin/sh", "args": ["sh", "-c", "exec sleep 1077"], "timeout": 1}]);
+    let missing = json!([{"path": "/no/such/hook"}]);
+    for kind in ["createContainer", "startContainer"] {
+        for (list, words) in [
+            (fails("echo why >&2; exit 1"), "failed"),
+            (fails("kill -9 $$"), "failed"),
+            (missing.clone(), "failed"),
+            (hangs.clone(), "1 s"),
+        ] {
+            let (log, engine, id) = (Log::new(), Engine::new(), unique("hooks"));
+            let out =
+                json!({"destination": "/out", "type": "bind", "source": log.0.path(), "options": ["rbind", "rw"]});
+            let bundle = Bundle::hardened().set("/hooks", json!({kind: list})).mount(out).script("touch /out/ran");
+            bundle.write();
+            let run = engine.wsbox(&["run", "--bundle", &bundle.path().display().to_string(), &id]);
+            assert!(
+                run.code == 1 && run.stderr.contains(&format!("hooks.{kind}[0]")) && run.stderr.contains(words),
+                "{run:?}"
+            );
+            assert!(!log.0.path().join("ran").exists());
+            assert_eq!(leftover::processes("sleep 1077"), Vec::<i32>::new());
+            leftover::assert_nothing_left(engine.root(), &id);
+        }
+    }
+}
+
+#[test]
+fn start_container_needs_a_filter_that_it_can_be_under() {
+    let hooks = json!({"startContainer": [{"path": "/bin/true"}]});
+    let bundle = Bundle::hardened().set("/hooks", hooks).set("/process/noNewPrivileges", json!(false)).script("true");
+    Engine::new().run(&bundle, Door::Userns).fails(1, &["hooks.startContainer", "noNewPrivileges"]);
+}
+
+/// 256 KiB of annotations are more than a pipe takes from a hook that does not read.
+#[test]
+fn one_that_reads_nothing_blocks_nobody() {
+    let hook = json!([{"path": "/bin/true"}]);
+    let bundle = Bundle::hardened()
+        .set("/annotations", json!({"long": "x".repeat(256 << 10)}))
+        .set("/hooks", json!({"prestart": hook, "createContainer": hook, "startContainer": hook, "poststop": hook}))
+        .script("exit 42");
+    assert_eq!(Engine::new().run(&bundle, Door::Userns).code, 42);
+}

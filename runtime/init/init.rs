@@ -8,6 +8,7 @@
 #![no_main]
 #![deny(unsafe_op_in_unsafe_fn, clippy::undocumented_unsafe_blocks)]
 
+mod hook;
 mod paths;
 // The other half of it is the parent's.
 #[allow(dead_code)]

@@ -128,6 +128,9 @@ pub enum Op {
     Await,
     /// clone(CLONE_PARENT): the child goes on, the parent reports `Forked` and ends
     Fork,
+    /// Runs a program to its end, as a child: a arguments (offsets at s), b variables (offsets at t); at c: path, slot of its
+    /// stdin, most milliseconds (0: no limit), filter (offset, instructions, flags)
+    Hook,
     /// Closes every descriptor from a on but the control socket
     CloseFds,
     /// seccomp(SECCOMP_SET_MODE_FILTER, flags b, a instructions at s)
@@ -139,7 +142,7 @@ pub enum Op {
 impl Op {
     /// The operation with this number.
     pub const fn from_u32(op: u32) -> Option<Self> {
-        const ALL: [Op; 42] = [
+        const ALL: [Op; 43] = [
             Op::Receive,
             Op::SetNs,
             Op::Unshare,
@@ -179,6 +182,7 @@ impl Op {
             Op::Ready,
             Op::Await,
             Op::Fork,
+            Op::Hook,
             Op::CloseFds,
             Op::Seccomp,
             Op::Exec,

@@ -67,6 +67,7 @@ impl Init {
             Op::Ready => self.report(Report::Ready, 0, 0, None),
             Op::Await => self.wait_for_start(a),
             Op::Fork => self.fork(),
+            Op::Hook => self.hook(&step),
             Op::CloseFds => self.close_fds(a),
             Op::Seccomp if b & NEW_LISTENER != 0 => self.listen(s, a, b),
             Op::Seccomp => sys::seccomp(self.data(s, a * 8)?, b).map(drop),

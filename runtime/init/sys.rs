@@ -23,6 +23,8 @@ pub const ENAMETOOLONG: i32 = 36;
 pub const ENOSYS: i32 = 38;
 pub const ELOOP: i32 = 40;
 pub const EPROTO: i32 = 71;
+pub const ETIMEDOUT: i32 = 110;
+pub const ECANCELED: i32 = 125;
 pub const EBADMSG: i32 = 74;
 
 pub const AT_FDCWD: i32 = -100;
@@ -67,7 +69,7 @@ numbers! {
     READ 0 63  WRITE 1 64  CLOSE 3 57  MMAP 9 222  RT_SIGACTION 13 134  RT_SIGPROCMASK 14 135  IOCTL 16 29
     FCNTL 72 25  SOCKET 41 198  SENDMSG 46 211  RECVMSG 47 212  EXECVE 59 221  GETCWD 79 17  CHDIR 80 49  FCHDIR 81 50
     UMASK 95 166  SETSID 112 157  SETGROUPS 116 159  SETRESUID 117 147  SETRESGID 119 149  CAPSET 126 91  FSTATFS 138 44
-     PERSONALITY 135 92  SET_MEMPOLICY 238 237  PIVOT_ROOT 155 41  PRCTL 157 167  MOUNT 165 40  UMOUNT2 166 39  SETHOSTNAME 170 161
+     PPOLL 271 73  PIDFD_SEND_SIGNAL 424 424  WAITID 247 95  PERSONALITY 135 92  SET_MEMPOLICY 238 237  PIVOT_ROOT 155 41  PRCTL 157 167  MOUNT 165 40  UMOUNT2 166 39  SETHOSTNAME 170 161
     SETDOMAINNAME 171 162  EXIT_GROUP 231 94  KEYCTL 250 219  FCHOWNAT 260 54  MKDIRAT 258 34  READLINKAT 267 78  NEWFSTATAT 262 79
     UNSHARE 272 97  ACCEPT4 288 242  DUP3 292 24  PRLIMIT64 302 261  SETNS 308 268  SECCOMP 317 277  OPEN_TREE 428 428
     MOVE_MOUNT 429 429  FSOPEN 430 430  FSCONFIG 431 431  FSMOUNT 432 432  CLONE3 435 435  CLOSE_RANGE 436 436
@@ -552,6 +554,52 @@ pub fn fork_sibling() -> Result<(u32, i32)> {
     args[1] = (&raw mut pidfd) as u64;
     let pid = sys!(CLONE3, args.as_ptr(), size_of_val(&args))?;
     Ok((pid as u32, pidfd))
+}
+
+/// Forks a child: 0 in it, (pid, pidfd) in the caller.
+pub fn fork_child() -> Result<(u32, i32)> {
+    const SIGCHLD: u64 = 17;
+    let mut pidfd = -1i32;
+    let mut args = [0u64; 11];
+    args[0] = CLONE_PIDFD;
+    args[1] = (&raw mut pidfd) as u64;
+    args[4] = SIGCHLD;
+    let pid = sys!(CLONE3, args.as_ptr(), size_of_val(&args))?;
+    Ok((pid as u32, pidfd))
+}
+
+/// Whether `fd` is readable (a pidfd: whether its process has ended) within `millis`; 0 waits for ever.
+pub fn readable_within(fd: i32, millis: u32) -> Result<bool> {
+    const POLLIN: u32 = 1;
+    let poll = [fd as u32, POLLIN];
+    let time = [u64::from(millis / 1000), u64::from(millis % 1000) * 1_000_000];
+    let time = if millis == 0 { core::ptr::null() } else { time.as_ptr() };
+    loop {
+        match sys!(PPOLL, poll.as_ptr(), 1u32, time, 0usize, 0usize) {
+            Err(EINTR) => {}
+            result => return result.map(|ready| ready > 0),
+        }
+    }
+}
+
+pub fn kill(pidfd: i32) -> Result<()> {
+    const SIGKILL: u32 = 9;
+    sys!(PIDFD_SEND_SIGNAL, pidfd, SIGKILL, 0usize, 0u32).map(drop)
+}
+
+/// Waits for a child: whether it exited with 0.
+pub fn wait(pidfd: i32) -> Result<bool> {
+    const P_PIDFD: u32 = 3;
+    const WEXITED: u32 = 4;
+    const CLD_EXITED: u32 = 1;
+    // siginfo_t: si_code is the third word, si_status the seventh (sigaction(2)).
+    let mut info = [0u32; 32];
+    loop {
+        match sys!(WAITID, P_PIDFD, pidfd, info.as_mut_ptr(), WEXITED, 0usize) {
+            Err(EINTR) => {}
+            result => return result.map(|_| info[2] == CLD_EXITED && info[6] == 0),
+        }
+    }
 }
 
 /// Executes `path`. `argv` and `envp` are NULL-terminated arrays of addresses of C strings, made by `Pointers`.

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Hooks that run on the host (config.md, "POSIX-platform Hooks"): the state on stdin, arguments and environment as they are
-//! given, killed when their time is over.
+//! Hooks (config.md, "POSIX-platform Hooks"): the state on stdin, arguments and environment as they are given, killed when
+//! their time is over. Those of the host run here; those inside the container are steps of the init (plan/hooks.rs).
 
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 
@@ -12,7 +13,7 @@ use nix::poll::PollTimeout;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::Pid;
 use oci_spec::runtime::{Hook, Hooks};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::error::{Context, Error, Kind, Result};
 use crate::state::{Record, process};
@@ -36,17 +37,13 @@ impl Moment {
     /// The hooks of this moment, each with its field.
     pub fn of(self, hooks: Option<&Hooks>) -> Vec<(String, &Hook)> {
         let Some(hooks) = hooks else { return Vec::new() };
-        let lists = match self {
-            Moment::Creating => vec![("prestart", hooks.prestart()), ("createRuntime", hooks.create_runtime())],
-            Moment::Started => vec![("poststart", hooks.poststart())],
-            Moment::Stopped => vec![("poststop", hooks.poststop())],
-        };
-        let named = |(kind, list): (&str, &'_ Option<Vec<Hook>>)| {
-            let count = list.as_ref().map_or(0, Vec::len);
-            (0..count).map(|at| format!("hooks.{kind}[{at}]")).collect::<Vec<_>>()
-        };
-        let names: Vec<String> = lists.iter().copied().flat_map(named).collect();
-        names.into_iter().zip(lists.into_iter().flat_map(|(_, list)| list.iter().flatten())).collect()
+        match self {
+            Moment::Creating => {
+                [named("prestart", hooks.prestart()), named("createRuntime", hooks.create_runtime())].concat()
+            }
+            Moment::Started => named("poststart", hooks.poststart()),
+            Moment::Stopped => named("poststop", hooks.poststop()),
+        }
     }
 
     fn status(self) -> &'static str {
@@ -55,6 +52,10 @@ impl Moment {
             Moment::Started => "running",
             Moment::Stopped => "stopped",
         }
+    }
+
+    fn pid(self, record: &Record) -> i32 {
+        record.process.as_ref().filter(|_| self != Moment::Stopped).map_or(0, |process| process.pid)
     }
 }
 
@@ -76,9 +77,8 @@ pub fn run_all(moment: Moment, hooks: Option<&Hooks>, record: &Record) -> Vec<St
 fn one(field: &str, hook: &Hook, moment: Moment, record: &Record) -> Result<()> {
     let stderr = memfd_create(c"hook", MFdFlags::MFD_CLOEXEC).context(|| format!("{field}: memfd"))?;
     let mut said = File::from(stderr);
-    let mut child = spawn(hook, &said).context(|| format!("{field}: {}", hook.path().display()))?;
-    // Whether it reads its stdin is its own affair: EPIPE is no error.
-    let _ = child.stdin.take().map(|mut stdin| stdin.write_all(state(moment, record).to_string().as_bytes()));
+    let state = stdin(moment.status(), moment.pid(record), record)?;
+    let mut child = spawn(hook, state, &said).context(|| format!("{field}: {}", hook.path().display()))?;
     let status = wait(&mut child, hook, field)?;
     if status.success() {
         return Ok(());
@@ -89,7 +89,7 @@ fn one(field: &str, hook: &Hook, moment: Moment, record: &Record) -> Result<()> 
     Err(Error::new(Kind::System, field, why))
 }
 
-fn spawn(hook: &Hook, stderr: &File) -> std::io::Result<Child> {
+fn spawn(hook: &Hook, state: OwnedFd, stderr: &File) -> std::io::Result<Child> {
     let (first, rest) = match hook.args().as_deref() {
         Some([first, rest @ ..]) => (OsStr::new(first), rest),
         _ => (hook.path().as_os_str(), Default::default()),
@@ -97,21 +97,49 @@ fn spawn(hook: &Hook, stderr: &File) -> std::io::Result<Child> {
     let variables = hook.env().iter().flatten().filter_map(|variable| variable.split_once('='));
     let mut command = Command::new(hook.path());
     command.arg0(first).args(rest).env_clear().envs(variables);
-    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(stderr.try_clone()?);
+    command.stdin(Stdio::from(state)).stdout(Stdio::null()).stderr(stderr.try_clone()?);
     command.spawn()
 }
 
-/// runtime.md, "State".
-fn state(moment: Moment, record: &Record) -> Value {
-    let pid = record.process.as_ref().filter(|_| moment != Moment::Stopped).map_or(0, |process| process.pid);
-    json!({
+/// The state (runtime.md, "State") for a hook to read: a file, so that one that never reads it blocks nobody.
+///
+/// # Errors
+/// If there is no memory for it.
+pub fn stdin(status: &str, pid: i32, record: &Record) -> Result<OwnedFd> {
+    let state = json!({
         "ociVersion": record.oci_version,
         "id": record.id,
-        "status": moment.status(),
+        "status": status,
         "pid": pid,
         "bundle": record.bundle,
         "annotations": record.annotations,
-    })
+    });
+    let context = || "hooks: memfd".to_owned();
+    let mut file = File::from(memfd_create(c"state", MFdFlags::MFD_CLOEXEC).context(context)?);
+    file.write_all(state.to_string().as_bytes()).and_then(|()| file.rewind()).context(context)?;
+    Ok(file.into())
+}
+
+/// Its most milliseconds, 0 for no limit.
+pub fn timeout(hook: &Hook) -> u32 {
+    hook.timeout().and_then(|seconds| u32::try_from(seconds.saturating_mul(1000)).ok()).unwrap_or_default()
+}
+
+/// Every hook of a config, each with its field.
+pub fn all(hooks: &Hooks) -> Vec<(String, &Hook)> {
+    let lists = [
+        ("prestart", hooks.prestart()),
+        ("createRuntime", hooks.create_runtime()),
+        ("createContainer", hooks.create_container()),
+        ("startContainer", hooks.start_container()),
+        ("poststart", hooks.poststart()),
+        ("poststop", hooks.poststop()),
+    ];
+    lists.into_iter().flat_map(|(kind, list)| named(kind, list)).collect()
+}
+
+fn named<'a>(kind: &str, list: &'a Option<Vec<Hook>>) -> Vec<(String, &'a Hook)> {
+    list.iter().flatten().enumerate().map(|(at, hook)| (format!("hooks.{kind}[{at}]"), hook)).collect()
 }
 
 fn wait(child: &mut Child, hook: &Hook, field: &str) -> Result<ExitStatus> {

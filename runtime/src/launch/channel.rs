@@ -122,6 +122,9 @@ pub fn failure(program: &Program, at: usize, errno: Errno) -> Error {
     if let Some(error) = exec_failure(&planned.step, program, errno) {
         return error;
     }
+    if let Step::Hook(hook) = &planned.step {
+        return hook_failure(&planned.field, &hook.path, hook.timeout, errno);
+    }
     let doing = doing(&planned.step);
     let subject = if planned.field.is_empty() { doing } else { format!("{}: {doing}", planned.field) };
     let error = Error::system(subject, errno);
@@ -133,6 +136,15 @@ pub fn failure(program: &Program, at: usize, errno: Errno) -> Error {
         (Step::Capset { .. }, Errno::EPERM) => error.hint("wsbox itself lacks a capability that the config asks for"),
         _ => error,
     }
+}
+
+fn hook_failure(field: &str, path: &str, timeout: u32, errno: Errno) -> Error {
+    let why = match errno {
+        Errno::ECANCELED => format!("{path} failed: what it said is on the container's stderr"),
+        Errno::ETIMEDOUT => format!("{path} did not end within {} s, and was killed", timeout / 1000),
+        errno => return Error::system(format!("{field}: {path}"), errno),
+    };
+    Error::new(crate::Kind::System, field, why)
 }
 
 /// runc's words, which the Docker CLI takes its exit code from.

@@ -390,6 +390,7 @@ impl Launch<'_> {
             user,
             init,
             start_socket,
+            hooked: self.record.as_ref().map(|record| (record, child.spawned.pid)),
             cgroup: self.cgroup.as_ref(),
         };
         opener.open(&self.plan.sources)

@@ -7,12 +7,15 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, openat};
 use nix::sys::stat::{FileStat, Mode, fstat, stat};
+use nix::unistd::Pid;
 use oci_spec::runtime::LinuxIdMapping;
 
 use super::{copy_up, dev, overlay, userns};
 use crate::cgroup::Cgroup;
 use crate::error::{Context, Error, Result};
+use crate::hooks;
 use crate::plan::{BindAttr, IdMaps, Idmap, Source, id_mapping, source_path};
+use crate::state::Record;
 use crate::sys::mount::{MountAttr, attr, mount_setattr, open_tree};
 
 /// What the sources of one container share.
@@ -27,6 +30,8 @@ pub struct Opener<'a> {
     pub init: &'a OwnedFd,
     /// The socket that `start` connects to
     pub start_socket: Option<OwnedFd>,
+    /// For the state that hooks read
+    pub hooked: Option<(&'a Record, Pid)>,
     /// The container's cgroup
     pub cgroup: Option<&'a Cgroup>,
 }
@@ -46,6 +51,10 @@ impl Opener<'_> {
             }
             Source::Dev(wanted) => dev::make(wanted, self.user.as_ref().map(|(_, maps)| *maps)),
             Source::CopyUp(wanted) => copy_up::make(self.root, wanted, self.user.as_ref().map(|(_, maps)| *maps)),
+            Source::HookState(status) => {
+                let (record, pid) = self.hooked.ok_or_else(|| Error::system("the record", Errno::ENOENT))?;
+                hooks::stdin(status, pid.as_raw(), record)
+            }
             Source::Empty => dev::empty(),
             Source::Namespace { path, field, not_ours } => namespace(path, field, *not_ours),
             Source::Cgroup(hierarchy, attr) => {

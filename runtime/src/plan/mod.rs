@@ -5,6 +5,7 @@
 mod attributes;
 mod caps;
 pub mod harden;
+mod hooks;
 mod mounts;
 mod namespaces;
 mod options;
@@ -73,6 +74,8 @@ pub enum Source {
     Namespace { path: PathBuf, field: String, not_ours: bool },
     /// The container's own directory in the v1 hierarchy that is mounted by this name, or in the v2 one, as a mount
     Cgroup(Option<String>, BindAttr),
+    /// The state that a hook reads, with this status
+    HookState(&'static str),
     /// The socket that `start` connects to
     StartSocket,
     /// The container's first process, whose namespaces an exec joins
@@ -232,7 +235,7 @@ pub fn container(spec: &Spec, id: &str, host: &Host, options: &Options) -> Resul
     let flags = builder.namespaces(spec, linux, &user, options)?;
     builder.mounts(spec, linux, &user)?;
     builder.inside(spec, linux, &user)?;
-    builder.process(wanted, options, filter.as_ref(), &process::Door::Container(options, linux))?;
+    builder.process(wanted, options, filter.as_ref(), &process::Door::Container(options, spec))?;
     Ok(Plan {
         last_cap: host.last_cap,
         early: namespaces::early(linux),

@@ -107,8 +107,13 @@ pub fn makes_set_id_files(spec: &Spec, user: &UserNamespace) -> bool {
 /// An upper bound for the number of sources: they take the first slots.
 pub fn most_sources(spec: &Spec, linux: &Linux, host: &super::Host) -> usize {
     let count = |list: Option<usize>| list.unwrap_or_default();
+    let hooks = spec.hooks().as_ref().map_or(0, |hooks| crate::hooks::all(hooks).len());
     let hierarchies = if shows_cgroup(spec) { host.v1_hierarchies.len() } else { 0 };
-    count(spec.mounts().as_ref().map(Vec::len)) + count(linux.namespaces().as_ref().map(Vec::len)) + hierarchies + 4
+    count(spec.mounts().as_ref().map(Vec::len))
+        + count(linux.namespaces().as_ref().map(Vec::len))
+        + hierarchies
+        + hooks
+        + 4
 }
 
 /// Whether the container sees its cgroup.
@@ -359,6 +364,7 @@ impl Builder<'_> {
             self.push("hooks", Step::Ready);
             self.push("hooks", Step::Receive);
         }
+        self.create_container_hooks(spec);
         self.kernel_settings(linux, user)?;
         let process = spec.process().as_ref().ok_or_else(|| Error::invalid("process", "is missing"))?;
         let path = process.cwd().to_string_lossy().trim_start_matches('/').to_owned();

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The process: identity, rights, limits, filter, and the way to its execve.
 
-use oci_spec::runtime::{Linux, LinuxNamespaceType, LinuxSeccomp, PosixRlimitType, Process};
+use oci_spec::runtime::{Linux, LinuxNamespaceType, LinuxSeccomp, PosixRlimitType, Process, Spec};
 
 use super::caps::{self, Sets};
 use super::{Builder, Options, Source, Step};
@@ -22,15 +22,16 @@ const UMASK: u32 = 0o022;
 /// Through which door the process comes.
 pub enum Door<'a> {
     /// It is the container's first
-    Container(&'a Options, &'a Linux),
+    Container(&'a Options, &'a Spec),
     /// It joins a container with this config
     Exec(&'a Linux),
 }
 
 impl Door<'_> {
-    fn linux(&self) -> &Linux {
+    fn linux(&self) -> Option<&Linux> {
         match self {
-            Door::Container(_, linux) | Door::Exec(linux) => linux,
+            Door::Container(_, spec) => spec.linux().as_ref(),
+            Door::Exec(linux) => Some(linux),
         }
     }
 }
@@ -72,6 +73,9 @@ impl Builder<'_> {
         self.push("process.cwd", Step::CheckCwd);
         self.push("process.args[0]", Step::FindExec { candidates: candidates(process, &search) });
         self.enter(process, door);
+        if let Door::Container(_, spec) = door {
+            self.start_container_hooks(spec, filter)?;
+        }
         if options.fresh_network {
             self.push("linux.namespaces", Step::Unshare { flags: libc::CLONE_NEWNET as u32 });
             self.push("linux.namespaces", Step::LoUp);
@@ -79,7 +83,7 @@ impl Builder<'_> {
         }
         // Late: a low RLIMIT_NOFILE would hit the init. The parent has raised what had to be.
         self.limits(process);
-        self.attributes(door.linux())?;
+        door.linux().map_or(Ok(()), |linux| self.attributes(linux))?;
         self.push("", Step::CloseFds { first: 3 + options.preserve_fds });
         self.seal(filter, no_new_privs, &sets);
         let argv = process.args().clone().unwrap_or_default();

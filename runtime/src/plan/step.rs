@@ -19,6 +19,25 @@ pub enum Kind {
     Like(Slot),
 }
 
+/// A hook that the init runs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HookRun {
+    /// The program, as the init sees files at that time
+    pub path: String,
+    /// Its arguments, the first its name
+    pub argv: Vec<String>,
+    /// Its environment
+    pub envp: Vec<String>,
+    /// The slot of what it reads
+    pub stdin: Slot,
+    /// Most milliseconds, 0 for no limit
+    pub timeout: u32,
+    /// What it runs under, if anything
+    pub filter: Vec<Insn>,
+    /// SECCOMP_FILTER_FLAG_* of the filter
+    pub flags: u32,
+}
+
 /// One step of a program; the variants are those of [`Op`].
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
@@ -61,6 +80,7 @@ pub enum Step {
     Ready,
     Await { listener: Slot },
     Fork,
+    Hook(Box<HookRun>),
     CloseFds { first: u32 },
     Seccomp { filter: Vec<Insn>, flags: u32 },
     Exec { argv: Vec<String>, envp: Vec<String> },
@@ -161,6 +181,20 @@ impl Encoder {
         self.longs(offsets)
     }
 
+    fn hook(&mut self, hook: &HookRun) -> Words {
+        let (filter, count) = (self.instructions(&hook.filter), hook.filter.len() as u32);
+        let more = [self.text(&hook.path), hook.stdin, hook.timeout, filter, count, hook.flags];
+        let (s, t) = (self.strings(&hook.argv), self.strings(&hook.envp));
+        Words { a: hook.argv.len() as u32, b: hook.envp.len() as u32, c: self.words(more), s, t, ..Words::default() }
+    }
+
+    fn instructions(&mut self, filter: &[Insn]) -> u32 {
+        self.align();
+        let at = self.bytes.len() as u32;
+        self.bytes.extend_from_slice(&crate::seccomp::to_bytes(filter));
+        at
+    }
+
     fn step(&mut self, index: usize, step: &Step) {
         let words = self.encode(step);
         let record = &mut self.bytes[HEADER + index * STEP..][..STEP];
@@ -229,11 +263,9 @@ impl Encoder {
             Step::Await { listener } => Words { a: *listener, ..none },
             Step::CloseFds { first } => Words { a: *first, ..none },
             Step::Seccomp { filter, flags } => {
-                self.align();
-                let at = self.bytes.len() as u32;
-                self.bytes.extend_from_slice(&crate::seccomp::to_bytes(filter));
-                Words { a: filter.len() as u32, b: *flags, s: at, ..none }
+                Words { a: filter.len() as u32, b: *flags, s: self.instructions(filter), ..none }
             }
+            Step::Hook(hook) => self.hook(hook),
             Step::Exec { argv, envp } => Words {
                 a: argv.len() as u32,
                 b: envp.len() as u32,
@@ -289,6 +321,7 @@ impl Step {
             Step::Ready => Op::Ready,
             Step::Await { .. } => Op::Await,
             Step::Fork => Op::Fork,
+            Step::Hook(_) => Op::Hook,
             Step::CloseFds { .. } => Op::CloseFds,
             Step::Seccomp { .. } => Op::Seccomp,
             Step::Exec { .. } => Op::Exec,
@@ -305,6 +338,7 @@ impl fmt::Display for Step {
             Step::Propagate { flags } => write!(f, "Propagate {{ flags: {flags:#x} }}"),
             Step::SetNs { slot, flags } => write!(f, "SetNs {{ slot: {slot}, flags: {flags:#x} }}"),
             Step::FsMount { slot, attributes } => write!(f, "FsMount {{ slot: {slot}, attributes: {attributes:#x} }}"),
+            Step::Hook(hook) => write!(f, "Hook {{ argv: {:?}, timeout: {} ms }}", hook.argv, hook.timeout),
             // Values of variables may be secrets.
             Step::Exec { argv, envp } => {
                 let names: Vec<&str> = envp.iter().map(|variable| variable.split('=').next().unwrap_or("")).collect();

@@ -111,7 +111,7 @@ fn answers_itself(program: &[Insn], host: Arch) -> Result<()> {
 
 const TSYNC: u32 = libc::SECCOMP_FILTER_FLAG_TSYNC as u32;
 /// linux/seccomp.h
-const NEW_LISTENER: u32 = 1 << 3;
+pub(crate) const NEW_LISTENER: u32 = 1 << 3;
 const WAIT_KILLABLE: u32 = 1 << 5;
 const SPEC_ALLOW: u32 = libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW as u32;
 

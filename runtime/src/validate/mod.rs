@@ -13,7 +13,7 @@ pub use mounts::clean;
 pub use process::process;
 
 use crate::error::{Error, Result};
-use crate::hooks::Moment;
+use crate::hooks;
 
 /// Checks a whole config.
 ///
@@ -30,17 +30,18 @@ pub fn validate(spec: &Spec) -> Result<()> {
     process(wanted, "process")?;
     linux::check(spec)?;
     mounts::check(spec)?;
-    let moments = [Moment::Creating, Moment::Started, Moment::Stopped];
-    moments
-        .iter()
-        .flat_map(|moment| moment.of(spec.hooks().as_ref()))
-        .try_for_each(|(field, hook)| check_hook(&field, hook))
+    let hooks = spec.hooks().as_ref().map(hooks::all).unwrap_or_default();
+    hooks.iter().try_for_each(|(field, hook)| check_hook(field, hook))
 }
 
 /// config.md, "POSIX-platform Hooks".
 fn check_hook(field: &str, hook: &Hook) -> Result<()> {
     if !hook.path().is_absolute() {
         return Err(Error::invalid(format!("{field}.path"), format!("{} is no absolute path", hook.path().display())));
+    }
+    no_nul(&format!("{field}.path"), &hook.path().to_string_lossy())?;
+    for text in hook.args().iter().flatten().chain(hook.env().iter().flatten()) {
+        no_nul(field, text)?;
     }
     match hook.timeout() {
         Some(seconds) if seconds <= 0 => Err(Error::invalid(format!("{field}.timeout"), "must be more than 0 seconds")),

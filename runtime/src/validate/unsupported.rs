@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What a config may ask and this version does not do: an error, never silence.
 
-use oci_spec::runtime::{Hook, Process, Spec};
+use oci_spec::runtime::{Process, Spec};
 
 use crate::error::{Error, Result};
 
@@ -15,15 +15,8 @@ fn given<T: AsRef<str>>(text: &Option<T>) -> bool {
 
 /// Refuses the whole-config fields.
 pub fn check(spec: &Spec) -> Result<()> {
-    let some = |list: Option<&Vec<Hook>>| list.is_some_and(|list| !list.is_empty());
-    let hooks = spec.hooks().as_ref();
-    let top = [
-        ("hooks.createContainer", some(hooks.and_then(|hooks| hooks.create_container().as_ref()))),
-        ("hooks.startContainer", some(hooks.and_then(|hooks| hooks.start_container().as_ref()))),
-        ("solaris", spec.solaris().is_some()),
-        ("windows", spec.windows().is_some()),
-        ("vm", spec.vm().is_some()),
-    ];
+    let top =
+        [("solaris", spec.solaris().is_some()), ("windows", spec.windows().is_some()), ("vm", spec.vm().is_some())];
     refuse_first(&top)?;
     spec.linux().as_ref().map_or(Ok(()), |linux| {
         let some = |list: Option<usize>| list.is_some_and(|len| len > 0);

@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Hooks that the init runs: createContainer before the host's files are out of reach, by its path on the host; startContainer
+//! last of all, a program of the image, with no more rights than the payload has and under its filter.
+
+use oci_spec::runtime::{Hook, Spec};
+
+use super::step::HookRun;
+use super::{Builder, Source, Step};
+use crate::error::{Error, Result};
+use crate::hooks;
+use crate::seccomp::{Filter, NEW_LISTENER};
+
+impl Builder<'_> {
+    pub(super) fn create_container_hooks(&mut self, spec: &Spec) {
+        let list = spec.hooks().as_ref().and_then(|hooks| hooks.create_container().as_deref()).unwrap_or_default();
+        for (at, hook) in list.iter().enumerate() {
+            self.hook(format!("hooks.createContainer[{at}]"), hook, "creating", None);
+        }
+    }
+
+    pub(super) fn start_container_hooks(&mut self, spec: &Spec, filter: Option<&Filter>) -> Result<()> {
+        let list = spec.hooks().as_ref().and_then(|hooks| hooks.start_container().as_deref()).unwrap_or_default();
+        let no_new_privs = spec.process().as_ref().and_then(|process| process.no_new_privileges()).unwrap_or_default();
+        let alone = filter.is_none_or(|filter| no_new_privs && filter.flags & NEW_LISTENER == 0);
+        if !list.is_empty() && !alone {
+            let why = "under a filter they need process.noNewPrivileges, and a filter without SCMP_ACT_NOTIFY";
+            return Err(Error::invalid("hooks.startContainer", why));
+        }
+        for (at, hook) in list.iter().enumerate() {
+            self.hook(format!("hooks.startContainer[{at}]"), hook, "created", filter);
+        }
+        Ok(())
+    }
+
+    fn hook(&mut self, field: String, hook: &Hook, status: &'static str, filter: Option<&Filter>) {
+        let stdin = self.source(Source::HookState(status));
+        let path = hook.path().to_string_lossy().into_owned();
+        let args = hook.args().clone().filter(|args| !args.is_empty());
+        let step = HookRun {
+            argv: args.unwrap_or_else(|| vec![path.clone()]),
+            envp: hook.env().clone().unwrap_or_default(),
+            path,
+            stdin,
+            timeout: hooks::timeout(hook),
+            filter: filter.map(|filter| filter.program.clone()).unwrap_or_default(),
+            flags: filter.map_or(0, |filter| filter.flags),
+        };
+        self.push(field, Step::Hook(Box::new(step)));
+    }
+}
