@@ -13,7 +13,7 @@ use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
 use oci_spec::runtime::Spec;
 
-pub use parse::{parse, parse_process, parse_seccomp};
+pub use parse::{parse, parse_process, parse_resources, parse_seccomp};
 
 use crate::error::{Context, Error, Result};
 

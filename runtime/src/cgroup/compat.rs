@@ -35,13 +35,7 @@ pub fn controllers(wanted: &Wanted, everywhere: bool) -> Vec<String> {
 }
 
 fn needed(wanted: &Wanted) -> Vec<String> {
-    let needs = [
-        ("memory", wanted.memory.is_some() || wanted.swap.is_some() || wanted.reservation.is_some()),
-        ("pids", wanted.pids.is_some()),
-        ("cpu", wanted.quota.is_some() || wanted.period.is_some() || wanted.shares.is_some()),
-        ("cpuset", wanted.cpus.is_some() || wanted.mems.is_some()),
-    ];
-    needs.iter().filter(|(_, needed)| *needed).map(|(name, _)| (*name).to_owned()).collect()
+    Wanted::controllers(&wanted.v1_writes()).into_iter().map(str::to_owned).collect()
 }
 
 fn load(path: &str, controllers: &[String]) -> Cgroup {
@@ -54,6 +48,14 @@ pub fn create(path: &str, needed: &[String], wanted: &Wanted) -> Result<()> {
     if needed.is_empty() {
         return Ok(());
     }
+    make(path, needed)?;
+    let cgroup = load(path, needed);
+    let limited = limit(&cgroup, path, wanted).and_then(|()| super::must_be_in_force(&read(&cgroup), wanted));
+    limited.inspect_err(|_| drop(cgroup.delete()))
+}
+
+/// Makes the cgroups of the controllers in `needed`, without limits.
+pub fn make(path: &str, needed: &[String]) -> Result<()> {
     let cgroup = load(path, needed);
     for controller in needed {
         if !cgroup.subsystems().iter().any(|subsystem| subsystem.controller_name() == *controller) {
@@ -62,24 +64,15 @@ pub fn create(path: &str, needed: &[String], wanted: &Wanted) -> Result<()> {
         }
     }
     let made = cgroup.create().map_err(|error| refused("linux.cgroupsPath", path, &error));
-    let limited = made.and_then(|()| limit(&cgroup, wanted)).and_then(|()| check(&cgroup, wanted));
-    limited.inspect_err(|_| drop(cgroup.delete()))
+    made.inspect_err(|_| drop(cgroup.delete()))
 }
 
 /// What only v2 has.
-fn refuse_v2_only(wanted: &Wanted) -> Result<()> {
-    let fields = [
-        ("unified", !wanted.unified.is_empty()),
-        ("cpu.burst", wanted.burst.is_some()),
-        ("cpu.idle", wanted.idle.is_some()),
-    ];
-    match fields.iter().find(|(_, asked)| *asked) {
-        Some((field, _)) => Err(Error::invalid(
-            format!("linux.resources.{field}"),
-            "needs cgroup v2; this host has its controllers on v1",
-        )),
-        None => Ok(()),
+pub fn refuse_v2_only(wanted: &Wanted) -> Result<()> {
+    if wanted.unified.is_empty() {
+        return Ok(());
     }
+    Err(Error::invalid("linux.resources.unified", "needs cgroup v2; this host has its controllers on v1"))
 }
 
 fn refused(field: &str, value: impl ToString, error: &cgroups_rs::fs::error::Error) -> Error {
@@ -97,7 +90,7 @@ where
         .ok_or_else(|| Error::invalid("linux.resources", "needs a controller that this host has not mounted"))
 }
 
-fn limit(cgroup: &Cgroup, wanted: &Wanted) -> Result<()> {
+fn limit(cgroup: &Cgroup, path: &str, wanted: &Wanted) -> Result<()> {
     limit_memory(cgroup, wanted)?;
     if let Some(limit) = wanted.pids {
         let max = if limit < 1 { MaxValue::Max } else { MaxValue::Value(limit) };
@@ -116,7 +109,7 @@ fn limit(cgroup: &Cgroup, wanted: &Wanted) -> Result<()> {
             }
         }
     }
-    Ok(())
+    super::update::put(wanted.v1_extra_writes().into_iter().map(|write| (super::v1_dir(path, &write), write)).collect())
 }
 
 fn limit_memory(cgroup: &Cgroup, wanted: &Wanted) -> Result<()> {
@@ -149,35 +142,6 @@ fn limit_cpu(cgroup: &Cgroup, wanted: &Wanted) -> Result<()> {
     }
     if let Some(shares) = wanted.shares {
         cpu.set_shares(shares).map_err(|error| refused("linux.resources.cpu.shares", shares, &error))?;
-    }
-    Ok(())
-}
-
-/// Reads the limits back: one that is not in force is an error.
-fn check(cgroup: &Cgroup, wanted: &Wanted) -> Result<()> {
-    let found = read(cgroup);
-    let finite = |limit: Option<i64>| limit.filter(|limit| *limit > 0).map(|limit| limit as u64);
-    let page = |bytes: u64| bytes & !0xfff;
-    if let Some(limit) = finite(wanted.memory)
-        && found.memory_max != Some(page(limit))
-    {
-        return Err(Error::invalid(
-            "linux.resources.memory.limit",
-            format!("is {limit}, the kernel has {:?}", found.memory_max),
-        ));
-    }
-    if let Some(limit) = finite(wanted.pids)
-        && found.pids_max != Some(limit)
-    {
-        return Err(Error::invalid(
-            "linux.resources.pids.limit",
-            format!("is {limit}, the kernel has {:?}", found.pids_max),
-        ));
-    }
-    if let Some(quota) = finite(wanted.quota)
-        && found.cpu.map(|(quota, _)| quota) != Some(quota)
-    {
-        return Err(Error::invalid("linux.resources.cpu.quota", format!("is {quota}, the kernel has {:?}", found.cpu)));
     }
     Ok(())
 }

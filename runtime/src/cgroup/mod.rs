@@ -7,6 +7,7 @@ mod compat;
 mod devices;
 mod plan;
 mod tree;
+mod update;
 mod v2;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -20,7 +21,7 @@ use nix::unistd::Pid;
 use oci_spec::runtime::LinuxDevice;
 use serde::{Deserialize, Serialize};
 
-pub use plan::Plan;
+pub use plan::{Plan, Wanted};
 
 use crate::error::{Context, Error, Result};
 
@@ -196,6 +197,11 @@ impl Cgroup {
         }
     }
 
+    /// Where it is, by now.
+    pub fn saved(&self) -> &Saved {
+        &self.saved
+    }
+
     /// The v2 directory, for CLONE_INTO_CGROUP.
     pub fn clone_fd(&self) -> BorrowedFd<'_> {
         self.v2.dir().as_fd()
@@ -275,6 +281,31 @@ impl Cgroup {
             return compat::limits(&self.saved.path, &self.saved.v1);
         }
         Ok(self.v2.limits())
+    }
+}
+
+/// The directory on v1 that a file belongs to.
+fn v1_dir(path: &str, write: &plan::Write) -> PathBuf {
+    let controller = write.file.split('.').next().unwrap_or_default();
+    Path::new(V2_ROOT).join(controller).join(path)
+}
+
+/// A limit that was written and does not hold is an error.
+fn must_be_in_force(found: &Limits, wanted: &Wanted) -> Result<()> {
+    let finite = |limit: Option<i64>| limit.and_then(|limit| u64::try_from(limit).ok()).filter(|limit| *limit > 0);
+    let quota = found.cpu.map(|(quota, _)| quota);
+    let limits = [
+        ("memory.limit", finite(wanted.memory).map(|bytes| bytes & !0xfff), found.memory_max),
+        ("pids.limit", finite(wanted.pids), found.pids_max),
+        ("cpu.quota", finite(wanted.quota), quota),
+    ];
+    match limits.iter().find(|(_, wanted, found)| wanted.is_some() && wanted != found) {
+        Some((field, wanted, found)) => {
+            let shown = |limit: &Option<u64>| limit.map_or("no limit".to_owned(), |limit| limit.to_string());
+            let why = format!("is {}, the kernel has {}", shown(wanted), shown(found));
+            Err(Error::invalid(format!("linux.resources.{field}"), why))
+        }
+        None => Ok(()),
     }
 }
 

@@ -42,6 +42,12 @@ pub struct Wanted {
     pub idle: Option<i64>,
     /// v1's relative weight, 2 to 262144
     pub shares: Option<u64>,
+    /// Microseconds of realtime scheduling in each realtime period
+    pub rt_runtime: Option<i64>,
+    /// Microseconds
+    pub rt_period: Option<u64>,
+    /// Relative weight of block I/O, 10 to 1000
+    pub io_weight: Option<u16>,
     /// A list of CPUs
     pub cpus: Option<String>,
     /// A list of memory nodes
@@ -87,7 +93,9 @@ impl Plan {
         };
         refuse_unenforced(resources)?;
         let devices = devices::rules(resources.devices().as_deref().unwrap_or_default())?;
-        Ok(Self { path, everywhere, limits: wanted(resources)?, devices })
+        let limits = Wanted::of(resources)?;
+        check(&limits)?;
+        Ok(Self { path, everywhere, limits, devices })
     }
 }
 
@@ -117,7 +125,6 @@ fn relative(path: &Path) -> Result<String> {
 /// Fields whose zero value means "unset" in Docker's configs are let pass.
 fn refuse_unenforced(resources: &LinuxResources) -> Result<()> {
     let memory = resources.memory().unwrap_or_default();
-    let cpu = resources.cpu().clone().unwrap_or_default();
     let block_io = resources.block_io().as_ref().is_some_and(|io| {
         let throttles = [
             io.throttle_read_bps_device(),
@@ -125,8 +132,7 @@ fn refuse_unenforced(resources: &LinuxResources) -> Result<()> {
             io.throttle_read_iops_device(),
             io.throttle_write_iops_device(),
         ];
-        io.weight().unwrap_or_default() != 0
-            || io.leaf_weight().unwrap_or_default() != 0
+        io.leaf_weight().unwrap_or_default() != 0
             || io.weight_device().as_ref().is_some_and(|list| !list.is_empty())
             || throttles.into_iter().flatten().any(|list| !list.is_empty())
     });
@@ -136,8 +142,6 @@ fn refuse_unenforced(resources: &LinuxResources) -> Result<()> {
         ("memory.kernelTCP", memory.kernel_tcp().is_some_and(|limit| limit > 0)),
         ("memory.swappiness", memory.swappiness().is_some_and(|value| value != 60 && value != 0)),
         ("memory.disableOOMKiller", memory.disable_oom_killer().unwrap_or_default()),
-        ("cpu.realtimeRuntime", cpu.realtime_runtime().is_some_and(|time| time != 0)),
-        ("cpu.realtimePeriod", cpu.realtime_period().is_some_and(|time| time != 0)),
         ("blockIO", block_io),
         ("hugepageLimits", resources.hugepage_limits().as_ref().is_some_and(|list| !list.is_empty())),
         ("network.classID", network.is_some_and(|network| network.class_id().unwrap_or_default() != 0)),
@@ -154,29 +158,6 @@ fn refuse_unenforced(resources: &LinuxResources) -> Result<()> {
         }
         None => Ok(()),
     }
-}
-
-fn wanted(resources: &LinuxResources) -> Result<Wanted> {
-    let memory = resources.memory().unwrap_or_default();
-    let cpu = resources.cpu().clone().unwrap_or_default();
-    let set = |value: Option<i64>| value.filter(|value| *value != 0);
-    let text = |value: &Option<String>| value.clone().filter(|value| !value.is_empty());
-    let wanted = Wanted {
-        memory: set(memory.limit()),
-        swap: set(memory.swap()),
-        reservation: set(memory.reservation()),
-        pids: resources.pids().map(|pids| pids.limit()).filter(|limit| *limit != 0),
-        quota: set(cpu.quota()),
-        period: cpu.period().filter(|period| *period != 0),
-        burst: cpu.burst().filter(|burst| *burst != 0),
-        idle: set(cpu.idle()),
-        shares: cpu.shares().filter(|shares| *shares != 0),
-        cpus: text(cpu.cpus()),
-        mems: text(cpu.mems()),
-        unified: unified(resources)?,
-    };
-    check(&wanted)?;
-    Ok(wanted)
 }
 
 fn check(wanted: &Wanted) -> Result<()> {
@@ -196,6 +177,24 @@ fn check(wanted: &Wanted) -> Result<()> {
             bad("memory.swap", format!("{swap} is memory and swap together: it can not be below limit {memory}"))
         }
         (None | Some(-1), Some(swap)) if swap > 0 => bad("memory.swap", "needs memory.limit".into()),
+        _ => check_cpu(wanted),
+    }
+}
+
+/// The bounds of the kernel (sched-bwc.rst), so that an error comes before anything is made or changed.
+fn check_cpu(wanted: &Wanted) -> Result<()> {
+    let bad = |field: &str, why: String| Err(Error::invalid(format!("linux.resources.{field}"), why));
+    match wanted {
+        Wanted { quota: Some(quota @ 0..1000), .. } => {
+            bad("cpu.quota", format!("{quota} is below 1000, the least that the kernel takes; -1 is no limit"))
+        }
+        Wanted { period: Some(period), .. } if !(1000..=1_000_000).contains(period) => {
+            bad("cpu.period", format!("{period} is not from 1000 to 1000000 microseconds"))
+        }
+        Wanted { idle: Some(idle), .. } if !(0..=1).contains(idle) => bad("cpu.idle", format!("{idle} is not 0 or 1")),
+        Wanted { io_weight: Some(weight), .. } if !(10..=1000).contains(weight) => {
+            bad("blockIO.weight", format!("{weight} is not from 10 to 1000"))
+        }
         _ => Ok(()),
     }
 }
@@ -215,6 +214,89 @@ fn unified(resources: &LinuxResources) -> Result<Vec<(String, String)>> {
 }
 
 impl Wanted {
+    /// The limits of a config, not checked against one another. Zero is unset, as in Docker's configs.
+    ///
+    /// # Errors
+    /// A file of `unified` that is no limit.
+    pub fn of(resources: &LinuxResources) -> Result<Self> {
+        let memory = resources.memory().unwrap_or_default();
+        let cpu = resources.cpu().clone().unwrap_or_default();
+        let set = |value: Option<i64>| value.filter(|value| *value != 0);
+        let positive = |value: Option<u64>| value.filter(|value| *value != 0);
+        let text = |value: &Option<String>| value.clone().filter(|value| !value.is_empty());
+        Ok(Self {
+            memory: set(memory.limit()),
+            swap: set(memory.swap()),
+            reservation: set(memory.reservation()),
+            pids: resources.pids().map(|pids| pids.limit()).filter(|limit| *limit != 0),
+            quota: set(cpu.quota()),
+            period: positive(cpu.period()),
+            // Zero takes these back.
+            burst: cpu.burst(),
+            idle: cpu.idle(),
+            shares: positive(cpu.shares()),
+            rt_runtime: set(cpu.realtime_runtime()),
+            rt_period: positive(cpu.realtime_period()),
+            io_weight: resources.block_io().as_ref().and_then(|io| io.weight()).filter(|weight| *weight != 0),
+            cpus: text(cpu.cpus()),
+            mems: text(cpu.mems()),
+            unified: unified(resources)?,
+        })
+    }
+
+    /// Of these limits those that `change` names, and those that are written together with them.
+    pub fn touched_by(&self, change: &Self) -> Self {
+        let memory = change.memory.is_some() || change.swap.is_some();
+        let cpu = change.quota.is_some() || change.period.is_some();
+        let named = |file: &String| change.unified.iter().any(|(changed, _)| changed == file);
+        Self {
+            memory: self.memory.filter(|_| memory),
+            swap: self.swap.filter(|_| memory),
+            reservation: change.reservation.and(self.reservation),
+            pids: change.pids.and(self.pids),
+            quota: self.quota.filter(|_| cpu),
+            period: self.period.filter(|_| cpu),
+            burst: change.burst.and(self.burst),
+            idle: change.idle.and(self.idle),
+            shares: change.shares.and(self.shares),
+            rt_runtime: change.rt_runtime.and(self.rt_runtime),
+            rt_period: change.rt_period.and(self.rt_period),
+            io_weight: change.io_weight.and(self.io_weight),
+            cpus: change.cpus.as_ref().and(self.cpus.clone()),
+            mems: change.mems.as_ref().and(self.mems.clone()),
+            unified: self.unified.iter().filter(|(file, _)| named(file)).cloned().collect(),
+        }
+    }
+
+    /// The writes that make the limits on v1 (cgroup-v1/*.rst), in no order.
+    pub fn v1_writes(&self) -> Vec<Write> {
+        let mut writes = Vec::new();
+        writes.extend(self.memory.map(|limit| write("memory.limit_in_bytes", limit, "memory.limit")));
+        writes.extend(self.swap.map(|swap| write("memory.memsw.limit_in_bytes", swap, "memory.swap")));
+        writes.extend(self.reservation.map(|low| write("memory.soft_limit_in_bytes", low, "memory.reservation")));
+        writes.extend(self.pids.map(|limit| {
+            write("pids.max", if limit < 1 { "max".to_owned() } else { limit.to_string() }, "pids.limit")
+        }));
+        writes.extend(self.period.map(|period| write("cpu.cfs_period_us", period, "cpu.period")));
+        writes.extend(self.quota.map(|quota| write("cpu.cfs_quota_us", quota, "cpu.quota")));
+        writes.extend(self.shares.map(|shares| write("cpu.shares", shares, "cpu.shares")));
+        writes.extend(self.cpus.as_ref().map(|cpus| write("cpuset.cpus", cpus, "cpu.cpus")));
+        writes.extend(self.mems.as_ref().map(|mems| write("cpuset.mems", mems, "cpu.mems")));
+        writes.extend(self.v1_extra_writes());
+        writes
+    }
+
+    /// Those of them that cgroups-rs does not know.
+    pub fn v1_extra_writes(&self) -> Vec<Write> {
+        let mut writes = Vec::new();
+        writes.extend(self.burst.map(|burst| write("cpu.cfs_burst_us", burst, "cpu.burst")));
+        writes.extend(self.idle.map(|idle| write("cpu.idle", idle, "cpu.idle")));
+        writes.extend(self.rt_period.map(|period| write("cpu.rt_period_us", period, "cpu.realtimePeriod")));
+        writes.extend(self.rt_runtime.map(|runtime| write("cpu.rt_runtime_us", runtime, "cpu.realtimeRuntime")));
+        writes.extend(self.io_weight.map(|weight| write("blkio.bfq.weight", weight, "blockIO.weight")));
+        writes
+    }
+
     /// The writes that make the limits in cgroup v2 (cgroup-v2.rst), in an order that the kernel takes.
     pub fn v2_writes(&self) -> Vec<Write> {
         let max = |value: i64| if value < 0 { "max".to_owned() } else { value.to_string() };
@@ -240,6 +322,10 @@ impl Wanted {
         writes.extend(self.burst.map(|burst| write("cpu.max.burst", burst, "cpu.burst")));
         writes.extend(self.shares.map(|shares| write("cpu.weight", weight(shares), "cpu.shares")));
         writes.extend(self.idle.map(|idle| write("cpu.idle", idle, "cpu.idle")));
+        // The kernel has no realtime limits there (cgroup-v2.rst): the file is missing, which names the field.
+        writes.extend(self.rt_period.map(|period| write("cpu.rt_period_us", period, "cpu.realtimePeriod")));
+        writes.extend(self.rt_runtime.map(|runtime| write("cpu.rt_runtime_us", runtime, "cpu.realtimeRuntime")));
+        writes.extend(self.io_weight.map(|weight| write("io.weight", io_weight(weight), "blockIO.weight")));
         writes.extend(self.cpus.as_ref().map(|cpus| write("cpuset.cpus", cpus, "cpu.cpus")));
         writes.extend(self.mems.as_ref().map(|mems| write("cpuset.mems", mems, "cpu.mems")));
         writes.extend(self.unified.iter().map(|(file, value)| write(file, value, &format!("unified[{file:?}]"))));
@@ -247,7 +333,7 @@ impl Wanted {
     }
 
     /// The controllers that these files belong to.
-    pub fn v2_controllers(writes: &[Write]) -> Vec<&str> {
+    pub fn controllers(writes: &[Write]) -> Vec<&str> {
         let mut controllers: Vec<&str> = writes.iter().filter_map(|write| write.file.split('.').next()).collect();
         controllers.sort_unstable();
         controllers.dedup();
@@ -258,6 +344,11 @@ impl Wanted {
 /// Shares of 2 to 262144 as a weight of 1 to 10000, on a straight line as runc draws it.
 fn weight(shares: u64) -> u64 {
     1 + (shares.clamp(2, 262_144) - 2) * 9999 / 262_142
+}
+
+/// v1's 10 to 1000 as v2's 1 to 10000, on a straight line as runc draws it.
+fn io_weight(weight: u16) -> u64 {
+    1 + u64::from(weight.clamp(10, 1000) - 10) * 9999 / 990
 }
 
 #[cfg(test)]
@@ -304,7 +395,11 @@ mod tests {
     #[test]
     fn what_is_not_enforced_is_refused_by_field() {
         for (json, field) in [
-            (serde_json::json!({"blockIO": {"weight": 10}}), "linux.resources.blockIO:"),
+            (serde_json::json!({"blockIO": {"leafWeight": 10}}), "linux.resources.blockIO:"),
+            (serde_json::json!({"blockIO": {"weight": 1001}}), "linux.resources.blockIO.weight:"),
+            (serde_json::json!({"cpu": {"quota": 999}}), "linux.resources.cpu.quota:"),
+            (serde_json::json!({"cpu": {"period": 1_000_001}}), "linux.resources.cpu.period:"),
+            (serde_json::json!({"cpu": {"idle": 2}}), "linux.resources.cpu.idle:"),
             (
                 serde_json::json!({"hugepageLimits": [{"pageSize": "2MB", "limit": 1}]}),
                 "linux.resources.hugepageLimits:",

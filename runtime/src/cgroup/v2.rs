@@ -60,6 +60,11 @@ impl Group {
         Ok(Self { root, path: path.into(), dir, shown })
     }
 
+    /// Enables the controllers that `writes` need on the way to it.
+    pub fn enable(&self, writes: &[Write]) -> Result<()> {
+        enable(&self.root, &self.path, writes, &self.shown)
+    }
+
     /// Its directory.
     pub fn dir(&self) -> &OwnedFd {
         &self.dir
@@ -221,7 +226,7 @@ fn make_parents(root: &OwnedFd, path: &str) -> nix::Result<()> {
 
 /// Enables, at every level above the group, the controllers that its limits need: one write a level, none without limits.
 fn enable(root: &OwnedFd, path: &str, writes: &[Write], shown: &Path) -> Result<()> {
-    let controllers = Wanted::v2_controllers(writes);
+    let controllers = Wanted::controllers(writes);
     if controllers.is_empty() {
         return Ok(());
     }

@@ -23,6 +23,7 @@ mod run;
 mod spec;
 mod start;
 mod state;
+mod update;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -129,6 +130,13 @@ const COMMANDS: &[Entry] = &[
     entry!(ps, "ps", "List the processes of a container", "  wsbox ps web1\n  wsbox ps --format json web1", false),
     entry!(pause, "pause", "Freeze a container", "  wsbox pause web1", false),
     entry!(resume, "resume", "Let a paused container go on", "  wsbox resume web1", false),
+    entry!(
+        update,
+        "update",
+        "Change the limits of a container",
+        "  wsbox update --memory 256m --memory-swap 256m web1\n  echo '{\"pids\": {\"limit\": 50}}' | wsbox update --resources - web1",
+        false
+    ),
     entry!(
         inspect,
         "inspect",

@@ -73,6 +73,8 @@ pub fn exec(root: &Root, id: &str, exec: impl FnOnce(&Wanted) -> Result<Exec>) -
     let (program, _) = plan::exec(&wanted, &plan_host(cgroup::Host::detect()?)?, &options)?;
     let console = Console::connect(exec.console_socket.as_deref(), exec.process.terminal().unwrap_or_default())?;
     Joining {
+        root,
+        id,
         program: &program,
         process: &exec.process,
         cgroup: &cgroup,
@@ -115,6 +117,8 @@ fn home(process: &Wanted, record: &Record) -> Option<String> {
 }
 
 struct Joining<'a> {
+    root: &'a Root,
+    id: &'a str,
     program: &'a Program,
     process: &'a Wanted,
     cgroup: &'a Cgroup,
@@ -173,7 +177,8 @@ impl Joining<'_> {
         }
         raise_limits(spawned.pid, &plan::hard_limits(self.process))?;
         super::started(channel, spawned)?;
-        self.cgroup.confine(spawned.pid)?;
+        // Where the container is by now: an `update` may have given it limits of another kind since it was opened.
+        Cgroup::open(&self.root.read(self.id)?.cgroup)?.confine(spawned.pid)?;
         channel.send(&[container])?;
         let (mut payload, mut console) = (None, None);
         loop {

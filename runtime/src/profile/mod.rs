@@ -12,7 +12,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
-use oci_spec::runtime::{LinuxSeccomp, Process, Spec};
+use oci_spec::runtime::{LinuxResources, LinuxSeccomp, Process, Spec};
 
 use crate::bundle::Bundle;
 use crate::error::{Error, Result};
@@ -131,6 +131,19 @@ pub fn raise_process(process: Process, container: &Spec, asked: Option<Profile>)
 /// Whether the container with this config was made under a profile.
 pub fn made_under_one(container: &Spec) -> bool {
     container.annotations().as_ref().is_some_and(|annotations| annotations.contains_key(ANNOTATION))
+}
+
+/// Keeps the limits of a container that was made under a profile within it, whatever is asked for them: one sentence for the user.
+pub fn keep_limits(container: &Spec, resources: &mut LinuxResources) -> Vec<String> {
+    if !made_under_one(container) {
+        return Vec::new();
+    }
+    let asked = resources.clone();
+    limits::tighten(resources);
+    if *resources == asked {
+        return Vec::new();
+    }
+    vec!["linux.resources: tightened to what the container's profile allows".into()]
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ pub mod layers;
 pub mod lifecycle;
 pub mod process;
 mod record;
+pub mod update;
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -225,6 +226,13 @@ impl Folder {
     pub fn keep(&self, config: &[u8], filter: Option<&[u8]>) -> Result<()> {
         self.save(CONFIG, config)?;
         filter.map_or(Ok(()), |filter| self.save(FILTER, filter))
+    }
+
+    /// Keeps another config, whole: `exec` reads the old one or the new one.
+    pub fn replace_config(&self, config: &[u8]) -> Result<()> {
+        self.save("state.tmp", config)?;
+        fs::rename(self.path.join("state.tmp"), self.path.join(CONFIG))
+            .context(|| self.path.join(CONFIG).display().to_string())
     }
 
     fn save(&self, name: &str, bytes: &[u8]) -> Result<()> {

@@ -1,0 +1,229 @@
+// SPDX-License-Identifier: Apache-2.0
+//! New limits for a cgroup in use. Every file is opened before one is written; if the kernel refuses one, those before it get their
+//! old values back.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+
+use nix::errno::Errno;
+use nix::unistd::Pid;
+
+use super::plan::{Wanted, Write};
+use super::{Cgroup, must_be_in_force, v1_dir};
+use crate::error::{Context, Error, Result};
+
+/// A file, what is to be in it, and what was.
+struct Change {
+    write: Write,
+    path: PathBuf,
+    file: File,
+    old: String,
+}
+
+impl Change {
+    fn open((dir, write): (PathBuf, Write)) -> Result<Self> {
+        let path = dir.join(&write.file);
+        let step = || format!("{}: {}", write.field, path.display());
+        let file = match File::options().read(true).write(true).open(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Err(Error::invalid(&write.field, format!("this kernel has no {}", path.display())));
+            }
+            result => result.context(step)?,
+        };
+        let old = std::io::read_to_string(&file).context(step)?;
+        Ok(Self { write, path, file, old })
+    }
+
+    fn put(&self, value: &str) -> std::io::Result<()> {
+        // An empty list is written as an empty line: a write of nothing is none.
+        self.file.write_at(if value.is_empty() { b"\n" } else { value.as_bytes() }, 0).map(drop)
+    }
+
+    fn refused(&self, error: &std::io::Error) -> Error {
+        let errno = Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO));
+        let (field, value) = (&self.write.field, &self.write.value);
+        let error = Error::system(format!("{field}: write {value:?} to {}", self.path.display()), errno);
+        match errno {
+            Errno::EBUSY if self.write.file.starts_with("memory.") => error.hint("more than that is in use"),
+            Errno::EINVAL if self.write.file.starts_with("cpu.rt") => {
+                error.hint("the cgroup above has not so much realtime to give: see its cpu.rt_runtime_us")
+            }
+            Errno::EINVAL | Errno::ERANGE | Errno::EACCES => error.hint("the kernel does not take this value here"),
+            _ => error,
+        }
+    }
+}
+
+/// Changes that were made.
+pub struct Made(Vec<Change>);
+
+impl Made {
+    /// Takes them back.
+    pub fn undo(&self) {
+        let _ = in_some_order(&self.0, |change| change.old.trim_end());
+    }
+}
+
+/// Makes all of these writes, in an order that the kernel takes, or none.
+pub fn make(writes: Vec<(PathBuf, Write)>) -> Result<Made> {
+    let made = Made(writes.into_iter().map(Change::open).collect::<Result<_>>()?);
+    in_some_order(&made.0, |change| &change.write.value).inspect_err(|_| made.undo())?;
+    Ok(made)
+}
+
+/// Makes all of these writes for good.
+pub fn put(writes: Vec<(PathBuf, Write)>) -> Result<()> {
+    make(writes).map(drop)
+}
+
+/// One limit may have to wait for another, such as that of memory for that of memory and swap: which, depends on whether they
+/// rise or fall. So what is refused is tried again for as long as something else is taken.
+fn in_some_order(changes: &[Change], value: impl Fn(&Change) -> &str) -> Result<()> {
+    let mut left: Vec<&Change> = changes.iter().collect();
+    while !left.is_empty() {
+        let (before, mut first) = (left.len(), None);
+        left.retain(|change| match change.put(value(change)) {
+            Ok(()) => false,
+            Err(error) => {
+                first.get_or_insert_with(|| change.refused(&error));
+                true
+            }
+        });
+        if let Some(error) = first.filter(|_| left.len() == before) {
+            return Err(error);
+        }
+    }
+    Ok(())
+}
+
+/// A cgroup with new limits, until it is settled or undone.
+pub struct Updated {
+    made: Made,
+    /// v1 controllers that it was not in before
+    joined: Vec<String>,
+}
+
+impl Cgroup {
+    /// Puts those of the limits `all` in force that `change` names.
+    ///
+    /// # Errors
+    /// The limit that the kernel refused, by its field; the others are as they were.
+    pub fn update(&mut self, change: &Wanted, all: &Wanted) -> Result<Updated> {
+        let wanted = all.touched_by(change);
+        let joined = self.make_missing(&wanted)?;
+        let result = make(self.update_writes(&wanted)).and_then(|made| {
+            let checked = self.limits().and_then(|found| must_be_in_force(&found, &wanted));
+            checked.inspect_err(|_| made.undo()).map(|()| made)
+        });
+        match result {
+            Ok(made) => Ok(Updated { made, joined }),
+            Err(error) => {
+                self.forget(&joined);
+                Err(error)
+            }
+        }
+    }
+
+    /// Bytes, where memory is counted.
+    pub fn memory_in_use(&self) -> Option<u64> {
+        let (root, file) = if self.on_v1() { ("memory", "memory.usage_in_bytes") } else { ("", "memory.current") };
+        let path = std::path::Path::new(super::V2_ROOT).join(root).join(&self.saved.path).join(file);
+        std::fs::read_to_string(path).ok()?.trim().parse().ok()
+    }
+
+    /// Takes an update back whose record could not be kept.
+    pub fn undo(&mut self, updated: &Updated) {
+        updated.made.undo();
+        self.forget(&updated.joined);
+    }
+
+    /// Moves the processes to where the limits are, once the record names the place: who comes later looks there.
+    pub fn settle(&self, updated: &Updated) -> Result<()> {
+        #[cfg(feature = "cgroup-compat")]
+        if !updated.joined.is_empty() {
+            // What is frozen has no children meanwhile.
+            let frozen = self.frozen()?;
+            self.freeze()?;
+            let moved = self.procs().and_then(|pids| pids.iter().try_for_each(|pid| self.join(&updated.joined, *pid)));
+            let thawed = if frozen { Ok(()) } else { self.thaw() };
+            return moved.and(thawed);
+        }
+        let _ = updated;
+        Ok(())
+    }
+
+    #[cfg(feature = "cgroup-compat")]
+    fn join(&self, controllers: &[String], pid: Pid) -> Result<()> {
+        match super::compat::join(&self.saved.path, controllers, pid) {
+            Err(_) if nix::sys::signal::kill(pid, None) == Err(Errno::ESRCH) => Ok(()),
+            result => result,
+        }
+    }
+
+    fn update_writes(&self, wanted: &Wanted) -> Vec<(PathBuf, Write)> {
+        if self.on_v1() {
+            wanted.v1_writes().into_iter().map(|write| (v1_dir(&self.saved.path, &write), write)).collect()
+        } else {
+            let dir = self.saved.root.join(&self.saved.path);
+            wanted.v2_writes().into_iter().map(|write| (dir.clone(), write)).collect()
+        }
+    }
+
+    fn on_v1(&self) -> bool {
+        self.saved.root != std::path::Path::new(super::V2_ROOT)
+    }
+
+    /// Makes the places for limits of a kind that the container had none of. Memory can not be limited so: what it has in use by
+    /// then would not count.
+    fn make_missing(&mut self, wanted: &Wanted) -> Result<Vec<String>> {
+        if !self.on_v1() {
+            let writes = wanted.v2_writes();
+            let memory = writes.iter().find(|write| write.file.starts_with("memory."));
+            return match memory.filter(|_| !self.counts_memory()) {
+                Some(write) => Err(not_counted(&write.field)),
+                None => self.v2.enable(&writes).map(|()| Vec::new()),
+            };
+        }
+        #[cfg(feature = "cgroup-compat")]
+        {
+            super::compat::refuse_v2_only(wanted)?;
+            let writes = wanted.v1_writes();
+            let has = |name: &str| self.saved.v1.iter().any(|has| has == name);
+            let needed = Wanted::controllers(&writes).into_iter().filter(|name| !has(name));
+            let missing: Vec<String> = needed.map(str::to_owned).collect();
+            if let Some(write) = writes.iter().find(|write| write.file.starts_with("memory.") && !has("memory")) {
+                return Err(not_counted(&write.field));
+            }
+            if let Some(dir) =
+                missing.iter().map(|name| std::path::Path::new(super::V2_ROOT).join(name)).find_map(|root| {
+                    let dir = root.join(&self.saved.path);
+                    dir.exists().then_some(dir)
+                })
+            {
+                return Err(super::taken(&dir));
+            }
+            if !missing.is_empty() {
+                super::compat::make(&self.saved.path, &missing)?;
+                self.saved.v1.extend(missing.iter().cloned());
+            }
+            Ok(missing)
+        }
+        #[cfg(not(feature = "cgroup-compat"))]
+        Ok(Vec::new())
+    }
+
+    fn forget(&mut self, joined: &[String]) {
+        #[cfg(feature = "cgroup-compat")]
+        if !joined.is_empty() {
+            let _ = super::compat::remove(&self.saved.path, joined);
+        }
+        self.saved.v1.retain(|name| !joined.contains(name));
+    }
+}
+
+fn not_counted(field: &str) -> Error {
+    let error =
+        Error::invalid(field, "the container was created without a limit of memory: what it uses is not counted");
+    error.hint("give it one in its config.json, -1 will do")
+}
