@@ -5,7 +5,9 @@
 #[cfg(feature = "cgroup-compat")]
 mod compat;
 mod devices;
+mod oom;
 mod plan;
+mod stats;
 mod tree;
 mod update;
 mod v2;
@@ -21,6 +23,7 @@ use nix::unistd::Pid;
 use oci_spec::runtime::LinuxDevice;
 use serde::{Deserialize, Serialize};
 
+pub use oom::Oom;
 pub use plan::{Plan, Wanted};
 
 use crate::error::{Context, Error, Result};

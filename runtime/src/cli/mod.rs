@@ -6,6 +6,7 @@ mod create;
 mod debug_steps;
 mod delete;
 mod doctor;
+mod events;
 mod exec;
 mod features;
 mod foreground;
@@ -130,6 +131,13 @@ const COMMANDS: &[Entry] = &[
     entry!(ps, "ps", "List the processes of a container", "  wsbox ps web1\n  wsbox ps --format json web1", false),
     entry!(pause, "pause", "Freeze a container", "  wsbox pause web1", false),
     entry!(resume, "resume", "Let a paused container go on", "  wsbox resume web1", false),
+    entry!(
+        events,
+        "events",
+        "Print what a container uses every few seconds, and when it runs out of memory, as JSON",
+        "  wsbox events --stats web1\n  wsbox events --interval 1s web1",
+        false
+    ),
     entry!(
         update,
         "update",

@@ -2,6 +2,7 @@
 //! The state of containers: a folder each below `--root`, with state.json, a copy of the config, the compiled filter, and,
 //! until `start`, its socket.
 
+pub mod events;
 pub mod ids;
 pub mod layers;
 pub mod lifecycle;
