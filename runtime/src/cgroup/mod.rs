@@ -6,6 +6,7 @@
 mod compat;
 mod devices;
 mod oom;
+mod place;
 mod plan;
 mod stats;
 mod tree;
@@ -24,6 +25,7 @@ use oci_spec::runtime::LinuxDevice;
 use serde::{Deserialize, Serialize};
 
 pub use oom::Oom;
+pub use place::Place;
 pub use plan::{Plan, Wanted};
 
 use crate::error::{Context, Error, Result};

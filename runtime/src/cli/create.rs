@@ -2,12 +2,13 @@
 //! `wsbox create`
 
 use std::io::Write;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use super::{Global, log};
 use crate::bundle::Bundle;
 use crate::error::{Context, Result};
-use crate::launch::{self, Options};
+use crate::launch::{self, Options, Process, console};
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
@@ -30,6 +31,9 @@ pub struct StartOptions {
     /// Send the master of the container's terminal to this Unix socket
     #[arg(long, value_name = "SOCKET")]
     pub console_socket: Option<PathBuf>,
+    /// Send a pidfd of the container's first process to this Unix socket
+    #[arg(long, value_name = "SOCKET")]
+    pub pidfd_socket: Option<PathBuf>,
     /// Pass this many descriptors from 3 on to the payload
     #[arg(long, value_name = "N", default_value_t = 0)]
     preserve_fds: u32,
@@ -74,6 +78,23 @@ pub fn write_pid_file(path: Option<&Path>, pid: nix::unistd::Pid) -> Result<()> 
         .context(|| format!("--pid-file {}", path.display()))
 }
 
+/// Who is to get a process's pidfd, if anybody is: connected to before anything is made.
+pub struct PidfdSocket(Option<OwnedFd>);
+
+impl PidfdSocket {
+    /// As runc, whose word for an init is standard and for a process of `exec` setns.
+    pub const INIT: &str = "standard";
+    pub const EXEC: &str = "setns";
+
+    pub fn connect(path: Option<&Path>) -> Result<Self> {
+        path.map(|path| console::connect_to("--pidfd-socket", path)).transpose().map(Self)
+    }
+
+    pub fn send(&self, word: &str, process: &Process) -> Result<()> {
+        self.0.as_ref().map_or(Ok(()), |socket| console::send("--pidfd-socket", socket, word, &process.pidfd))
+    }
+}
+
 pub fn run(global: &Global, arguments: Arguments) -> Result<u8> {
     let bundle = open_bundle(&arguments.bundle)?;
     let root = global.root();
@@ -83,9 +104,11 @@ pub fn run(global: &Global, arguments: Arguments) -> Result<u8> {
             crate::Error::invalid("process.terminal", "needs --console-socket here: nobody would hold the terminal");
         return Err(error);
     }
+    let pidfd_socket = PidfdSocket::connect(arguments.start.pidfd_socket.as_deref())?;
     let process = launch::create(&root, &arguments.id, &bundle, &options)?;
     process.warnings.iter().for_each(|warning| log::warning(warning));
     write_pid_file(arguments.start.pid_file.as_deref(), process.pid)
+        .and_then(|()| pidfd_socket.send(PidfdSocket::INIT, &process))
         .inspect_err(|_| drop(crate::state::lifecycle::delete(&root, &arguments.id, true)))?;
     Ok(0)
 }

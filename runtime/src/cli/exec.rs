@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use oci_spec::runtime::{Capability, LinuxCapabilities, LinuxCapabilitiesBuilder, Process, User};
 
-use super::create::write_pid_file;
+use super::create::{PidfdSocket, write_pid_file};
 use super::{Global, foreground};
 use crate::bundle;
 use crate::error::{Context, Error, Result};
@@ -50,6 +50,18 @@ pub struct Arguments {
     /// Send the master of its terminal to this Unix socket
     #[arg(long, value_name = "SOCKET")]
     console_socket: Option<PathBuf>,
+    /// Send its pidfd to this Unix socket
+    #[arg(long, value_name = "SOCKET")]
+    pidfd_socket: Option<PathBuf>,
+    /// Its AppArmor profile
+    #[arg(long, value_name = "PROFILE")]
+    apparmor: Option<String>,
+    /// Its SELinux label
+    #[arg(long, value_name = "LABEL")]
+    process_label: Option<String>,
+    /// Run it in this cgroup below the container's, in all hierarchies or that of a v1 controller; may be repeated
+    #[arg(long, value_name = "[CONTROLLER:]CGROUP")]
+    cgroup: Vec<String>,
     /// Set no_new_privs
     #[arg(long)]
     no_new_privs: bool,
@@ -73,6 +85,12 @@ impl Arguments {
         };
         if self.tty {
             process.set_terminal(Some(true));
+        }
+        if self.apparmor.is_some() {
+            process.set_apparmor_profile(self.apparmor.clone());
+        }
+        if self.process_label.is_some() {
+            process.set_selinux_label(self.process_label.clone());
         }
         if self.no_new_privs {
             process.set_no_new_privileges(Some(true));
@@ -147,6 +165,7 @@ fn with_caps(own: Option<&LinuxCapabilities>, added: &[String]) -> Result<LinuxC
 
 pub fn run(global: &Global, arguments: Arguments) -> Result<u8> {
     let signals = if arguments.detach { None } else { Some(foreground::Signals::block()?) };
+    let pidfd_socket = PidfdSocket::connect(arguments.pidfd_socket.as_deref())?;
     let process = launch::exec(&global.root(), &arguments.id, |own| {
         let process = arguments.process(own)?;
         if arguments.detach && process.terminal().unwrap_or_default() && arguments.console_socket.is_none() {
@@ -157,10 +176,13 @@ pub fn run(global: &Global, arguments: Arguments) -> Result<u8> {
             console_socket: arguments.console_socket.clone(),
             preserve_fds: arguments.preserve_fds,
             ignore_paused: arguments.ignore_paused,
+            cgroups: arguments.cgroup.clone(),
             profile: global.profile,
         })
     })?;
-    write_pid_file(arguments.pid_file.as_deref(), process.pid).inspect_err(|_| process.kill())?;
+    write_pid_file(arguments.pid_file.as_deref(), process.pid)
+        .and_then(|()| pidfd_socket.send(PidfdSocket::EXEC, &process))
+        .inspect_err(|_| process.kill())?;
     signals.map_or(Ok(0), |signals| foreground::follow(&process, &signals).map(|exit| exit.code() as u8))
 }
 

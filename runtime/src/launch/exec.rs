@@ -13,7 +13,7 @@ use oci_spec::runtime::Process as Wanted;
 
 use super::{Answer, Channel, Console, Process, failure, memfd, plan_host, raise_limits, userns};
 use crate::bundle::{Bundle, passwd};
-use crate::cgroup::{self, Cgroup};
+use crate::cgroup::{self, Cgroup, Place};
 use crate::error::{Context, Error, Kind, Result};
 use crate::plan::{self, Program};
 use crate::profile::{self, Profile};
@@ -33,6 +33,8 @@ pub struct Exec {
     pub preserve_fds: u32,
     /// Run it in a paused container: it waits for the resume
     pub ignore_paused: bool,
+    /// Cgroups below the container's to run it in: [CONTROLLER:]PATH
+    pub cgroups: Vec<String>,
     /// A profile that the process is raised to; the one that the container was made under counts in any case
     pub profile: Option<Profile>,
 }
@@ -72,12 +74,14 @@ pub fn exec(root: &Root, id: &str, exec: impl FnOnce(&Wanted) -> Result<Exec>) -
     let wanted = plan::Exec { process: &exec.process, spec: &bundle.spec, filter: filter.as_ref() };
     let (program, _) = plan::exec(&wanted, &plan_host(cgroup::Host::detect()?)?, &options)?;
     let console = Console::connect(exec.console_socket.as_deref(), exec.process.terminal().unwrap_or_default())?;
+    let place = cgroup.place(&exec.cgroups)?;
     Joining {
         root,
         id,
         program: &program,
         process: &exec.process,
         cgroup: &cgroup,
+        place: &place,
         console: &console,
         preserve_fds: exec.preserve_fds,
     }
@@ -122,6 +126,7 @@ struct Joining<'a> {
     program: &'a Program,
     process: &'a Wanted,
     cgroup: &'a Cgroup,
+    place: &'a Place,
     console: &'a Console,
     preserve_fds: u32,
 }
@@ -132,7 +137,7 @@ impl Joining<'_> {
         let init = memfd::init()?;
         let request = Spawn {
             namespaces: 0,
-            cgroup: Some(self.cgroup.clone_fd()),
+            cgroup: Some(self.place.clone_fd().unwrap_or(self.cgroup.clone_fd())),
             init: init.as_fd(),
             control: control.as_fd(),
             keep_below: 3 + self.preserve_fds,
@@ -178,7 +183,9 @@ impl Joining<'_> {
         raise_limits(spawned.pid, &plan::hard_limits(self.process))?;
         super::started(channel, spawned)?;
         // Where the container is by now: an `update` may have given it limits of another kind since it was opened.
-        Cgroup::open(&self.root.read(self.id)?.cgroup)?.confine(spawned.pid)?;
+        let cgroup = Cgroup::open(&self.root.read(self.id)?.cgroup)?;
+        cgroup.confine(spawned.pid)?;
+        cgroup.enter(self.place, spawned.pid)?;
         channel.send(&[container])?;
         let (mut payload, mut console) = (None, None);
         loop {
