@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `update`: the limits of a container that is there, as the kernel has them afterwards.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::time::Duration;
 
 use serde_json::{Value, json};
-use wsbox_integration::engine::until;
+use wsbox_integration::engine::{finish, until, wsbox_path};
 use wsbox_integration::{Bundle, Engine, leftover, unique};
 
 /// A file of the container's cgroup on v1, or of the v2 cgroup where that has the controllers.
@@ -242,4 +244,85 @@ fn a_profile_is_kept() {
     );
     engine.wsbox(&["update", "--pids-limit", "30", &id]).ok();
     assert_eq!(has(&id, "pids.max"), "30");
+}
+
+/// Whoever is born while the container goes into a cgroup of another kind goes there too.
+#[test]
+fn nobody_is_left_outside_a_new_limit() {
+    for round in 0..5 {
+        let engine = Engine::new();
+        let (_bundle, id) = engine.sleeping(Bundle::hardened());
+        std::thread::scope(|scope| {
+            let workers: Vec<_> = (0..3)
+                .map(|_| {
+                    scope.spawn(|| {
+                        for _ in 0..4 {
+                            engine.wsbox(&["exec", "--detach", &id, "sleep", "1000"]).ok();
+                        }
+                    })
+                })
+                .collect();
+            std::thread::sleep(Duration::from_millis(round * 10));
+            engine.wsbox(&["update", "--cpuset-cpus", "0", &id]).ok();
+            workers.into_iter().for_each(|worker| worker.join().unwrap());
+        });
+        let sorted = |text: String| text.lines().map(|pid| pid.parse::<i32>().unwrap()).collect::<BTreeSet<_>>();
+        let inside = sorted(fs::read_to_string(file(&id, "cpuset.cpus").with_file_name("cgroup.procs")).unwrap());
+        let all: BTreeSet<i32> =
+            serde_json::from_str(&engine.wsbox(&["ps", "--format", "json", &id]).ok().stdout).unwrap();
+        assert_eq!((inside.len(), inside), (13, all), "round {round}");
+        assert_eq!(engine.state(&id)["status"], "running");
+    }
+}
+
+#[test]
+fn the_same_fields_are_in_force_from_the_start() {
+    let engine = Engine::new();
+    let resources = json!({
+        "cpu": {"quota": 50000, "period": 100_000, "burst": 20000, "idle": 1, "realtimePeriod": 800_000},
+        "blockIO": {"weight": 300},
+    });
+    let (_bundle, id) = engine.sleeping(Bundle::plain().set("/linux/resources", resources));
+    for (name, value) in
+        [("cpu.cfs_burst_us", "20000"), ("cpu.idle", "1"), ("cpu.rt_period_us", "800000"), ("blkio.bfq.weight", "300")]
+    {
+        assert_eq!(has(&id, name), value);
+    }
+}
+
+/// A host with nothing but cgroup v2, whose controllers are elsewhere: what can not be limited is refused, and the rest goes on.
+#[test]
+fn on_v2_a_controller_that_is_not_there_is_named() {
+    let (engine, bundle, id) =
+        (Engine::new(), Bundle::plain().remove("/linux/resources").args(&["sleep", "1000"]), unique("v2"));
+    bundle.write();
+    let script = r#"
+mount -t cgroup2 none /sys/fs/cgroup || exit 99
+run="$WSBOX --root $ROOT"
+$run run --detach --bundle "$BUNDLE" "$ID" </dev/null >/dev/null 2>&1 || exit 98
+$run events --stats "$ID"
+$run update --pids-limit 5 "$ID" && exit 97
+$run update --memory 100m "$ID" && exit 96
+$run update --cpu-rt-runtime 5 "$ID" && exit 95
+$run update "$ID" || exit 94
+$run delete --force "$ID"
+"#;
+    let mut command = std::process::Command::new("unshare");
+    command
+        .args(["--mount", "sh", "-c", script])
+        .env("WSBOX", wsbox_path())
+        .env("ROOT", engine.root())
+        .env("BUNDLE", bundle.path());
+    let child =
+        command.env("ID", &id).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let outcome = finish(child).ok();
+    let errors: Vec<&str> = outcome.stderr.lines().collect();
+    for (error, field) in errors.iter().zip(["pids.limit", "memory.limit", "cpu.realtimeRuntime"]) {
+        assert!(error.contains(&format!("linux.resources.{field}")), "{error}");
+    }
+    assert_eq!(errors.len(), 3, "{errors:?}");
+    let event: Value = serde_json::from_str(&outcome.stdout).unwrap();
+    assert!(event["data"]["cpu"]["usage"]["total"].as_u64().unwrap() > 0, "{event}");
+    assert_eq!(event["data"]["pids"], json!({"current": 1}));
+    leftover::assert_nothing_left(engine.root(), &id);
 }

@@ -142,21 +142,52 @@ impl Cgroup {
     pub fn settle(&self, updated: &Updated) -> Result<()> {
         #[cfg(feature = "cgroup-compat")]
         if !updated.joined.is_empty() {
-            // What is frozen has no children meanwhile.
-            let frozen = self.frozen()?;
-            self.freeze()?;
-            let moved = self.procs().and_then(|pids| pids.iter().try_for_each(|pid| self.join(&updated.joined, *pid)));
-            let thawed = if frozen { Ok(()) } else { self.thaw() };
-            return moved.and(thawed);
+            return self.move_in(&updated.joined);
         }
         let _ = updated;
         Ok(())
     }
 
+    /// Until nobody is outside: one who was may have had children meanwhile. Of those who have them faster than they are moved, none
+    /// has any while it is frozen; a container that behaves is not seen to pause.
+    #[cfg(feature = "cgroup-compat")]
+    fn move_in(&self, controllers: &[String]) -> Result<()> {
+        const PASSES: usize = 32;
+        for _ in 0..PASSES {
+            if !self.move_outsiders(controllers)? && !self.move_outsiders(controllers)? {
+                return Ok(());
+            }
+        }
+        let frozen = self.frozen()?;
+        self.freeze()?;
+        let moved = self.move_outsiders(controllers).map(drop);
+        let thawed = if frozen { Ok(()) } else { self.thaw() };
+        moved.and(thawed)
+    }
+
+    /// Whether there were any.
+    #[cfg(feature = "cgroup-compat")]
+    fn move_outsiders(&self, controllers: &[String]) -> Result<bool> {
+        let mut any = false;
+        for controller in controllers {
+            let file =
+                std::path::Path::new(super::V2_ROOT).join(controller).join(&self.saved.path).join("cgroup.procs");
+            let all = self.procs()?;
+            let inside = std::fs::read_to_string(&file).context(|| file.display().to_string())?;
+            let inside: std::collections::BTreeSet<&str> = inside.lines().collect();
+            for pid in all.into_iter().filter(|pid| !inside.contains(pid.to_string().as_str())) {
+                any = true;
+                self.join(std::slice::from_ref(controller), pid)?;
+            }
+        }
+        Ok(any)
+    }
+
     #[cfg(feature = "cgroup-compat")]
     fn join(&self, controllers: &[String], pid: Pid) -> Result<()> {
         match super::compat::join(&self.saved.path, controllers, pid) {
-            Err(_) if nix::sys::signal::kill(pid, None) == Err(Errno::ESRCH) => Ok(()),
+            // It ended meanwhile.
+            Err(_) if !self.procs()?.contains(&pid) => Ok(()),
             result => result,
         }
     }
