@@ -13,6 +13,8 @@ use crate::{Outcome, bundle, unique};
 
 /// The reference, and what is compared with it.
 pub const RUNTIMES: [&str; 2] = ["runc", "wsbox"];
+/// wsbox with a profile, as `wsbox install-docker` registers it.
+pub const STRICT: &str = "wsbox-strict";
 /// The image that every case runs.
 pub const IMAGE: &str = "box";
 
@@ -46,8 +48,11 @@ for file in subuid subgid; do echo dockremap:100000:65536 >>/etc/$file; done
         let wsbox = wsbox_path();
         let dockerd = format!(
             r#"{before}
-dockerd --data-root "$1/lib" --exec-root "$1/exec" --pidfile "$1/pid" -H "unix://$1/socket" --cgroup-parent "/${{1##*/}}" \
-    --init-path /usr/bin/tini-static --exec-opt native.cgroupdriver=cgroupfs --add-runtime wsbox={wsbox} {options} </dev/null >"$1/log" 2>&1 &
+cat >"$1/daemon.json" <<END
+{{"runtimes": {{"wsbox": {{"path": "{wsbox}"}}, "{STRICT}": {{"path": "{wsbox}", "runtimeArgs": ["--profile", "production"]}}}}}}
+END
+dockerd --config-file "$1/daemon.json" --data-root "$1/lib" --exec-root "$1/exec" --pidfile "$1/pid" -H "unix://$1/socket" --cgroup-parent "/${{1##*/}}" \
+    --init-path /usr/bin/tini-static --exec-opt native.cgroupdriver=cgroupfs {options} </dev/null >"$1/log" 2>&1 &
 "#
         );
         let daemon = Self { sandbox: Sandbox::start(what, &dockerd) };
@@ -93,6 +98,11 @@ dockerd --data-root "$1/lib" --exec-root "$1/exec" --pidfile "$1/pid" -H "unix:/
     pub fn docker(&self, args: &[&str]) -> Outcome {
         outcome(&mut self.command(args))
     }
+}
+
+/// The plain daemon, with wsbox-strict.
+pub fn strict() -> Docker {
+    Docker { daemon: Daemon::plain(), runtime: STRICT }
 }
 
 /// A daemon and the runtime to use there.

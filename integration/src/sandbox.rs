@@ -29,11 +29,13 @@ rm -rf "$1"
 /// An own /run, but for the host's lock on user ids, and own copies of where engines keep settings and state: no engine of the host
 /// is met, and none of its files is changed.
 const INSIDE: &str = r#"
-mkdir -p /run/wsbox "$1/wsbox" "$1/copies"
-mount --bind /run/wsbox "$1/wsbox"
+mkdir -p "$1/ids" "$1/copies"
+mkdir -p -m 700 /run/wsbox /run/wsbox/ids
+mount --bind /run/wsbox/ids "$1/ids"
 mount -t tmpfs -o mode=755 tmpfs /run
-mkdir -p /run/wsbox /run/lock
-mount --move "$1/wsbox" /run/wsbox
+mkdir -p /run/lock
+mkdir -p -m 700 /run/wsbox /run/wsbox/ids
+mount --move "$1/ids" /run/wsbox/ids
 mount -t tmpfs tmpfs "$1/copies"
 for dir in etc opt var/lib; do
     mkdir -p "$1/copies/$dir/upper" "$1/copies/$dir/work"

@@ -114,7 +114,7 @@ fn fields_that_can_not_be() {
     refused("/hooks", json!({"createContainer": [{"path": "/bin/true"}]}), &["hooks.createContainer"]);
     refused("/hooks", json!({"prestart": [{"path": "true"}]}), &["hooks.prestart[0].path", "absolute"]);
     refused("/hooks", json!({"poststop": [{"path": "/bin/true", "timeout": 0}]}), &["hooks.poststop[0].timeout"]);
-    refused("/linux/resources/blockIO", json!({"leafWeight": 100}), &["linux.resources.blockIO"]);
+    refused("/linux/resources/blockIO", json!({"weight": 5}), &["linux.resources.blockIO.weight", "10 to 1000"]);
     refused("/ociVersion", json!("2.0.0"), &["ociVersion"]);
     let device = |path: &str, major: i64| json!([{"path": path, "type": "c", "major": major, "minor": 3}]);
     refused("/linux/devices", device("/dev/x", 4097), &["linux.devices[0]", "4097:3"]);

@@ -351,7 +351,7 @@ fn features_are_true() {
             mount["uidMappings"] = json!([{"containerID": 0, "hostID": 0, "size": 1}]);
             mount["gidMappings"] = mount["uidMappings"].clone();
         }
-        let own = ["sync", "async", "dirsync", "defaults"].contains(&option.as_str());
+        let own = ["sync", "async", "dirsync", "defaults", "tmpcopyup"].contains(&option.as_str());
         if own {
             mount = json!({"destination": "/x", "type": "tmpfs", "source": "tmpfs", "options": [option, "size=4k"]});
         }

@@ -23,3 +23,5 @@ mod remapped;
 mod run;
 #[path = "docker/security.rs"]
 mod security;
+#[path = "docker/strict.rs"]
+mod strict;

@@ -59,7 +59,7 @@ fn the_numbers_are_the_kernels() {
 fn the_shape_is_runcs() {
     let (engine, name, state) = (Engine::new(), unique("shape"), TempDir::new("runc"));
     let limits =
-        json!({"memory": {"limit": 100 << 20}, "pids": {"limit": 50}, "cpu": {"quota": 50000, "period": 100_000}});
+        json!({"memory": {"limit": 100 << 20}, "pids": {"limit": 50}, "cpu": {"quota": 5000, "period": 100_000}});
     // It is throttled, and so has something to tell of that.
     let bundle = everywhere(Bundle::plain().set("/linux/resources", limits), &name)
         .script("timeout 1 yes >/dev/null; exec sleep 1000");

@@ -25,6 +25,31 @@ fn bare(netns: &str) -> Bundle {
         .set("/linux/readonlyPaths", json!([]))
 }
 
+/// A network namespace that is not the host's, for as long as its process lives.
+struct Network(std::process::Child);
+
+impl Network {
+    fn new() -> Self {
+        let mut command = Command::new("unshare");
+        command.args(["--net", "sh", "-c", "echo; exec sleep 1000"]);
+        let mut child = command.stdout(Stdio::piped()).spawn().expect("unshare");
+        let mut line = [0];
+        std::io::Read::read_exact(child.stdout.as_mut().expect("it is piped"), &mut line).expect("it is there");
+        Self(child)
+    }
+
+    fn path(&self) -> String {
+        format!("/proc/{}/ns/net", self.0.id())
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// A running container of a bundle, made with these flags before the command.
 fn sleeping(engine: &Engine, flags: &[&str], bundle: Bundle) -> (Bundle, String) {
     let (bundle, id) = (bundle.args(&["sleep", "1000"]), unique("p"));
@@ -52,7 +77,8 @@ fn production_puts_all_eight_layers_in_force() {
     // The control: without a profile none is, but for L1, which is not asked.
     let (_bare, id) = sleeping(&engine, &[], bare("/proc/self/ns/net"));
     assert_eq!(open_layers(&engine, &id), ["L1", "L2", "L3", "L4", "L5", "L6", "L7", "L8"]);
-    let (_strict, id) = sleeping(&engine, &["--profile", "production"], bare("/proc/self/ns/net"));
+    let network = Network::new();
+    let (_strict, id) = sleeping(&engine, &["--profile", "production"], bare(&network.path()));
     assert_eq!(open_layers(&engine, &id), [""; 0]);
     assert_eq!(engine.state(&id)["annotations"]["dev.wsbox.profile"], "production");
     let status = engine.wsbox(&["exec", "--cap", "CAP_SYS_ADMIN", &id, "cat", "/proc/self/status"]).ok().stdout;
@@ -67,14 +93,14 @@ fn production_puts_all_eight_layers_in_force() {
 
 #[test]
 fn staging_and_development() {
-    let engine = Engine::new();
-    let (_staging, id) = sleeping(&engine, &["--profile", "staging"], bare("/proc/self/ns/net"));
+    let (engine, network) = (Engine::new(), Network::new());
+    let (_staging, id) = sleeping(&engine, &["--profile", "staging"], bare(&network.path()));
     assert_eq!(open_layers(&engine, &id), [""; 0]);
-    let (_development, id) = sleeping(&engine, &["--profile=development"], bare("/proc/self/ns/net"));
+    let (_development, id) = sleeping(&engine, &["--profile=development"], bare(&network.path()));
     assert_eq!(open_layers(&engine, &id), ["L7"]);
     // Docker's filter knows AF_INET, wsbox's own does not.
     let filtered = |profile: &str| {
-        let bundle = bare("/proc/self/ns/net").args(&["probe", "syscall", "41", "2", "1", "0"]);
+        let bundle = bare(&network.path()).args(&["probe", "syscall", "41", "2", "1", "0"]);
         bundle.write();
         let path = bundle.path().display().to_string();
         engine.wsbox(&["--profile", profile, "run", "--bundle", &path, &unique("p")]).ok().stdout
@@ -220,13 +246,16 @@ fn what_can_not_be_tightened_is_refused_and_nothing_is_left() {
 }
 
 #[test]
-fn an_overlay_as_root_is_a_clear_error_under_l7() {
+fn an_overlay_as_root_is_made_anew_for_reading() {
     let engine = Engine::new();
-    let bundle = bare("").args(&["true"]);
+    let script = "cat /etc/upper; stat -c %u:%g /etc/upper /bin; touch /etc/x; mkdir /x";
+    let bundle = bare("").script(script);
     let merged = bundle.path().join("merged");
-    for name in ["upper", "work", "merged"] {
-        fs::create_dir(bundle.path().join(name)).unwrap();
+    for name in ["upper/etc", "work", "merged"] {
+        fs::create_dir_all(bundle.path().join(name)).unwrap();
     }
+    fs::write(bundle.path().join("upper/etc/upper"), "of the upper\n").unwrap();
+    std::os::unix::fs::chown(bundle.path().join("upper/etc/upper"), Some(5), Some(6)).unwrap();
     let folder = bundle.path().to_owned();
     let at = |name: &str| folder.join(name).display().to_string();
     let options = format!("lowerdir={},upperdir={},workdir={}", at("rootfs"), at("upper"), at("work"));
@@ -234,9 +263,14 @@ fn an_overlay_as_root_is_a_clear_error_under_l7() {
         .expect("an overlay");
     let bundle = bundle.set("/root/path", json!("merged"));
     bundle.write();
-    let outcome = engine.wsbox(&["--profile", "production", "run", "--bundle", &at(""), &unique("p")]);
+    let strict = engine.wsbox(&["--profile", "production", "run", "--bundle", &at(""), &unique("p")]);
+    let namespaces = ["pid", "ipc", "uts", "mount", "network", "user"].map(|kind| json!({"type": kind}));
+    bundle.set("/linux/namespaces", json!(namespaces)).write();
+    let writable = engine.wsbox(&["run", "--bundle", &at(""), &unique("p")]);
     nix::mount::umount(&merged).unwrap();
-    outcome.fails(1, &["root.path: id-map the mount", "overlay", "userns-remap"]);
+    assert_eq!(strict.stdout, "of the upper\n5:6\n0:0\n", "{strict:?}");
+    assert_eq!(strict.stderr.matches("Read-only file system").count(), 2, "{strict:?}");
+    writable.fails(1, &["root.readonly", "overlay", "userns-remap"]);
 }
 
 /// wsbox in a mount namespace of its own, where /etc/wsbox/wsbox.env holds `settings`.

@@ -65,6 +65,7 @@ fn every_flag_reaches_the_kernel() {
             &[("memory.limit_in_bytes", 1024 * MIB), ("memory.memsw.limit_in_bytes", 2048 * MIB)],
         ),
         (&["--memory-reservation", "20m"], &[("memory.soft_limit_in_bytes", 20 * MIB)]),
+        (&["--kernel-memory-tcp", "30m"], &[("memory.kmem.tcp.limit_in_bytes", 30 * MIB)]),
         (&["--pids-limit", "33"], &[("pids.max", 33)]),
         (
             &["--cpu-quota", "30000", "--cpu-period", "60000"],
@@ -172,7 +173,6 @@ fn nonsense_is_refused_by_field_and_changes_nothing() {
         (&["--cpu-idle", "3"], &["linux.resources.cpu.idle"]),
         (&["--blkio-weight", "5"], &["linux.resources.blockIO.weight"]),
         (&["--kernel-memory", "1g"], &["linux.resources.memory.kernel"]),
-        (&["--kernel-memory-tcp", "1g"], &["linux.resources.memory.kernelTCP"]),
         (&["--cpu-rt-runtime", "900000"], &["linux.resources.cpu.realtimeRuntime", "realtime"]),
         (&["--l3-cache-schema", "L3:0=f"], &["--l3-cache-schema"]),
         (&["--mem-bw-schema", "MB:0=20"], &["--mem-bw-schema"]),
@@ -200,10 +200,6 @@ fn nonsense_is_refused_by_field_and_changes_nothing() {
         (
             "{\"pids\": {\"limit\": 7}, \"hugepageLimits\": [{\"pageSize\": \"2MB\", \"limit\": 1}]}",
             "linux.resources.hugepageLimits",
-        ),
-        (
-            "{\"pids\": {\"limit\": 7}, \"memory\": {\"disableOOMKiller\": true}}",
-            "linux.resources.memory.disableOOMKiller",
         ),
     ] {
         fs::write(&file, text).unwrap();
@@ -325,4 +321,29 @@ $run delete --force "$ID"
     assert!(event["data"]["cpu"]["usage"]["total"].as_u64().unwrap() > 0, "{event}");
     assert_eq!(event["data"]["pids"], json!({"current": 1}));
     leftover::assert_nothing_left(engine.root(), &id);
+}
+
+/// The other limits of v1, by update too; and what a refused one had before is put back.
+#[test]
+fn block_devices_and_the_habits_of_memory() {
+    let engine = Engine::new();
+    let name = unique("io");
+    let (_bundle, id) = engine.sleeping(Bundle::hardened().set("/linux/cgroupsPath", json!(format!("/wsbox/{name}"))));
+    let device = fs::metadata("/").map(|metadata| std::os::unix::fs::MetadataExt::dev(&metadata)).unwrap();
+    let (major, minor) = (nix::sys::stat::major(device), nix::sys::stat::minor(device));
+    let limits = |bps: u64, other: Value| {
+        let mut json = json!({"blockIO": {"throttleReadBpsDevice": [{"major": major, "minor": minor, "rate": bps}]}});
+        json.as_object_mut().unwrap().extend(other.as_object().unwrap().clone());
+        json
+    };
+    let read = |file: &str| has(&name, file);
+    update_from_stdin(&engine, &["update", "-r", "-", &id], &limits(1 << 20, json!({"memory": {"swappiness": 7}})));
+    assert_eq!(read("blkio.throttle.read_bps_device"), format!("{major}:{minor} {}", 1 << 20));
+    assert_eq!(read("memory.swappiness"), "7");
+    let refused = limits(2 << 20, json!({"cpu": {"cpus": "4000"}, "memory": {"disableOOMKiller": true}}));
+    let file = engine.root().join("refused.json");
+    fs::write(&file, refused.to_string()).unwrap();
+    engine.wsbox(&["update", "-r", &file.display().to_string(), &id]).fails(1, &["linux.resources.cpu.cpus"]);
+    assert_eq!(read("blkio.throttle.read_bps_device"), format!("{major}:{minor} {}", 1 << 20));
+    assert!(read("memory.oom_control").starts_with("oom_kill_disable 0"));
 }

@@ -100,6 +100,10 @@ pub enum Op {
     Rlimit,
     /// umask(a)
     Umask,
+    /// personality(a)
+    Personality,
+    /// set_mempolicy(a, mask of b `u64` at s)
+    MemoryPolicy,
     /// Drops from the bounding set what the mask n lacks; c = the last capability of the kernel
     Bounding,
     /// setgroups(a numbers at s)
@@ -135,7 +139,7 @@ pub enum Op {
 impl Op {
     /// The operation with this number.
     pub const fn from_u32(op: u32) -> Option<Self> {
-        const ALL: [Op; 40] = [
+        const ALL: [Op; 42] = [
             Op::Receive,
             Op::SetNs,
             Op::Unshare,
@@ -161,6 +165,8 @@ impl Op {
             Op::Console,
             Op::Rlimit,
             Op::Umask,
+            Op::Personality,
+            Op::MemoryPolicy,
             Op::Bounding,
             Op::Groups,
             Op::Gid,

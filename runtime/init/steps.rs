@@ -49,6 +49,8 @@ impl Init {
                 sys::umask(a);
                 Ok(())
             }
+            Op::Personality => sys::personality(a),
+            Op::MemoryPolicy => sys::set_mempolicy(a, self.data(s, b * 8)?),
             Op::Bounding => drop_bounding(n, c),
             Op::Groups => sys::setgroups(self.data(s, a * 4)?),
             Op::Gid => sys::setresgid(a),

@@ -67,7 +67,7 @@ numbers! {
     READ 0 63  WRITE 1 64  CLOSE 3 57  MMAP 9 222  RT_SIGACTION 13 134  RT_SIGPROCMASK 14 135  IOCTL 16 29
     FCNTL 72 25  SOCKET 41 198  SENDMSG 46 211  RECVMSG 47 212  EXECVE 59 221  GETCWD 79 17  CHDIR 80 49  FCHDIR 81 50
     UMASK 95 166  SETSID 112 157  SETGROUPS 116 159  SETRESUID 117 147  SETRESGID 119 149  CAPSET 126 91  FSTATFS 138 44
-     PIVOT_ROOT 155 41  PRCTL 157 167  MOUNT 165 40  UMOUNT2 166 39  SETHOSTNAME 170 161
+     PERSONALITY 135 92  SET_MEMPOLICY 238 237  PIVOT_ROOT 155 41  PRCTL 157 167  MOUNT 165 40  UMOUNT2 166 39  SETHOSTNAME 170 161
     SETDOMAINNAME 171 162  EXIT_GROUP 231 94  KEYCTL 250 219  FCHOWNAT 260 54  MKDIRAT 258 34  READLINKAT 267 78  NEWFSTATAT 262 79
     UNSHARE 272 97  ACCEPT4 288 242  DUP3 292 24  PRLIMIT64 302 261  SETNS 308 268  SECCOMP 317 277  OPEN_TREE 428 428
     MOVE_MOUNT 429 429  FSOPEN 430 430  FSCONFIG 431 431  FSMOUNT 432 432  CLONE3 435 435  CLOSE_RANGE 436 436
@@ -296,6 +296,16 @@ pub fn setresgid(gid: u32) -> Result<()> {
 /// `groups` holds `u32` numbers.
 pub fn setgroups(groups: &[u8]) -> Result<()> {
     sys!(SETGROUPS, groups.len() / 4, groups.as_ptr()).map(drop)
+}
+
+pub fn personality(domain: u32) -> Result<()> {
+    sys!(PERSONALITY, domain).map(drop)
+}
+
+/// The kernel reads one bit less than it is told of (mm/mempolicy.c, get_nodes).
+pub fn set_mempolicy(mode: u32, mask: &[u8]) -> Result<()> {
+    let bits = if mask.is_empty() { 0 } else { mask.len() * 8 + 1 };
+    sys!(SET_MEMPOLICY, mode, mask.as_ptr(), bits).map(drop)
 }
 
 pub fn prctl(option: u32, a: u64, b: u64) -> Result<usize> {

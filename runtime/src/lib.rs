@@ -38,6 +38,6 @@ pub use bundle::Bundle;
 pub use error::{Error, Kind, Result};
 pub use launch::{Exec, Options, Process, create, exec, run, start};
 pub use profile::Profile;
-pub use state::Root;
 pub use state::lifecycle::{delete, kill, pause, resume};
+pub use state::{Root, update};
 pub use sys::pidfd::Exit;

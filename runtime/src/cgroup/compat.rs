@@ -3,39 +3,49 @@
 //! touched: to join the first one costs a grace period of the kernel. What was written is read back, and a join is checked in /proc, for on a path that it takes
 //! for absolute the crate has been seen to report success without a limit.
 
+use std::fs::OpenOptions;
+use std::io::Write as _;
 use std::path::Path;
 
 use cgroups_rs::CgroupPid;
 use cgroups_rs::fs::cgroup::Cgroup;
 use cgroups_rs::fs::cpu::CpuController;
-use cgroups_rs::fs::cpuset::CpuSetController;
-use cgroups_rs::fs::hierarchies::V1;
+use cgroups_rs::fs::hierarchies::{Mountinfo, V1, mountinfo_self};
 use cgroups_rs::fs::memory::MemController;
 use cgroups_rs::fs::pid::PidController;
-use cgroups_rs::fs::{Controller, Hierarchy, MaxValue, Subsystem};
+use cgroups_rs::fs::{Hierarchy, MaxValue, Subsystem};
+use nix::errno::Errno;
+use nix::sys::statfs::{CGROUP_SUPER_MAGIC, statfs};
 use nix::unistd::Pid;
 
 use super::Limits;
-use super::plan::Wanted;
+use super::wanted::Wanted;
+use super::writes::{self, Write};
 use crate::error::{Context, Error, Result};
 
 /// v1's "no limit" for memory is the largest multiple of a page.
 const NO_LIMIT: i64 = i64::MAX & !0xfff;
 
 /// The controllers that these limits need, or all that this host has mounted.
-pub fn controllers(wanted: &Wanted, everywhere: bool) -> Vec<String> {
-    if everywhere {
-        let mounted = V1::new().subsystems();
-        let mut names: Vec<String> = mounted.iter().map(Subsystem::controller_name).chain(needed(wanted)).collect();
-        names.sort_unstable();
-        names.dedup();
-        return names;
+pub fn controllers(writes: &[Write], everywhere: bool) -> Vec<String> {
+    let needed = writes::controllers(writes).into_iter().map(str::to_owned);
+    if !everywhere {
+        return needed.collect();
     }
-    needed(wanted)
+    let mut names: Vec<String> = mounted().into_iter().chain(needed).collect();
+    names.sort_unstable();
+    names.dedup();
+    names
 }
 
-fn needed(wanted: &Wanted) -> Vec<String> {
-    Wanted::controllers(&wanted.v1_writes()).into_iter().map(str::to_owned).collect()
+/// The controllers that the crate knows and that can be reached: it also finds mounts that others cover, and would make plain
+/// folders there.
+fn mounted() -> Vec<String> {
+    let reached =
+        |mount: &Mountinfo| statfs(&mount.mount_point).is_ok_and(|found| found.filesystem_type() == CGROUP_SUPER_MAGIC);
+    let mounts: Vec<Mountinfo> = mountinfo_self().into_iter().filter(reached).collect();
+    let has = |name: &String| mounts.iter().any(|mount| mount.super_opts.contains(name));
+    V1::new().subsystems().iter().map(Subsystem::controller_name).filter(has).collect()
 }
 
 fn load(path: &str, controllers: &[String]) -> Cgroup {
@@ -43,107 +53,69 @@ fn load(path: &str, controllers: &[String]) -> Cgroup {
 }
 
 /// Makes the cgroups of the controllers in `needed`, and the limits.
-pub fn create(path: &str, needed: &[String], wanted: &Wanted) -> Result<()> {
-    refuse_v2_only(wanted)?;
+pub fn create(path: &str, needed: &[String], plan: &[Write], wanted: &Wanted) -> Result<()> {
     if needed.is_empty() {
         return Ok(());
     }
-    make(path, needed)?;
+    make(path, needed, plan)?;
     let cgroup = load(path, needed);
-    let limited = limit(&cgroup, path, wanted).and_then(|()| super::must_be_in_force(&read(&cgroup), wanted));
-    limited.inspect_err(|_| drop(cgroup.delete()))
+    write_all(&cgroup, plan)
+        .and_then(|()| super::must_be_in_force(&read(&cgroup), wanted))
+        .inspect_err(|_| drop(cgroup.delete()))
 }
 
-/// Makes the cgroups of the controllers in `needed`, without limits.
-pub fn make(path: &str, needed: &[String]) -> Result<()> {
-    let cgroup = load(path, needed);
-    for controller in needed {
-        if !cgroup.subsystems().iter().any(|subsystem| subsystem.controller_name() == *controller) {
-            let why = format!("needs the {controller} controller, which this host has not mounted");
-            return Err(Error::invalid("linux.resources", why));
-        }
+/// Makes the cgroups of the controllers in `needed`, which the limits of `plan` need, without those.
+pub fn make(path: &str, needed: &[String], plan: &[Write]) -> Result<()> {
+    let mounted = mounted();
+    if let Some(controller) = needed.iter().find(|controller| !mounted.contains(controller)) {
+        let field = plan.iter().find(|write| write.controller() == controller).map(|write| write.field.as_str());
+        let why = format!("needs the {controller} controller, which this host has not mounted");
+        return Err(Error::invalid(field.unwrap_or("linux.resources"), why));
     }
+    let cgroup = load(path, needed);
     let made = cgroup.create().map_err(|error| refused("linux.cgroupsPath", path, &error));
     made.inspect_err(|_| drop(cgroup.delete()))
 }
 
-/// What only v2 has.
-pub fn refuse_v2_only(wanted: &Wanted) -> Result<()> {
-    if wanted.unified.is_empty() {
-        return Ok(());
+/// Of two limits that depend on each other the kernel takes the first after the second where both grow (EINVAL): once more.
+fn write_all(cgroup: &Cgroup, plan: &[Write]) -> Result<()> {
+    let mut again = Vec::new();
+    for write in plan {
+        match write_one(cgroup, write) {
+            Err(error) if error.errno() == Some(Errno::EINVAL) => again.push(write),
+            result => result?,
+        }
     }
-    Err(Error::invalid("linux.resources.unified", "needs cgroup v2; this host has its controllers on v1"))
+    again.into_iter().try_for_each(|write| write_one(cgroup, write))
+}
+
+fn write_one(cgroup: &Cgroup, write: &Write) -> Result<()> {
+    let controller = cgroup.subsystems().iter().find(|subsystem| subsystem.controller_name() == write.controller());
+    let dir = controller.map(|subsystem| subsystem.to_controller().path().to_owned()).unwrap_or_default();
+    // The weights of BFQ have files of their own.
+    let bfq = write.file.replace("blkio.weight", "blkio.bfq.weight");
+    let names = [write.file.as_str(), bfq.as_str()];
+    let file = names.map(|name| dir.join(name)).into_iter().find(|file| file.exists());
+    let Some(file) = file else { return Err(not_taken(write, &dir.join(&write.file), Errno::ENOENT)) };
+    let written =
+        OpenOptions::new().write(true).open(&file).and_then(|mut open| open.write_all(write.value.as_bytes()));
+    let errno = |error: std::io::Error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO));
+    written.map_err(|error| not_taken(write, &file, errno(error)))
+}
+
+fn not_taken(write: &Write, file: &Path, errno: Errno) -> Error {
+    let error = Error::system(format!("{}: write {:?} to {}", write.field, write.value, file.display()), errno);
+    match errno {
+        Errno::ENOENT => error.hint("this kernel has no such limit"),
+        Errno::EBUSY => error.hint("more is in use than the limit allows"),
+        Errno::EINVAL | Errno::ERANGE => error.hint("the kernel does not take this value"),
+        _ => error,
+    }
 }
 
 fn refused(field: &str, value: impl ToString, error: &cgroups_rs::fs::error::Error) -> Error {
     let cause = std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string);
     Error::invalid(field, format!("{}: {}", value.to_string(), cause.to_lowercase()))
-}
-
-fn controller<'a, T>(cgroup: &'a Cgroup) -> Result<&'a T>
-where
-    &'a T: From<&'a cgroups_rs::fs::Subsystem>,
-    T: Controller + cgroups_rs::fs::ControllIdentifier,
-{
-    cgroup
-        .controller_of()
-        .ok_or_else(|| Error::invalid("linux.resources", "needs a controller that this host has not mounted"))
-}
-
-fn limit(cgroup: &Cgroup, path: &str, wanted: &Wanted) -> Result<()> {
-    limit_memory(cgroup, wanted)?;
-    if let Some(limit) = wanted.pids {
-        let max = if limit < 1 { MaxValue::Max } else { MaxValue::Value(limit) };
-        let pids: &PidController = controller(cgroup)?;
-        pids.set_pid_max(max).map_err(|error| refused("linux.resources.pids.limit", limit, &error))?;
-    }
-    limit_cpu(cgroup, wanted)?;
-    if wanted.cpus.is_some() || wanted.mems.is_some() {
-        let cpuset: &CpuSetController = controller(cgroup)?;
-        for (field, value, set) in [
-            ("cpus", &wanted.cpus, CpuSetController::set_cpus as fn(&CpuSetController, &str) -> _),
-            ("mems", &wanted.mems, CpuSetController::set_mems),
-        ] {
-            if let Some(value) = value {
-                set(cpuset, value).map_err(|error| refused(&format!("linux.resources.cpu.{field}"), value, &error))?;
-            }
-        }
-    }
-    super::update::put(wanted.v1_extra_writes().into_iter().map(|write| (super::v1_dir(path, &write), write)).collect())
-}
-
-fn limit_memory(cgroup: &Cgroup, wanted: &Wanted) -> Result<()> {
-    if wanted.memory.is_none() && wanted.swap.is_none() && wanted.reservation.is_none() {
-        return Ok(());
-    }
-    let memory: &MemController = controller(cgroup)?;
-    if let Some(limit) = wanted.memory {
-        memory.set_limit(limit).map_err(|error| refused("linux.resources.memory.limit", limit, &error))?;
-    }
-    if let Some(swap) = wanted.swap {
-        memory.set_memswap_limit(swap).map_err(|error| refused("linux.resources.memory.swap", swap, &error))?;
-    }
-    if let Some(low) = wanted.reservation {
-        memory.set_soft_limit(low).map_err(|error| refused("linux.resources.memory.reservation", low, &error))?;
-    }
-    Ok(())
-}
-
-fn limit_cpu(cgroup: &Cgroup, wanted: &Wanted) -> Result<()> {
-    if wanted.quota.is_none() && wanted.period.is_none() && wanted.shares.is_none() {
-        return Ok(());
-    }
-    let cpu: &CpuController = controller(cgroup)?;
-    if let Some(period) = wanted.period {
-        cpu.set_cfs_period(period).map_err(|error| refused("linux.resources.cpu.period", period, &error))?;
-    }
-    if let Some(quota) = wanted.quota {
-        cpu.set_cfs_quota(quota).map_err(|error| refused("linux.resources.cpu.quota", quota, &error))?;
-    }
-    if let Some(shares) = wanted.shares {
-        cpu.set_shares(shares).map_err(|error| refused("linux.resources.cpu.shares", shares, &error))?;
-    }
-    Ok(())
 }
 
 /// Moves a process in, and looks whether it is there.

@@ -12,6 +12,8 @@ mod stats;
 mod tree;
 mod update;
 mod v2;
+mod wanted;
+mod writes;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -26,7 +28,9 @@ use serde::{Deserialize, Serialize};
 
 pub use oom::Oom;
 pub use place::Place;
-pub use plan::{Plan, Wanted};
+pub use plan::Plan;
+pub use wanted::Wanted;
+use writes::Write;
 
 use crate::error::{Context, Error, Result};
 
@@ -97,10 +101,18 @@ impl Plan {
         Saved { root: host.root().into(), path: self.path.clone(), v1 }
     }
 
+    /// The limits as this host has them.
+    ///
+    /// # Errors
+    /// A limit that it does not have, by its field.
+    fn writes(&self, host: Host) -> Result<Vec<Write>> {
+        if host == Host::V2 { self.limits.v2_writes() } else { self.limits.v1_writes() }
+    }
+
     /// The v1 controllers that the limits need, where they are on v1.
     pub fn v1_controllers(&self) -> Vec<String> {
         #[cfg(feature = "cgroup-compat")]
-        return compat::controllers(&self.limits, self.everywhere);
+        return compat::controllers(&self.limits.v1_writes().unwrap_or_default(), self.everywhere);
         #[cfg(not(feature = "cgroup-compat"))]
         Vec::new()
     }
@@ -141,7 +153,7 @@ pub struct Cgroup {
     v2: v2::Group,
     saved: Saved,
     /// Limits that wait for the init
-    waiting: Vec<plan::Write>,
+    waiting: Vec<Write>,
 }
 
 impl Cgroup {
@@ -151,10 +163,11 @@ impl Cgroup {
     /// The limit that this host can not enforce, by its field; or a path that has processes already.
     pub fn create(host: Host, plan: &Plan) -> Result<Self> {
         let saved = plan.saved(host);
-        let writes = if host == Host::V2 { plan.limits.v2_writes() } else { Vec::new() };
+        let limits = plan.writes(host)?;
+        let writes = if host == Host::V2 { limits.clone() } else { Vec::new() };
         let v2 = v2::Group::create(&saved.root, &saved.path, &writes)?;
         let cgroup = Self { v2, saved, waiting: writes };
-        match cgroup.limit(host, plan) {
+        match cgroup.limit(host, plan, &limits) {
             Ok(()) => Ok(cgroup),
             Err(error) => {
                 let _ = cgroup.remove();
@@ -177,12 +190,12 @@ impl Cgroup {
         places.find(|dir| dir.exists()).map_or(Ok(()), |dir| Err(taken(&dir)))
     }
 
-    fn limit(&self, host: Host, plan: &Plan) -> Result<()> {
+    fn limit(&self, host: Host, plan: &Plan, limits: &[Write]) -> Result<()> {
         #[cfg(feature = "cgroup-compat")]
         if host == Host::Hybrid {
-            compat::create(&self.saved.path, &self.saved.v1, &plan.limits)?;
+            compat::create(&self.saved.path, &self.saved.v1, limits, &plan.limits)?;
         }
-        let _ = host;
+        let _ = (host, limits);
         devices::attach(self.v2.dir(), &plan.devices)
     }
 
@@ -290,9 +303,8 @@ impl Cgroup {
 }
 
 /// The directory on v1 that a file belongs to.
-fn v1_dir(path: &str, write: &plan::Write) -> PathBuf {
-    let controller = write.file.split('.').next().unwrap_or_default();
-    Path::new(V2_ROOT).join(controller).join(path)
+fn v1_dir(path: &str, write: &Write) -> PathBuf {
+    Path::new(V2_ROOT).join(write.controller()).join(path)
 }
 
 /// A limit that was written and does not hold is an error.

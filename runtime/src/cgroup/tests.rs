@@ -112,6 +112,6 @@ fn a_cgroup_that_is_there_is_not_taken() {
 fn what_v1_can_not_enforce_is_refused() {
     let resources = serde_json::from_value(serde_json::json!({"unified": {"memory.high": "1"}})).unwrap();
     let plan = Plan::new(None, "never", Some(&resources)).unwrap();
-    let error = compat::create(&plan.path, &[], &plan.limits).unwrap_err().to_string();
+    let error = Cgroup::create(Host::Hybrid, &plan).unwrap_err().to_string();
     assert!(error.starts_with("linux.resources.unified:"), "{error}");
 }

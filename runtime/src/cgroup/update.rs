@@ -9,7 +9,8 @@ use std::path::PathBuf;
 use nix::errno::Errno;
 use nix::unistd::Pid;
 
-use super::plan::{Wanted, Write};
+use super::wanted::Wanted;
+use super::writes::{self, Write};
 use super::{Cgroup, must_be_in_force, v1_dir};
 use crate::error::{Context, Error, Result};
 
@@ -23,7 +24,9 @@ struct Change {
 
 impl Change {
     fn open((dir, write): (PathBuf, Write)) -> Result<Self> {
-        let path = dir.join(&write.file);
+        // The weights of BFQ have files of their own.
+        let bfq = dir.join(write.file.replace("blkio.weight", "blkio.bfq.weight"));
+        let path = Some(dir.join(&write.file)).filter(|path| path.exists()).unwrap_or(bfq);
         let step = || format!("{}: {}", write.field, path.display());
         let file = match File::options().read(true).write(true).open(&path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
@@ -38,6 +41,23 @@ impl Change {
     fn put(&self, value: &str) -> std::io::Result<()> {
         // An empty list is written as an empty line: a write of nothing is none.
         self.file.write_at(if value.is_empty() { b"\n" } else { value.as_bytes() }, 0).map(drop)
+    }
+
+    /// What takes the write back.
+    fn before(&self) -> String {
+        let (file, key) = (self.write.file.as_str(), self.write.value.split(' ').next().unwrap_or_default());
+        let of_key = |none: String| {
+            let line = self.old.lines().find(|line| line.split(' ').next() == Some(key));
+            line.map_or(none, str::to_owned)
+        };
+        match file {
+            "memory.oom_control" => self.old.split_whitespace().nth(1).unwrap_or("0").to_owned(),
+            "io.max" => of_key(format!("{key} rbps=max wbps=max riops=max wiops=max")),
+            "rdma.max" => of_key(format!("{key} hca_handle=max hca_object=max")),
+            "net_prio.ifpriomap" => of_key(format!("{key} 0")),
+            _ if key == "default" || key.contains(':') => of_key(format!("{key} 0")),
+            _ => self.old.trim_end().to_owned(),
+        }
     }
 
     fn refused(&self, error: &std::io::Error) -> Error {
@@ -61,29 +81,24 @@ pub struct Made(Vec<Change>);
 impl Made {
     /// Takes them back.
     pub fn undo(&self) {
-        let _ = in_some_order(&self.0, |change| change.old.trim_end());
+        let _ = in_some_order(&self.0, Change::before);
     }
 }
 
 /// Makes all of these writes, in an order that the kernel takes, or none.
 pub fn make(writes: Vec<(PathBuf, Write)>) -> Result<Made> {
     let made = Made(writes.into_iter().map(Change::open).collect::<Result<_>>()?);
-    in_some_order(&made.0, |change| &change.write.value).inspect_err(|_| made.undo())?;
+    in_some_order(&made.0, |change| change.write.value.clone()).inspect_err(|_| made.undo())?;
     Ok(made)
-}
-
-/// Makes all of these writes for good.
-pub fn put(writes: Vec<(PathBuf, Write)>) -> Result<()> {
-    make(writes).map(drop)
 }
 
 /// One limit may have to wait for another, such as that of memory for that of memory and swap: which, depends on whether they
 /// rise or fall. So what is refused is tried again for as long as something else is taken.
-fn in_some_order(changes: &[Change], value: impl Fn(&Change) -> &str) -> Result<()> {
+fn in_some_order(changes: &[Change], value: impl Fn(&Change) -> String) -> Result<()> {
     let mut left: Vec<&Change> = changes.iter().collect();
     while !left.is_empty() {
         let (before, mut first) = (left.len(), None);
-        left.retain(|change| match change.put(value(change)) {
+        left.retain(|change| match change.put(&value(change)) {
             Ok(()) => false,
             Err(error) => {
                 first.get_or_insert_with(|| change.refused(&error));
@@ -110,10 +125,10 @@ impl Cgroup {
     /// # Errors
     /// The limit that the kernel refused, by its field; the others are as they were.
     pub fn update(&mut self, change: &Wanted, all: &Wanted) -> Result<Updated> {
-        let wanted = all.touched_by(change);
-        let joined = self.make_missing(&wanted)?;
-        let result = make(self.update_writes(&wanted)).and_then(|made| {
-            let checked = self.limits().and_then(|found| must_be_in_force(&found, &wanted));
+        let writes = self.touched(change, all)?;
+        let joined = self.make_missing(&writes)?;
+        let result = make(self.with_places(writes)).and_then(|made| {
+            let checked = self.limits().and_then(|found| must_be_in_force(&found, all));
             checked.inspect_err(|_| made.undo()).map(|()| made)
         });
         match result {
@@ -192,13 +207,19 @@ impl Cgroup {
         }
     }
 
-    fn update_writes(&self, wanted: &Wanted) -> Vec<(PathBuf, Write)> {
-        if self.on_v1() {
-            wanted.v1_writes().into_iter().map(|write| (v1_dir(&self.saved.path, &write), write)).collect()
-        } else {
-            let dir = self.saved.root.join(&self.saved.path);
-            wanted.v2_writes().into_iter().map(|write| (dir.clone(), write)).collect()
-        }
+    /// Of all writes those to files that the change names; v2's limit of swap alone follows that of memory.
+    fn touched(&self, change: &Wanted, all: &Wanted) -> Result<Vec<Write>> {
+        let writes = |wanted: &Wanted| if self.on_v1() { wanted.v1_writes() } else { wanted.v2_writes() };
+        let changed = writes(change)?;
+        let named = |file: &str| changed.iter().any(|write| write.file == file);
+        let touched = |write: &Write| named(&write.file) || (write.file == "memory.swap.max" && named("memory.max"));
+        Ok(writes(all)?.into_iter().filter(touched).collect())
+    }
+
+    fn with_places(&self, writes: Vec<Write>) -> Vec<(PathBuf, Write)> {
+        let v2 = self.saved.root.join(&self.saved.path);
+        let dir = |write: &Write| if self.on_v1() { v1_dir(&self.saved.path, write) } else { v2.clone() };
+        writes.into_iter().map(|write| (dir(&write), write)).collect()
     }
 
     fn on_v1(&self) -> bool {
@@ -207,21 +228,18 @@ impl Cgroup {
 
     /// Makes the places for limits of a kind that the container had none of. Memory can not be limited so: what it has in use by
     /// then would not count.
-    fn make_missing(&mut self, wanted: &Wanted) -> Result<Vec<String>> {
+    fn make_missing(&mut self, writes: &[Write]) -> Result<Vec<String>> {
         if !self.on_v1() {
-            let writes = wanted.v2_writes();
             let memory = writes.iter().find(|write| write.file.starts_with("memory."));
             return match memory.filter(|_| !self.counts_memory()) {
                 Some(write) => Err(not_counted(&write.field)),
-                None => self.v2.enable(&writes).map(|()| Vec::new()),
+                None => self.v2.enable(writes).map(|()| Vec::new()),
             };
         }
         #[cfg(feature = "cgroup-compat")]
         {
-            super::compat::refuse_v2_only(wanted)?;
-            let writes = wanted.v1_writes();
             let has = |name: &str| self.saved.v1.iter().any(|has| has == name);
-            let needed = Wanted::controllers(&writes).into_iter().filter(|name| !has(name));
+            let needed = writes::controllers(writes).into_iter().filter(|name| !has(name));
             let missing: Vec<String> = needed.map(str::to_owned).collect();
             if let Some(write) = writes.iter().find(|write| write.file.starts_with("memory.") && !has("memory")) {
                 return Err(not_counted(&write.field));
@@ -235,7 +253,7 @@ impl Cgroup {
                 return Err(super::taken(&dir));
             }
             if !missing.is_empty() {
-                super::compat::make(&self.saved.path, &missing)?;
+                super::compat::make(&self.saved.path, &missing, writes)?;
                 self.saved.v1.extend(missing.iter().cloned());
             }
             Ok(missing)

@@ -13,7 +13,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::{AccessFlags, Pid, UnlinkatFlags, faccessat, unlinkat};
 
-use super::plan::{Wanted, Write};
+use super::writes::{self, Write};
 use super::{Limits, tree};
 use crate::error::{Context, Error, Result};
 
@@ -60,11 +60,6 @@ impl Group {
         Ok(Self { root, path: path.into(), dir, shown })
     }
 
-    /// Enables the controllers that `writes` need on the way to it.
-    pub fn enable(&self, writes: &[Write]) -> Result<()> {
-        enable(&self.root, &self.path, writes, &self.shown)
-    }
-
     /// Its directory.
     pub fn dir(&self) -> &OwnedFd {
         &self.dir
@@ -73,6 +68,11 @@ impl Group {
     /// Writes the limits that wait until the init has memory of its own.
     pub fn write_waiting(&self, writes: &[Write]) -> Result<()> {
         writes.iter().filter(|write| write.waits()).try_for_each(|write| self.write_limit(write))
+    }
+
+    /// Enables the controllers that `writes` need on the way to it.
+    pub fn enable(&self, writes: &[Write]) -> Result<()> {
+        enable(&self.root, &self.path, writes, &self.shown)
     }
 
     /// Whether memory is counted here: the kernel then kills in it when it is short.
@@ -225,8 +225,8 @@ fn make_parents(root: &OwnedFd, path: &str) -> nix::Result<()> {
 }
 
 /// Enables, at every level above the group, the controllers that its limits need: one write a level, none without limits.
-fn enable(root: &OwnedFd, path: &str, writes: &[Write], shown: &Path) -> Result<()> {
-    let controllers = Wanted::controllers(writes);
+fn enable(root: &OwnedFd, path: &str, limits: &[Write], shown: &Path) -> Result<()> {
+    let controllers = writes::controllers(limits);
     if controllers.is_empty() {
         return Ok(());
     }
@@ -241,7 +241,7 @@ fn enable(root: &OwnedFd, path: &str, writes: &[Write], shown: &Path) -> Result<
         };
         let fd =
             openat(root, file.as_str(), OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty()).context(|| file.clone())?;
-        nix::unistd::write(fd, value.as_bytes()).map_err(|errno| not_enabled(errno, &file, writes))?;
+        nix::unistd::write(fd, value.as_bytes()).map_err(|errno| not_enabled(errno, &file, limits))?;
     }
     Ok(())
 }

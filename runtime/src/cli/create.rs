@@ -2,7 +2,6 @@
 //! `wsbox create`
 
 use std::io::Write;
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use super::{Global, log};
@@ -25,15 +24,11 @@ pub struct Arguments {
 /// What `create` and `run` share.
 #[derive(Debug, clap::Args)]
 pub struct StartOptions {
-    /// Write the pid of the container's first process to this file
-    #[arg(long, value_name = "FILE")]
-    pub pid_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub tell: Tell,
     /// Send the master of the container's terminal to this Unix socket
     #[arg(long, value_name = "SOCKET")]
     pub console_socket: Option<PathBuf>,
-    /// Send a pidfd of the container's first process to this Unix socket
-    #[arg(long, value_name = "SOCKET")]
-    pub pidfd_socket: Option<PathBuf>,
     /// Pass this many descriptors from 3 on to the payload
     #[arg(long, value_name = "N", default_value_t = 0)]
     preserve_fds: u32,
@@ -43,6 +38,24 @@ pub struct StartOptions {
     /// Accepted for runc's sake; wsbox always uses pivot_root(2)
     #[arg(long, hide = true)]
     no_pivot: bool,
+}
+
+/// Who else is told of a new process.
+#[derive(Debug, clap::Args)]
+pub struct Tell {
+    /// Write its pid to this file
+    #[arg(long, value_name = "FILE")]
+    pid_file: Option<PathBuf>,
+    /// Send a pidfd of it to this Unix socket
+    #[arg(long, value_name = "SOCKET")]
+    pidfd_socket: Option<PathBuf>,
+}
+
+impl Tell {
+    pub fn tell(&self, process: &Process) -> Result<()> {
+        write_pid_file(self.pid_file.as_deref(), process.pid)?;
+        self.pidfd_socket.as_deref().map_or(Ok(()), |socket| console::send_pidfd(socket, process))
+    }
 }
 
 impl StartOptions {
@@ -64,7 +77,7 @@ pub fn open_bundle(path: &Path) -> Result<Bundle> {
 }
 
 /// Writes a pid, whole or not at all: an engine reads the file as soon as it is there.
-pub fn write_pid_file(path: Option<&Path>, pid: nix::unistd::Pid) -> Result<()> {
+fn write_pid_file(path: Option<&Path>, pid: nix::unistd::Pid) -> Result<()> {
     let Some(path) = path else { return Ok(()) };
     let mut hidden = std::ffi::OsString::from(".");
     hidden.push(path.file_name().unwrap_or_default());
@@ -78,23 +91,6 @@ pub fn write_pid_file(path: Option<&Path>, pid: nix::unistd::Pid) -> Result<()> 
         .context(|| format!("--pid-file {}", path.display()))
 }
 
-/// Who is to get a process's pidfd, if anybody is: connected to before anything is made.
-pub struct PidfdSocket(Option<OwnedFd>);
-
-impl PidfdSocket {
-    /// As runc, whose word for an init is standard and for a process of `exec` setns.
-    pub const INIT: &str = "standard";
-    pub const EXEC: &str = "setns";
-
-    pub fn connect(path: Option<&Path>) -> Result<Self> {
-        path.map(|path| console::connect_to("--pidfd-socket", path)).transpose().map(Self)
-    }
-
-    pub fn send(&self, word: &str, process: &Process) -> Result<()> {
-        self.0.as_ref().map_or(Ok(()), |socket| console::send("--pidfd-socket", socket, word, &process.pidfd))
-    }
-}
-
 pub fn run(global: &Global, arguments: Arguments) -> Result<u8> {
     let bundle = open_bundle(&arguments.bundle)?;
     let root = global.root();
@@ -104,11 +100,12 @@ pub fn run(global: &Global, arguments: Arguments) -> Result<u8> {
             crate::Error::invalid("process.terminal", "needs --console-socket here: nobody would hold the terminal");
         return Err(error);
     }
-    let pidfd_socket = PidfdSocket::connect(arguments.start.pidfd_socket.as_deref())?;
     let process = launch::create(&root, &arguments.id, &bundle, &options)?;
     process.warnings.iter().for_each(|warning| log::warning(warning));
-    write_pid_file(arguments.start.pid_file.as_deref(), process.pid)
-        .and_then(|()| pidfd_socket.send(PidfdSocket::INIT, &process))
+    arguments
+        .start
+        .tell
+        .tell(&process)
         .inspect_err(|_| drop(crate::state::lifecycle::delete(&root, &arguments.id, true)))?;
     Ok(0)
 }

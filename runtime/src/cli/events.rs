@@ -1,13 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `wsbox events`
 
-use std::io::Write;
 use std::time::Duration;
 
-use serde_json::Value;
-
-use super::Global;
-use crate::error::{Error, Result};
+use super::{Global, output};
+use crate::error::Result;
 use crate::state::events::Watch;
 
 #[derive(Debug, clap::Args)]
@@ -49,18 +46,12 @@ fn duration(text: &str) -> Result<Duration, String> {
     if (Duration::from_millis(1)..Duration::from_secs(366 * 86400)).contains(&sum) { Ok(sum) } else { Err(bad()) }
 }
 
-/// False once nobody reads any more.
-fn print(event: &Value) -> bool {
-    let mut stdout = std::io::stdout().lock();
-    writeln!(stdout, "{event}").and_then(|()| stdout.flush()).is_ok()
-}
-
 pub fn run(global: &Global, arguments: Arguments) -> Result<u8> {
     let watch = Watch::new(&global.root(), &arguments.id)?;
-    if !arguments.stats {
-        return watch.follow(arguments.interval, print).map(|()| 0);
+    if arguments.stats {
+        return output::line(&watch.stats()).map(|_| 0);
     }
-    if print(&watch.stats()) { Ok(0) } else { Err(Error::invalid("stdout", "nobody reads it")) }
+    watch.follow(arguments.interval, output::line).map(|()| 0)
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use oci_spec::runtime::{Capability, LinuxCapabilities, LinuxCapabilitiesBuilder, Process, User};
 
-use super::create::{PidfdSocket, write_pid_file};
+use super::create::Tell;
 use super::{Global, foreground};
 use crate::bundle;
 use crate::error::{Context, Error, Result};
@@ -44,19 +44,15 @@ pub struct Arguments {
     /// Leave it running and return
     #[arg(short, long)]
     detach: bool,
-    /// Write its pid to this file
-    #[arg(long, value_name = "FILE")]
-    pid_file: Option<PathBuf>,
+    #[command(flatten)]
+    tell: Tell,
     /// Send the master of its terminal to this Unix socket
     #[arg(long, value_name = "SOCKET")]
     console_socket: Option<PathBuf>,
-    /// Send its pidfd to this Unix socket
-    #[arg(long, value_name = "SOCKET")]
-    pidfd_socket: Option<PathBuf>,
-    /// Its AppArmor profile
+    /// Confine it with this AppArmor profile
     #[arg(long, value_name = "PROFILE")]
     apparmor: Option<String>,
-    /// Its SELinux label
+    /// Label it so for SELinux
     #[arg(long, value_name = "LABEL")]
     process_label: Option<String>,
     /// Run it in this cgroup below the container's, in all hierarchies or that of a v1 controller; may be repeated
@@ -86,8 +82,8 @@ impl Arguments {
         if self.tty {
             process.set_terminal(Some(true));
         }
-        if self.apparmor.is_some() {
-            process.set_apparmor_profile(self.apparmor.clone());
+        if let Some(profile) = &self.apparmor {
+            process.set_apparmor_profile(Some(profile.clone()));
         }
         if self.process_label.is_some() {
             process.set_selinux_label(self.process_label.clone());
@@ -165,7 +161,6 @@ fn with_caps(own: Option<&LinuxCapabilities>, added: &[String]) -> Result<LinuxC
 
 pub fn run(global: &Global, arguments: Arguments) -> Result<u8> {
     let signals = if arguments.detach { None } else { Some(foreground::Signals::block()?) };
-    let pidfd_socket = PidfdSocket::connect(arguments.pidfd_socket.as_deref())?;
     let process = launch::exec(&global.root(), &arguments.id, |own| {
         let process = arguments.process(own)?;
         if arguments.detach && process.terminal().unwrap_or_default() && arguments.console_socket.is_none() {
@@ -174,15 +169,13 @@ pub fn run(global: &Global, arguments: Arguments) -> Result<u8> {
         Ok(launch::Exec {
             process,
             console_socket: arguments.console_socket.clone(),
+            cgroups: arguments.cgroup.clone(),
             preserve_fds: arguments.preserve_fds,
             ignore_paused: arguments.ignore_paused,
-            cgroups: arguments.cgroup.clone(),
             profile: global.profile,
         })
     })?;
-    write_pid_file(arguments.pid_file.as_deref(), process.pid)
-        .and_then(|()| pidfd_socket.send(PidfdSocket::EXEC, &process))
-        .inspect_err(|_| process.kill())?;
+    arguments.tell.tell(&process).inspect_err(|_| process.kill())?;
     signals.map_or(Ok(0), |signals| foreground::follow(&process, &signals).map(|exit| exit.code() as u8))
 }
 

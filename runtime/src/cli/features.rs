@@ -62,6 +62,7 @@ const MOUNT_OPTIONS: &[&str] = &[
     "suid",
     "symfollow",
     "sync",
+    "tmpcopyup",
     "unbindable",
 ];
 
@@ -80,9 +81,9 @@ fn features() -> Value {
         "hooks": ["prestart", "createRuntime", "poststart", "poststop"],
         "mountOptions": MOUNT_OPTIONS,
         "linux": {
-            "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "user", "uts"],
+            "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"],
             "capabilities": capabilities,
-            "cgroup": { "v1": cfg!(feature = "cgroup-compat"), "v2": true, "systemd": false, "systemdUser": false, "rdma": false },
+            "cgroup": { "v1": cfg!(feature = "cgroup-compat"), "v2": true, "systemd": false, "systemdUser": false, "rdma": true },
             "seccomp": {
                 "enabled": true,
                 "actions": ["SCMP_ACT_ALLOW", "SCMP_ACT_ERRNO", "SCMP_ACT_KILL", "SCMP_ACT_KILL_PROCESS", "SCMP_ACT_KILL_THREAD", "SCMP_ACT_LOG", "SCMP_ACT_TRACE", "SCMP_ACT_TRAP"],
@@ -94,11 +95,14 @@ fn features() -> Value {
             "apparmor": { "enabled": false },
             "selinux": { "enabled": false },
             "intelRdt": { "enabled": false, "schemata": false, "monitoring": false },
-            "memoryPolicy": { "modes": [], "flags": [] },
+            "memoryPolicy": {
+                "modes": ["MPOL_DEFAULT", "MPOL_BIND", "MPOL_INTERLEAVE", "MPOL_WEIGHTED_INTERLEAVE", "MPOL_PREFERRED", "MPOL_PREFERRED_MANY", "MPOL_LOCAL"],
+                "flags": ["MPOL_F_NUMA_BALANCING", "MPOL_F_RELATIVE_NODES", "MPOL_F_STATIC_NODES"]
+            },
             "mountExtensions": { "idmap": { "enabled": true } },
             "netDevices": { "enabled": false }
         },
-        "annotations": { "dev.wsbox.version": env!("CARGO_PKG_VERSION"), "org.opencontainers.runc.checkpoint.enabled": "false" },
-        "potentiallyUnsafeConfigAnnotations": ["dev.wsbox."]
+        "potentiallyUnsafeConfigAnnotations": ["dev.wsbox."],
+        "annotations": { "dev.wsbox.version": env!("CARGO_PKG_VERSION"), "org.opencontainers.runc.checkpoint.enabled": "false" }
     })
 }

@@ -15,6 +15,17 @@ pub fn text(text: &str) -> Result<u8> {
     }
 }
 
+/// Prints JSON in one line, at once: whether anybody still reads.
+pub fn line(value: &impl Serialize) -> Result<bool> {
+    use std::io::Write;
+    let json = serde_json::to_string(value).map_err(|error| Error::invalid("output", error.to_string()))?;
+    let mut stdout = std::io::stdout().lock();
+    match writeln!(stdout, "{json}").and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
+        result => result.context(|| "stdout".into()).map(|()| true),
+    }
+}
+
 /// Prints indented JSON.
 pub fn json(value: &impl Serialize) -> Result<u8> {
     let json = serde_json::to_string_pretty(value).map_err(|error| Error::invalid("output", error.to_string()))?;

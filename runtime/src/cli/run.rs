@@ -4,7 +4,7 @@
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
-use super::create::{PidfdSocket, StartOptions, open_bundle, write_pid_file};
+use super::create::{StartOptions, open_bundle};
 use super::{Global, foreground, log};
 use crate::bundle::Bundle;
 use crate::error::{Context, Error, Result};
@@ -81,12 +81,9 @@ pub fn run(global: &Global, arguments: Arguments) -> Result<u8> {
     }
     name_lacking_layers(&bundle, options.profile);
     let signals = if arguments.detach { None } else { Some(foreground::Signals::block()?) };
-    let pidfd_socket = PidfdSocket::connect(arguments.start.pidfd_socket.as_deref())?;
     let process = launch::run(&root, &id, &bundle, &options)?;
     process.warnings.iter().for_each(|warning| log::warning(warning));
-    write_pid_file(arguments.start.pid_file.as_deref(), process.pid)
-        .and_then(|()| pidfd_socket.send(PidfdSocket::INIT, &process))
-        .inspect_err(|_| drop(lifecycle::delete(&root, &id, true)))?;
+    arguments.start.tell.tell(&process).inspect_err(|_| drop(lifecycle::delete(&root, &id, true)))?;
     let Some(signals) = signals else { return Ok(0) };
     let exit = foreground::follow(&process, &signals);
     crate::launch::pause::before("exited");

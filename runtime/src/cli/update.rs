@@ -69,8 +69,8 @@ struct Limits {
     /// Kernel memory in bytes (no kernel since 5.4 limits it: an error)
     #[arg(long, value_name = "BYTES", allow_hyphen_values = true, value_parser = bytes, hide = true)]
     kernel_memory: Option<i64>,
-    /// Kernel memory of TCP buffers in bytes (an error)
-    #[arg(long, value_name = "BYTES", allow_hyphen_values = true, value_parser = bytes, hide = true)]
+    /// Bytes of TCP buffers (cgroup v1 only)
+    #[arg(long, value_name = "BYTES", allow_hyphen_values = true, value_parser = bytes)]
     kernel_memory_tcp: Option<i64>,
     /// Processes and threads; -1 is no limit
     #[arg(long, value_name = "NUMBER", allow_negative_numbers = true)]
@@ -88,7 +88,7 @@ impl Limits {
     fn resources(&self) -> Result<LinuxResources> {
         for (flag, given) in [("--l3-cache-schema", &self.l3_cache_schema), ("--mem-bw-schema", &self.mem_bw_schema)] {
             if given.is_some() {
-                return Err(Error::invalid(flag, "the container was created without linux.intelRdt"));
+                return Err(Error::invalid(flag, "linux.intelRdt is not enforced by this version of wsbox"));
             }
         }
         let json = json!({
@@ -154,7 +154,9 @@ pub fn run(global: &Global, arguments: Arguments) -> Result<u8> {
         Some(path) => from_file(path)?,
         None => arguments.limits.resources()?,
     };
-    update::update(&global.root(), &arguments.id, &change)?.iter().for_each(|warning| log::warning(warning));
+    update::update(&global.root(), &arguments.id, &change, global.profile)?
+        .iter()
+        .for_each(|warning| log::warning(warning));
     Ok(0)
 }
 

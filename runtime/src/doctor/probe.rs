@@ -38,6 +38,7 @@ impl Probe<'_> {
         let (channel, control) = Channel::pair()?;
         let user = if self.range.is_some() { libc::CLONE_NEWUSER } else { 0 };
         let request = Spawn {
+            join: &[],
             namespaces: (self.namespaces | user) as u64,
             cgroup: self.cgroup,
             init: init.as_fd(),
@@ -48,7 +49,7 @@ impl Probe<'_> {
             ambient: self.range.is_some(),
             last_cap: launch::last_cap(),
         };
-        let child = spawn(&request).context(|| "clone3".into())?;
+        let child = spawn(&request).map_err(Errno::from).context(|| "clone3".into())?;
         drop(control);
         let result = self.follow(&child, &channel, &init).and_then(|()| look(child.pid, child.pidfd.as_fd()));
         let ended = pidfd::send_signal(&child.pidfd, libc::SIGKILL).and_then(|()| pidfd::wait(&child.pidfd));

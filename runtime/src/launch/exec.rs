@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, openat};
+use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::stat::Mode;
 use nix::unistd::Pid;
 use oci_spec::runtime::Process as Wanted;
@@ -29,12 +30,12 @@ pub struct Exec {
     pub process: Wanted,
     /// Where the master of its terminal is sent
     pub console_socket: Option<PathBuf>,
+    /// Cgroups below the container's to run it in: [CONTROLLER:]PATH
+    pub cgroups: Vec<String>,
     /// How many of the caller's descriptors from 3 on it gets
     pub preserve_fds: u32,
     /// Run it in a paused container: it waits for the resume
     pub ignore_paused: bool,
-    /// Cgroups below the container's to run it in: [CONTROLLER:]PATH
-    pub cgroups: Vec<String>,
     /// A profile that the process is raised to; the one that the container was made under counts in any case
     pub profile: Option<Profile>,
 }
@@ -136,6 +137,7 @@ impl Joining<'_> {
         let (channel, control) = Channel::pair()?;
         let init = memfd::init()?;
         let request = Spawn {
+            join: &[],
             namespaces: 0,
             cgroup: Some(self.place.clone_fd().unwrap_or(self.cgroup.clone_fd())),
             init: init.as_fd(),
@@ -146,7 +148,7 @@ impl Joining<'_> {
             ambient: false,
             last_cap: 0,
         };
-        let spawned = spawn(&request).context(|| "clone3 into the container's cgroup".into())?;
+        let spawned = spawn(&request).map_err(Errno::from).context(|| "clone3 into the container's cgroup".into())?;
         drop(control);
         match self.follow(&spawned, &channel, container) {
             Ok((Some(payload), console)) => {
@@ -181,11 +183,15 @@ impl Joining<'_> {
                 .context(|| format!("process.oomScoreAdj: set it to {score}"))?;
         }
         raise_limits(spawned.pid, &plan::hard_limits(self.process))?;
+        let attributes = plan::Attributes::new(self.process, "process")?;
+        super::attributes(spawned.pid, &attributes)?;
+        run_on(spawned.pid, attributes.affinity.0.as_deref(), "process.execCPUAffinity.initial")?;
         super::started(channel, spawned)?;
         // Where the container is by now: an `update` may have given it limits of another kind since it was opened.
         let cgroup = Cgroup::open(&self.root.read(self.id)?.cgroup)?;
         cgroup.confine(spawned.pid)?;
         cgroup.enter(self.place, spawned.pid)?;
+        run_on(spawned.pid, attributes.affinity.1.as_deref(), "process.execCPUAffinity.final")?;
         channel.send(&[container])?;
         let (mut payload, mut console) = (None, None);
         loop {
@@ -213,6 +219,14 @@ impl Joining<'_> {
             (payload, _) => Ok(payload),
         }
     }
+}
+
+/// sched_setaffinity(2)
+fn run_on(pid: Pid, cpus: Option<&[u32]>, field: &str) -> Result<()> {
+    let Some(cpus) = cpus else { return Ok(()) };
+    let mut set = CpuSet::new();
+    cpus.iter().try_for_each(|cpu| set.set(*cpu as usize)).context(|| format!("{field}: CPUs {cpus:?}"))?;
+    sched_setaffinity(pid, &set).context(|| format!("{field}: run on CPUs {cpus:?}"))
 }
 
 fn reap(payload: Option<(Pid, OwnedFd)>) {

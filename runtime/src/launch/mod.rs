@@ -4,9 +4,11 @@
 
 mod channel;
 pub mod console;
+mod copy_up;
 mod dev;
 mod exec;
 pub(crate) mod memfd;
+mod overlay;
 pub mod pause;
 mod sources;
 mod start;
@@ -33,8 +35,10 @@ use crate::hooks::{self, Moment};
 use crate::plan::{self, IdMaps, Plan, UserNamespace};
 use crate::profile::{self, Profile};
 use crate::state::{self, Folder, Record, Root, Seccomp, Status, ids};
-use crate::sys::clone::{Spawn, Spawned, spawn};
+use crate::sys::clone::{Failed, Spawn, Spawned, spawn};
+use crate::sys::join::Join;
 use crate::sys::pidfd::{self, Exit};
+use crate::sys::sched;
 use crate::validate;
 
 /// How a container is created.
@@ -221,6 +225,7 @@ impl Launch<'_> {
         let init = memfd::init()?;
         pause::before("clone");
         self.clone_init(&init)?;
+        let maps = self.joined_maps()?.or(maps);
         self.child()?.channel.send_program(&memfd::program(&self.plan.program.encode())?)?;
         pause::before("maps");
         self.enter_host_side(maps.as_ref())?;
@@ -257,10 +262,21 @@ impl Launch<'_> {
 
     fn maps(&self, ids: Option<&ids::Range>) -> Option<IdMaps> {
         match &self.plan.user {
-            UserNamespace::Host => None,
+            UserNamespace::Host | UserNamespace::Joined(_) => None,
             UserNamespace::Allocate => ids.map(ids::Range::maps),
             UserNamespace::Mapped(maps) => Some(maps.clone()),
         }
+    }
+
+    /// The maps that a joined user namespace has; those in the config must be the same.
+    fn joined_maps(&self) -> Result<Option<IdMaps>> {
+        let UserNamespace::Joined(wanted) = &self.plan.user else { return Ok(None) };
+        let maps = userns::read_maps(self.child()?.spawned.pid)?;
+        if *wanted != IdMaps::default() && *wanted != maps {
+            return Err(Error::invalid("linux.uidMappings", "are not those of the user namespace that is joined")
+                .hint("leave uidMappings and gidMappings out"));
+        }
+        Ok(Some(maps))
     }
 
     /// Before anything is made: from here on a `delete` knows what to look for, wherever we are killed.
@@ -298,7 +314,12 @@ impl Launch<'_> {
 
     fn clone_init(&mut self, init: &OwnedFd) -> Result<()> {
         let (channel, control) = Channel::pair()?;
+        let early = self.plan.early.iter().map(|early| sources::namespace(&early.path, &early.field, false));
+        let early = early.collect::<Result<Vec<_>>>()?;
+        let join = self.plan.early.iter().zip(&early);
+        let join: Vec<_> = join.map(|(early, fd)| Join { namespace: fd.as_fd(), kind: early.kind }).collect();
         let request = Spawn {
+            join: &join,
             namespaces: self.plan.namespaces,
             cgroup: self.cgroup.as_ref().map(Cgroup::clone_fd),
             init: init.as_fd(),
@@ -309,15 +330,29 @@ impl Launch<'_> {
             ambient: self.plan.user != UserNamespace::Host,
             last_cap: self.plan.last_cap,
         };
-        let spawned = spawn(&request).map_err(clone_failed)?;
+        let spawned = spawn(&request).map_err(|failed| self.clone_failed(failed))?;
         self.child = Some(Child { spawned, channel });
         Ok(())
+    }
+
+    fn clone_failed(&self, failed: Failed) -> Error {
+        let errno = match failed {
+            Failed::Clone(errno) => errno,
+            Failed::Join(at, errno) => return not_joined(&self.plan.early[at], errno),
+        };
+        let error = Error::system("linux.namespaces: clone3", errno);
+        match errno {
+            Errno::EPERM => error.hint("wsbox needs root, or a user namespace that this host allows"),
+            Errno::ENOSPC | Errno::EUSERS => error.hint("a limit in /proc/sys/user is reached"),
+            Errno::EAGAIN => error.hint("is pids.max of the cgroup, or the limit of processes, reached?"),
+            _ => error,
+        }
     }
 
     /// What only the host side may do to the child: maps, limits above its own.
     fn enter_host_side(&self, maps: Option<&IdMaps>) -> Result<()> {
         let pid = self.child()?.spawned.pid;
-        if let Some(maps) = maps {
+        if let Some(maps) = maps.filter(|_| !matches!(self.plan.user, UserNamespace::Joined(_))) {
             userns::write_maps(pid, maps)?;
         }
         if let Some(score) = self.plan.oom_score_adj {
@@ -325,7 +360,8 @@ impl Launch<'_> {
                 .context(|| format!("process.oomScoreAdj: set it to {score}"))
                 .map_err(|error| error.hint("to lower it takes CAP_SYS_RESOURCE"))?;
         }
-        raise_limits(pid, &self.plan.hard_limits)
+        raise_limits(pid, &self.plan.hard_limits)?;
+        attributes(pid, &self.plan.attributes)
     }
 
     /// The limits of memory, and the cgroups on v1, once nobody shares the init's memory.
@@ -477,14 +513,24 @@ fn died(spawned: &Spawned) -> Error {
     }
 }
 
-fn clone_failed(errno: Errno) -> Error {
-    let error = Error::system("linux.namespaces: clone3", errno);
+fn not_joined(early: &plan::Early, errno: Errno) -> Error {
+    let error = Error::system(format!("{}: join {}", early.field, early.path.display()), errno);
     match errno {
-        Errno::EPERM => error.hint("wsbox needs root, or a user namespace that this host allows"),
-        Errno::ENOSPC | Errno::EUSERS => error.hint("a limit in /proc/sys/user is reached"),
-        Errno::EAGAIN => error.hint("is pids.max of the cgroup, or the limit of processes, reached?"),
+        Errno::EINVAL => error.hint("is it of that kind, and not wsbox's own or outside of it?"),
+        Errno::EPERM => error.hint("wsbox has no rights in it"),
         _ => error,
     }
+}
+
+/// Before the process runs: what it makes inherits them.
+fn attributes(pid: Pid, wanted: &plan::Attributes) -> Result<()> {
+    if let Some(scheduler) = &wanted.scheduler {
+        sched::set_scheduler(pid, scheduler).context(|| "process.scheduler: sched_setattr".into())?;
+    }
+    if let Some(value) = wanted.io_priority {
+        sched::set_io_priority(pid, value).context(|| "process.ioPriority: ioprio_set".into())?;
+    }
+    Ok(())
 }
 
 /// A limit above what the init inherits takes the host's CAP_SYS_RESOURCE, which it has not in a user namespace.

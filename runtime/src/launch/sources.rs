@@ -7,8 +7,9 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, openat};
 use nix::sys::stat::{FileStat, Mode, fstat, stat};
+use oci_spec::runtime::LinuxIdMapping;
 
-use super::{dev, userns};
+use super::{copy_up, dev, overlay, userns};
 use crate::cgroup::Cgroup;
 use crate::error::{Context, Error, Result};
 use crate::plan::{BindAttr, IdMaps, Idmap, Source, id_mapping, source_path};
@@ -38,12 +39,13 @@ impl Opener<'_> {
 
     fn one(&mut self, source: &Source) -> Result<OwnedFd> {
         match source {
-            Source::Root(attr) => self.tree(self.root, attr, "root.path"),
+            Source::Root(attr) => self.root(attr),
             Source::Bind { path, field, attr } => {
                 let from = open_path(&source_path(self.bundle, path), field)?;
                 self.tree(from.as_fd(), attr, field)
             }
             Source::Dev(wanted) => dev::make(wanted, self.user.as_ref().map(|(_, maps)| *maps)),
+            Source::CopyUp(wanted) => copy_up::make(self.root, wanted, self.user.as_ref().map(|(_, maps)| *maps)),
             Source::Empty => dev::empty(),
             Source::Namespace { path, field, not_ours } => namespace(path, field, *not_ours),
             Source::Cgroup(hierarchy, attr) => {
@@ -57,10 +59,24 @@ impl Opener<'_> {
         }
     }
 
+    fn root(&self, attr: &BindAttr) -> Result<OwnedFd> {
+        match &self.user {
+            Some((user, maps)) if attr.idmap == Idmap::Container && overlay::is_one(self.root)? => {
+                overlay::id_mapped(self.root, user, maps, attr)
+            }
+            _ => self.tree(self.root, attr, "root.path"),
+        }
+    }
+
     /// A detached, private copy of the tree at `from`.
     fn tree(&self, from: BorrowedFd<'_>, wanted: &BindAttr, field: &str) -> Result<OwnedFd> {
         let tree = open_tree(from, wanted.recursive).context(|| format!("{field}: clone the mount"))?;
         let idmap = self.idmap(&tree, wanted, field)?;
+        if self.user.is_some() && wanted.propagation == libc::MS_SHARED {
+            // As the kernel has it for what a user namespace copies: mounts come from the host, none goes there.
+            let slave = MountAttr { propagation: libc::MS_SLAVE, ..MountAttr::default() };
+            mount_setattr(&tree, &slave, true).context(|| format!("{field}: propagation"))?;
+        }
         let clear_atime = |set: u64| if set & attr::ATIME_MASK == 0 { 0 } else { attr::ATIME_MASK };
         let all = MountAttr {
             set: wanted.set_all | if idmap.is_some() { attr::IDMAP } else { 0 },
@@ -99,15 +115,17 @@ impl Opener<'_> {
 
 /// The folder's owner is the container's user; nobody else maps, so that no file of another user of the host can be made.
 fn owner_maps(stat: &FileStat, maps: &IdMaps, uid: u32, gid: u32, field: &str) -> Result<IdMaps> {
-    let host = |map: &[oci_spec::runtime::LinuxIdMapping], id: u32| {
-        let entry = map.iter().find(|entry| (entry.container_id()..entry.container_id() + entry.size()).contains(&id));
-        let entry = entry.ok_or_else(|| Error::invalid(field, format!("id {id} of the container has no host id")))?;
-        Ok::<u32, Error>(entry.host_id() + (id - entry.container_id()))
-    };
     Ok(IdMaps {
-        uid: vec![id_mapping(stat.st_uid, host(&maps.uid, uid)?, 1)],
-        gid: vec![id_mapping(stat.st_gid, host(&maps.gid, gid)?, 1)],
+        uid: vec![id_mapping(stat.st_uid, host_id(&maps.uid, uid, field)?, 1)],
+        gid: vec![id_mapping(stat.st_gid, host_id(&maps.gid, gid, field)?, 1)],
     })
+}
+
+/// What the container's `id` is on the host.
+pub(super) fn host_id(map: &[LinuxIdMapping], id: u32, field: &str) -> Result<u32> {
+    let entry = map.iter().find(|entry| (entry.container_id()..entry.container_id() + entry.size()).contains(&id));
+    let entry = entry.ok_or_else(|| Error::invalid(field, format!("id {id} of the container has no host id")))?;
+    Ok(entry.host_id() + (id - entry.container_id()))
 }
 
 fn refused(field: &str, errno: Errno, idmapped: bool) -> Error {
@@ -116,7 +134,7 @@ fn refused(field: &str, errno: Errno, idmapped: bool) -> Error {
     match errno {
         Errno::EINVAL if idmapped => {
             error.hint(
-                "this kind of file system, or one mounted below it, can not be id-mapped; an overlay can not: with Docker set userns-remap",
+                "this kind of file system, or one mounted below it, can not be id-mapped; an overlay can only be as the root",
             )
         }
         _ => error,
@@ -124,7 +142,7 @@ fn refused(field: &str, errno: Errno, idmapped: bool) -> Error {
 }
 
 #[expect(clippy::disallowed_methods, reason = "a fixed file of the host's /proc")]
-fn namespace(path: &Path, field: &str, not_ours: bool) -> Result<OwnedFd> {
+pub(super) fn namespace(path: &Path, field: &str, not_ours: bool) -> Result<OwnedFd> {
     let context = || format!("{field}: {}", path.display());
     let fd = openat(AT_FDCWD, path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).context(context)?;
     let inode = |stat: FileStat| (stat.st_dev, stat.st_ino);

@@ -28,6 +28,7 @@ fn run_program(namespaces: i32, program: &Program, fds: Vec<OwnedFd>) -> End {
     let (channel, control) = Channel::pair().unwrap();
     let init = memfd::init().unwrap();
     let request = Spawn {
+        join: &[],
         namespaces: namespaces as u64,
         cgroup: None,
         init: init.as_fd(),
@@ -157,6 +158,7 @@ fn a_broken_program_is_refused() {
     let (channel, control) = Channel::pair().unwrap();
     let init = memfd::init().unwrap();
     let request = Spawn {
+        join: &[],
         namespaces: 0,
         cgroup: None,
         init: init.as_fd(),
@@ -180,6 +182,7 @@ fn without_a_parent_the_init_ends() {
     let (channel, control) = Channel::pair().unwrap();
     let init = memfd::init().unwrap();
     let request = Spawn {
+        join: &[],
         namespaces: 0,
         cgroup: None,
         init: init.as_fd(),

@@ -14,7 +14,7 @@ use oci_spec::runtime::LinuxIdMapping;
 
 use super::Channel;
 use crate::error::{Context, Error, Result};
-use crate::plan::IdMaps;
+use crate::plan::{IdMaps, id_mapping};
 use crate::sys::clone::{Spawn, spawn};
 use crate::sys::pidfd;
 
@@ -30,6 +30,29 @@ fn write_map(pid: Pid, file: &str, map: &[LinuxIdMapping], field: &str) -> Resul
         let _ = writeln!(lines, "{} {} {}", entry.container_id(), entry.host_id(), entry.size());
     }
     write_proc(pid, file, &lines).map_err(|errno| Error::system(format!("{field}: write {file}"), errno))
+}
+
+/// The maps of the user namespace of `pid`, as we see them.
+///
+/// # Errors
+/// If it has none: in it nobody is anybody.
+pub fn read_maps(pid: Pid) -> Result<IdMaps> {
+    let maps = IdMaps { uid: read_map(pid, "uid_map")?, gid: read_map(pid, "gid_map")? };
+    if maps.uid.is_empty() || maps.gid.is_empty() {
+        return Err(Error::invalid("linux.namespaces", "the user namespace that is joined has no maps"));
+    }
+    Ok(maps)
+}
+
+#[expect(clippy::disallowed_methods, reason = "a file of a process of ours in the host's /proc")]
+fn read_map(pid: Pid, file: &str) -> Result<Vec<LinuxIdMapping>> {
+    let path = format!("/proc/{pid}/{file}");
+    let text = std::fs::read_to_string(&path).context(|| path)?;
+    let line = |line: &str| {
+        let mut numbers = line.split_whitespace().map_while(|number| number.parse().ok());
+        Some(id_mapping(numbers.next()?, numbers.next()?, numbers.next()?))
+    };
+    Ok(text.lines().filter_map(line).collect())
 }
 
 /// Writes `text` to /proc/`pid`/`file`.
@@ -59,6 +82,7 @@ pub fn for_mount(init: &OwnedFd, maps: &IdMaps) -> Result<OwnedFd> {
     let (channel, control) = Channel::pair()?;
     let last_cap = 0;
     let request = Spawn {
+        join: &[],
         namespaces: libc::CLONE_NEWUSER as u64,
         cgroup: None,
         init: init.as_fd(),
@@ -68,7 +92,7 @@ pub fn for_mount(init: &OwnedFd, maps: &IdMaps) -> Result<OwnedFd> {
         ambient: false,
         last_cap,
     };
-    let child = spawn(&request).context(|| "clone3 of a user namespace for a mount".into())?;
+    let child = spawn(&request).map_err(Errno::from).context(|| "clone3 of a user namespace for a mount".into())?;
     drop(control);
     let namespace = write_maps(child.pid, maps).and_then(|()| open(child.pid, child.pidfd.as_fd()));
     drop(channel);

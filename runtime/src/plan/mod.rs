@@ -2,6 +2,7 @@
 //! Step 3, plan: a checked config becomes a program for the init and a list of what the parent must open for it. Pure: no
 //! system call, nothing read; tested by value.
 
+mod attributes;
 mod caps;
 pub mod harden;
 mod mounts;
@@ -20,8 +21,9 @@ use oci_spec::runtime::{LinuxDevice, LinuxIdMapping, LinuxIdMappingBuilder, Linu
 
 use crate::error::{Error, Result};
 use crate::{cgroup, seccomp};
+pub use attributes::Attributes;
 pub use mounts::{BindAttr, Idmap, source_path};
-pub use namespaces::UserNamespace;
+pub use namespaces::{Early, UserNamespace};
 pub use process::hard_limits;
 pub use step::{Planned, Program, Slot, Step};
 
@@ -63,6 +65,8 @@ pub enum Source {
     Bind { path: PathBuf, field: String, attr: BindAttr },
     /// A tmpfs with the device nodes
     Dev(Dev),
+    /// A tmpfs with a folder of the image in it
+    CopyUp(CopyUp),
     /// A read-only tmpfs with an empty file and an empty directory, to cover masked paths with
     Empty,
     /// A namespace to join; `not_ours`: one that is to be changed, so it must not be the host's
@@ -90,11 +94,28 @@ pub struct Dev {
     pub console: bool,
 }
 
+/// A tmpfs that begins with what the image has there.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CopyUp {
+    /// The mount's field
+    pub field: String,
+    /// Where it will lie
+    pub path: String,
+    /// Options of the tmpfs: (field, key, value)
+    pub options: Vec<Option_>,
+    /// MOUNT_ATTR_* of the mount
+    pub attributes: u64,
+    /// Whether an id on the disk is the container's id of that number
+    pub id_mapped: bool,
+}
+
 /// Everything decided.
 #[derive(Debug)]
 pub struct Plan {
     /// The kernel's highest capability
     pub last_cap: u32,
+    /// What the parent joins before it makes the others
+    pub early: Vec<Early>,
     /// CLONE_NEW* for clone3(2)
     pub namespaces: u64,
     /// Whose ids the container has
@@ -107,6 +128,8 @@ pub struct Plan {
     pub cgroup: cgroup::Plan,
     /// Written by the parent: lowering it takes the host's CAP_SYS_RESOURCE
     pub oom_score_adj: Option<i32>,
+    /// How it is scheduled, set by the parent
+    pub attributes: Attributes,
     /// Hard limits that may have to be raised before the init gives up the right: (field, resource, hard)
     pub hard_limits: Vec<(String, u32, u64)>,
     /// The payload gets a terminal
@@ -209,13 +232,15 @@ pub fn container(spec: &Spec, id: &str, host: &Host, options: &Options) -> Resul
     let flags = builder.namespaces(spec, linux, &user, options)?;
     builder.mounts(spec, linux, &user)?;
     builder.inside(spec, linux, &user)?;
-    builder.process(wanted, options, filter.as_ref(), &process::Door::Container(options))?;
+    builder.process(wanted, options, filter.as_ref(), &process::Door::Container(options, linux))?;
     Ok(Plan {
         last_cap: host.last_cap,
+        early: namespaces::early(linux),
         namespaces: flags,
         user,
         cgroup,
         oom_score_adj: wanted.oom_score_adj(),
+        attributes: Attributes::new(wanted, "process")?,
         hard_limits: process::hard_limits(wanted),
         terminal: wanted.terminal().unwrap_or_default(),
         warnings: builder.warnings,

@@ -8,7 +8,7 @@ use oci_spec::runtime::{Linux, LinuxNamespaceType, Mount, Process, Spec};
 use super::options::Parsed;
 use super::program::{DEST_IN_PROC, DEST_NO_SYMLINKS, ROOT};
 use super::step::Kind;
-use super::{Builder, Dev, IdMaps, Slot, Source, Step, UserNamespace};
+use super::{Builder, CopyUp, Dev, IdMaps, Slot, Source, Step, UserNamespace};
 use crate::error::{Error, Result};
 use crate::hooks::Moment;
 use crate::plan::namespaces::is_new;
@@ -52,9 +52,10 @@ const MS_PRIVATE: u64 = libc::MS_PRIVATE;
 
 /// The top of the root is attached read-write, so that mount points can be made in it, and made read-only afterwards; what
 /// the host has mounted below it is as the root is to be. The image's device nodes are of use to an attacker only: /dev is
-/// never the image's.
+/// never the image's. Who may make nodes may use them where it makes them, as far as the device rules go.
 pub fn root_attr(spec: &Spec, process: &Process, user: &UserNamespace) -> BindAttr {
-    let mut attr = BindAttr { recursive: true, set_all: attr::NODEV, propagation: MS_PRIVATE, ..BindAttr::default() };
+    let set_all = if makes_nodes(process) { 0 } else { attr::NODEV };
+    let mut attr = BindAttr { recursive: true, set_all, propagation: MS_PRIVATE, ..BindAttr::default() };
     if read_only_root(spec) {
         attr.set_all |= attr::RDONLY;
         attr.clear = attr::RDONLY;
@@ -80,10 +81,13 @@ pub fn may_open_devices(spec: &Spec, user: &UserNamespace) -> bool {
         Ok(_) => !mount.typ().as_deref().is_some_and(|kind| WITHOUT_NODES.contains(&kind)),
         Err(_) => true,
     };
-    let capabilities = spec.process().as_ref().and_then(|process| process.capabilities().as_ref());
-    let makes_nodes = super::caps::sets(capabilities).is_ok_and(|sets| sets.any(caps::Capability::CAP_MKNOD));
     // With ids of its own every bind is nodev, and no node that it makes can be opened (mknod(2)).
-    *user != UserNamespace::Allocate && (makes_nodes || spec.mounts().iter().flatten().any(carries_nodes))
+    *user != UserNamespace::Allocate
+        && (spec.process().as_ref().is_some_and(makes_nodes) || spec.mounts().iter().flatten().any(carries_nodes))
+}
+
+fn makes_nodes(process: &Process) -> bool {
+    super::caps::sets(process.capabilities().as_ref()).is_ok_and(|sets| sets.any(caps::Capability::CAP_MKNOD))
 }
 
 /// Whether the container can write to a folder of the host as its owner (a bind, or the root itself): then the filter denies
@@ -135,6 +139,10 @@ impl Builder<'_> {
         let parsed = Parsed::new(mount, field)?;
         let place = clean(&mount.destination().to_string_lossy());
         let kind = mount.typ().as_deref().unwrap_or_default();
+        if parsed.copy_up && (parsed.bind || kind != "tmpfs" || place == "/dev") {
+            let why = "tmpcopyup is for a tmpfs that is not /dev";
+            return Err(Error::invalid(format!("{field}.options"), why));
+        }
         if parsed.bind || kind == "bind" {
             return self.bind(mount, parsed, field, &place, spec, user);
         }
@@ -142,6 +150,10 @@ impl Builder<'_> {
         match kind {
             "" | "none" => Err(Error::invalid(format!("{field}.type"), "is missing, and the options do not say bind")),
             "cgroup" | "cgroup2" => self.cgroup(parsed, field, &place, linux),
+            "tmpfs" if parsed.copy_up => {
+                self.copied_up(parsed, field, &place, user);
+                Ok(())
+            }
             "tmpfs" if place == "/dev" => self.dev(parsed, field, spec, linux),
             // Only the owner of a network namespace may mount its sysfs; its read-only copy shows the same.
             "sysfs" if *user != UserNamespace::Host && !is_new(linux, LinuxNamespaceType::Network) => {
@@ -173,17 +185,7 @@ impl Builder<'_> {
         // An image with a link in place of /proc or /sys would have it mounted elsewhere (CVE-2019-19921, CVE-2023-27561).
         let flags = if matches!(kind, "proc" | "sysfs") { DEST_NO_SYMLINKS } else { 0 };
         self.attach_dir(field, slot, place, flags);
-        if parsed.propagation != 0 {
-            self.push(
-                field,
-                Step::SetAttr {
-                    slot,
-                    set: 0,
-                    propagation: parsed.propagation as u32,
-                    recursive: parsed.propagation_all,
-                },
-            );
-        }
+        self.spread(field, slot, parsed.propagation, parsed.propagation_all);
         self.has_devpts |= kind == "devpts" && place == "/dev/pts";
         self.has_proc |= kind == "proc" && place == "/proc" && set & attr::RDONLY == 0;
         if read_only_late {
@@ -211,6 +213,30 @@ impl Builder<'_> {
             self.push(field, Step::FsConfig { slot, key: key.clone(), value: value.clone() });
         }
         self.push(field, Step::FsMount { slot, attributes: set });
+    }
+
+    /// Made by the parent, which sees the image whole; read-only once all is mounted in it.
+    fn copied_up(&mut self, parsed: Parsed, field: &str, place: &str, user: &UserNamespace) {
+        let wanted = CopyUp {
+            field: field.into(),
+            path: place.into(),
+            options: parsed.data,
+            attributes: parsed.set & !attr::RDONLY,
+            id_mapped: *user == UserNamespace::Allocate,
+        };
+        let slot = self.source(Source::CopyUp(wanted));
+        self.attach_dir(field, slot, place, 0);
+        self.spread(field, slot, parsed.propagation, parsed.propagation_all);
+        if parsed.set & attr::RDONLY != 0 {
+            let step = Step::SetAttr { slot, set: attr::RDONLY, propagation: 0, recursive: false };
+            self.late.push(super::Planned { step, field: field.into() });
+        }
+    }
+
+    fn spread(&mut self, field: &str, slot: Slot, propagation: u64, recursive: bool) {
+        if propagation != 0 {
+            self.push(field, Step::SetAttr { slot, set: 0, propagation: propagation as u32, recursive });
+        }
     }
 
     fn attach_dir(&mut self, field: &str, mount: Slot, place: &str, flags: u32) {
@@ -286,15 +312,16 @@ impl Builder<'_> {
     /// Of the v1 hierarchies those that the container has a cgroup in: of the others it would see the host's own.
     fn cgroup(&mut self, parsed: Parsed, field: &str, place: &str, linux: &Linux) -> Result<()> {
         let own_namespace = is_new(linux, LinuxNamespaceType::Cgroup);
-        if self.host.v1_hierarchies.is_empty() {
+        let joined = |list: &&String| list.split(',').any(|name| self.joined.iter().any(|joined| joined == name));
+        let hierarchies: Vec<String> = self.host.v1_hierarchies.iter().filter(joined).cloned().collect();
+        // What it is in: on v1 where it has limits there, in v2 always.
+        if hierarchies.is_empty() {
             return self.cgroup2(parsed, field, place, own_namespace);
         }
         let top = self.slot()?;
         let options = vec![(field.to_owned(), "mode".to_owned(), Some("755".to_owned()))];
         self.make(field, top, "tmpfs", Some("tmpfs".into()), &options, parsed.set & !attr::RDONLY);
         self.attach_dir(field, top, place, DEST_NO_SYMLINKS);
-        let joined = |list: &&String| list.split(',').any(|name| self.joined.iter().any(|joined| joined == name));
-        let hierarchies: Vec<String> = self.host.v1_hierarchies.iter().filter(joined).cloned().collect();
         for controllers in hierarchies {
             let (name, options) = hierarchy(&controllers, field);
             let to = format!("{place}/{name}");
@@ -332,7 +359,7 @@ impl Builder<'_> {
             self.push("hooks", Step::Ready);
             self.push("hooks", Step::Receive);
         }
-        self.kernel_settings(linux, user);
+        self.kernel_settings(linux, user)?;
         let process = spec.process().as_ref().ok_or_else(|| Error::invalid("process", "is missing"))?;
         let path = process.cwd().to_string_lossy().trim_start_matches('/').to_owned();
         if !path.is_empty() {
@@ -357,7 +384,20 @@ impl Builder<'_> {
             }
             self.console(process, self.scratch.devpts, self.has_dev);
         }
+        self.propagation(linux);
         Ok(())
+    }
+
+    /// The root is private, a copy of its own; so what becomes shared here is so among the container's own namespaces alone.
+    fn propagation(&mut self, linux: &Linux) {
+        let wanted = linux.rootfs_propagation().as_deref().unwrap_or_default();
+        let propagation = match wanted.strip_prefix('r').unwrap_or(wanted) {
+            "shared" => libc::MS_SHARED,
+            "unbindable" => libc::MS_UNBINDABLE,
+            _ => return,
+        } as u32;
+        let step = Step::SetAttr { slot: ROOT, set: 0, propagation, recursive: wanted.starts_with('r') };
+        self.push("linux.rootfsPropagation", step);
     }
 
     fn masks(&mut self, linux: &Linux) {
@@ -372,7 +412,7 @@ impl Builder<'_> {
     }
 
     /// Written through the descriptor of the proc that we mounted: no path of the image leads there (CVE-2025-52881).
-    fn kernel_settings(&mut self, linux: &Linux, user: &UserNamespace) {
+    fn kernel_settings(&mut self, linux: &Linux, user: &UserNamespace) -> Result<()> {
         let mut settings: Vec<(String, String, String)> = Vec::new();
         for (key, value) in linux.sysctl().iter().flatten() {
             let path = format!("sys/{}", crate::validate::sysctl_path(key));
@@ -382,12 +422,14 @@ impl Builder<'_> {
         if *user == UserNamespace::Allocate {
             settings.push(("linux.namespaces".into(), "sys/user/max_user_namespaces".into(), "0".into()));
         }
-        if !settings.is_empty() && !self.has_proc {
+        let offsets = linux.time_offsets().as_ref().is_some_and(|offsets| !offsets.is_empty());
+        if (!settings.is_empty() || offsets) && !self.has_proc {
             self.make("", self.scratch.proc, "proc", None, &[], 0);
         }
         for (field, path, value) in settings {
             self.push(field, Step::Write { dir: self.scratch.proc, path, value });
         }
+        self.clocks(linux, self.scratch.proc)
     }
 }
 

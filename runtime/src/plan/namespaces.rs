@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Namespaces: which are new, which are joined, and what is done first in them.
 
+use std::path::PathBuf;
+
 use oci_spec::runtime::{Linux, LinuxNamespaceType, Spec};
 
-use super::{Builder, IdMaps, Options, Source, Step};
-use crate::error::Result;
+use super::{Builder, IdMaps, Options, Slot, Source, Step};
+use crate::error::{Error, Result};
 
 /// Whose ids the container has.
 #[derive(Clone, Debug, PartialEq)]
@@ -15,6 +17,20 @@ pub enum UserNamespace {
     Allocate,
     /// As the config's maps say; files are taken as they are
     Mapped(IdMaps),
+    /// Those of a user namespace that exists; maps are what the config says of it, if anything
+    Joined(IdMaps),
+}
+
+/// A namespace that is joined before the new ones are made: they belong to the user namespace, and the init is born into a PID
+/// namespace.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Early {
+    /// The field of the path
+    pub field: String,
+    /// A file of nsfs
+    pub path: PathBuf,
+    /// Its CLONE_NEW* flag
+    pub kind: i32,
 }
 
 /// A user namespace without maps is an order to allocate them: runc and crun refuse such a config, so nobody means less.
@@ -25,9 +41,14 @@ pub fn user(linux: &Linux) -> UserNamespace {
     };
     match find(linux, LinuxNamespaceType::User) {
         None => UserNamespace::Host,
+        Some((_, Some(_))) => UserNamespace::Joined(maps),
         Some(_) if maps.uid.is_empty() => UserNamespace::Allocate,
         Some(_) => UserNamespace::Mapped(maps),
     }
+}
+
+fn no_clocks(why: &str) -> Error {
+    Error::invalid("linux.timeOffsets", why)
 }
 
 /// The entry for `kind`: its index and its path, if it is to be joined.
@@ -42,7 +63,20 @@ pub fn is_new(linux: &Linux, kind: LinuxNamespaceType) -> bool {
     matches!(find(linux, kind), Some((_, None)))
 }
 
-const KINDS: [(LinuxNamespaceType, i32); 7] = [
+/// The PID namespace first: once in the user namespace there may be no right to it.
+pub fn early(linux: &Linux) -> Vec<Early> {
+    let kinds = [(LinuxNamespaceType::Pid, libc::CLONE_NEWPID), (LinuxNamespaceType::User, libc::CLONE_NEWUSER)];
+    let one = |(kind, flag)| {
+        let (at, path) = find(linux, kind)?;
+        Some(Early { field: format!("linux.namespaces[{at}].path"), path: path?.into(), kind: flag })
+    };
+    kinds.into_iter().filter_map(one).collect()
+}
+
+/// linux/sched.h; libc has it for some targets only.
+const CLONE_NEWTIME: i32 = 0x80;
+
+const KINDS: [(LinuxNamespaceType, i32); 8] = [
     (LinuxNamespaceType::User, libc::CLONE_NEWUSER),
     (LinuxNamespaceType::Mount, libc::CLONE_NEWNS),
     (LinuxNamespaceType::Pid, libc::CLONE_NEWPID),
@@ -50,6 +84,7 @@ const KINDS: [(LinuxNamespaceType, i32); 7] = [
     (LinuxNamespaceType::Ipc, libc::CLONE_NEWIPC),
     (LinuxNamespaceType::Uts, libc::CLONE_NEWUTS),
     (LinuxNamespaceType::Cgroup, libc::CLONE_NEWCGROUP),
+    (LinuxNamespaceType::Time, CLONE_NEWTIME),
 ];
 
 impl Builder<'_> {
@@ -70,7 +105,10 @@ impl Builder<'_> {
                     self.push("linux.namespaces", Step::Unshare { flags: flag as u32 });
                     self.push("linux.namespaces", Step::LoUp);
                 }
+                // Entered by the payload's execve, and its clocks are set before that (time_namespaces(7)).
+                Some((_, None)) if kind == LinuxNamespaceType::Time => {}
                 Some((_, None)) if kind != LinuxNamespaceType::Cgroup => flags |= flag as u64,
+                Some((_, Some(_))) if matches!(kind, LinuxNamespaceType::User | LinuxNamespaceType::Pid) => {}
                 Some((at, Some(path))) => joined.push((format!("linux.namespaces[{at}].path"), path, flag as u32)),
                 _ => {}
             }
@@ -95,6 +133,39 @@ impl Builder<'_> {
         self.push("", Step::Setsid);
         self.names(spec);
         Ok(flags)
+    }
+
+    /// The clocks of a new time namespace; `proc` shows us as process 1 then.
+    pub(super) fn clocks(&mut self, linux: &Linux, proc: Slot) -> Result<()> {
+        let offsets: Vec<_> = linux.time_offsets().iter().flatten().collect();
+        let Some((at, None)) = find(linux, LinuxNamespaceType::Time) else {
+            return if offsets.is_empty() {
+                Ok(())
+            } else {
+                Err(no_clocks("needs a new time namespace in linux.namespaces"))
+            };
+        };
+        self.push(format!("linux.namespaces[{at}]"), Step::Unshare { flags: CLONE_NEWTIME as u32 });
+        if offsets.is_empty() {
+            return Ok(());
+        }
+        if !is_new(linux, LinuxNamespaceType::Pid) {
+            return Err(no_clocks("needs a new pid namespace in linux.namespaces"));
+        }
+        let mut lines: Vec<String> = Vec::new();
+        for (clock, offset) in offsets {
+            if clock != "monotonic" && clock != "boottime" {
+                return Err(Error::invalid(
+                    format!("linux.timeOffsets[{clock:?}]"),
+                    "is neither monotonic nor boottime",
+                ));
+            }
+            lines.push(format!("{clock} {} {}\n", offset.secs().unwrap_or(0), offset.nanosecs().unwrap_or(0)));
+        }
+        lines.sort();
+        let path = "1/timens_offsets".to_owned();
+        self.push("linux.timeOffsets", Step::Write { dir: proc, path, value: lines.concat() });
+        Ok(())
     }
 
     fn names(&mut self, spec: &Spec) {

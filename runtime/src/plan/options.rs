@@ -23,6 +23,8 @@ pub struct Parsed {
     /// MS_SHARED, MS_SLAVE, MS_PRIVATE or MS_UNBINDABLE
     pub propagation: u64,
     pub propagation_all: bool,
+    /// tmpcopyup
+    pub copy_up: bool,
     /// idmap or ridmap
     pub idmap: bool,
     /// The file system's own: (field, key, value)
@@ -59,7 +61,7 @@ const PROPAGATIONS: [(&str, u64); 4] = [
 ];
 
 /// Options that would need what this version does not do.
-const REFUSED: [&str; 5] = ["remount", "tmpcopyup", "copy-symlink", "src-nofollow", "dest-nofollow"];
+const REFUSED: [&str; 4] = ["remount", "copy-symlink", "src-nofollow", "dest-nofollow"];
 
 impl Parsed {
     /// Sorts the options of the mount at `field`.
@@ -99,6 +101,7 @@ impl Parsed {
             "" | "defaults" => {}
             "bind" => self.bind = true,
             "rbind" => (self.bind, self.recursive) = (true, true),
+            "tmpcopyup" => self.copy_up = true,
             "idmap" => self.idmap = true,
             "ridmap" => (self.idmap, self.recursive) = (true, true),
             option if REFUSED.contains(&option) => {
@@ -195,8 +198,8 @@ mod tests {
     #[test]
     fn what_is_not_done_is_refused_by_name() {
         let mount: Mount =
-            serde_json::from_value(serde_json::json!({"destination": "/x", "options": ["bind", "tmpcopyup"]})).unwrap();
+            serde_json::from_value(serde_json::json!({"destination": "/x", "options": ["bind", "remount"]})).unwrap();
         let error = Parsed::new(&mount, "mounts[4]").unwrap_err().to_string();
-        assert!(error.starts_with("mounts[4].options[1]: ") && error.contains("tmpcopyup"), "{error}");
+        assert!(error.starts_with("mounts[4].options[1]: ") && error.contains("remount"), "{error}");
     }
 }

@@ -6,7 +6,6 @@ use oci_spec::runtime::{Linux, LinuxNamespaceType, LinuxSeccomp, PosixRlimitType
 use super::caps::{self, Sets};
 use super::{Builder, Options, Source, Step};
 use crate::error::Result;
-use crate::plan::namespaces::is_new;
 use crate::plan::program::SLOTS;
 use crate::seccomp::{self, Filter};
 
@@ -23,9 +22,17 @@ const UMASK: u32 = 0o022;
 /// Through which door the process comes.
 pub enum Door<'a> {
     /// It is the container's first
-    Container(&'a Options),
+    Container(&'a Options, &'a Linux),
     /// It joins a container with this config
     Exec(&'a Linux),
+}
+
+impl Door<'_> {
+    fn linux(&self) -> &Linux {
+        match self {
+            Door::Container(_, linux) | Door::Exec(linux) => linux,
+        }
+    }
 }
 
 /// The filter of a config. `deny_set_id` adds what keeps set-id files off the host, whatever the config has.
@@ -72,6 +79,7 @@ impl Builder<'_> {
         }
         // Late: a low RLIMIT_NOFILE would hit the init. The parent has raised what had to be.
         self.limits(process);
+        self.attributes(door.linux())?;
         self.push("", Step::CloseFds { first: 3 + options.preserve_fds });
         self.seal(filter, no_new_privs, &sets);
         let argv = process.args().clone().unwrap_or_default();
@@ -129,15 +137,15 @@ impl Builder<'_> {
     /// A container waits for its start; an exec'd process is born into the PID namespace only now, with nothing left to take.
     fn enter(&mut self, process: &Process, door: &Door<'_>) {
         match door {
-            Door::Container(options) if options.wait_for_start => {
+            Door::Container(options, _) if options.wait_for_start => {
                 let listener =
                     self.sources.iter().position(|source| *source == Source::StartSocket).unwrap_or_default() as u32;
                 self.push("", Step::Ready);
                 self.push("", Step::Await { listener });
             }
-            Door::Container(_) => self.push("", Step::Ready),
+            Door::Container(..) => self.push("", Step::Ready),
             Door::Exec(linux) => {
-                if is_new(linux, LinuxNamespaceType::Pid) {
+                if linux.namespaces().iter().flatten().any(|namespace| namespace.typ() == LinuxNamespaceType::Pid) {
                     self.push("", Step::Fork);
                 }
                 self.push("", Step::Setsid);

@@ -47,6 +47,8 @@ pub enum Step {
     Console { devpts: Slot, uid: u32, bind: bool, rows: u16, columns: u16 },
     Rlimit { resource: u32, soft: u64, hard: u64 },
     Umask { mask: u32 },
+    Personality { domain: u32 },
+    MemoryPolicy { mode: u32, mask: Vec<u64> },
     Bounding { keep: u64, last: u32 },
     Groups { gids: Vec<u32> },
     Gid { gid: u32 },
@@ -204,6 +206,12 @@ impl Encoder {
             Step::Rlimit { resource, soft, hard } => {
                 Words { a: *resource, n: *soft, s: *hard as u32, t: (*hard >> 32) as u32, ..none }
             }
+            Step::Personality { domain } => Words { a: *domain, ..none },
+            Step::MemoryPolicy { mode, mask } => {
+                let halves = mask.iter().flat_map(|word| word.to_ne_bytes()).collect::<Vec<u8>>();
+                let words = halves.chunks_exact(4).map(|half| u32::from_ne_bytes([half[0], half[1], half[2], half[3]]));
+                Words { a: *mode, b: mask.len() as u32, s: self.words(words), ..none }
+            }
             Step::Umask { mask } => Words { a: *mask, ..none },
             Step::Bounding { keep, last } => Words { c: *last, n: *keep, ..none },
             Step::Groups { gids } => Words { a: gids.len() as u32, s: self.words(gids.iter().copied()), ..none },
@@ -267,6 +275,8 @@ impl Step {
             Step::Console { .. } => Op::Console,
             Step::Rlimit { .. } => Op::Rlimit,
             Step::Umask { .. } => Op::Umask,
+            Step::Personality { .. } => Op::Personality,
+            Step::MemoryPolicy { .. } => Op::MemoryPolicy,
             Step::Bounding { .. } => Op::Bounding,
             Step::Groups { .. } => Op::Groups,
             Step::Gid { .. } => Op::Gid,

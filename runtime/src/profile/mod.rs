@@ -133,17 +133,19 @@ pub fn made_under_one(container: &Spec) -> bool {
     container.annotations().as_ref().is_some_and(|annotations| annotations.contains_key(ANNOTATION))
 }
 
-/// Keeps the limits of a container that was made under a profile within it, whatever is asked for them: one sentence for the user.
-pub fn keep_limits(container: &Spec, resources: &mut LinuxResources) -> Vec<String> {
-    if !made_under_one(container) {
-        return Vec::new();
+/// Keeps the limits of the container with config `container` to its profile, or to the one in force now, whatever is asked for them:
+/// one sentence for the user.
+///
+/// # Errors
+/// As [`raise`].
+pub fn keep_limits(container: &Spec, resources: &mut LinuxResources, asked: Option<Profile>) -> Result<Vec<String>> {
+    if !made_under_one(container) && !settings::asked(asked)? {
+        return Ok(Vec::new());
     }
-    let asked = resources.clone();
+    let before = resources.clone();
     limits::tighten(resources);
-    if *resources == asked {
-        return Vec::new();
-    }
-    vec!["linux.resources: tightened to what the container's profile allows".into()]
+    let same = *resources == before;
+    Ok(if same { Vec::new() } else { vec!["linux.resources: tightened to what the profile allows".into()] })
 }
 
 #[cfg(test)]

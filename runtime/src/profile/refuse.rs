@@ -32,13 +32,14 @@ fn refused(field: impl Into<String>, what: &str, profile: Profile) -> Error {
 /// The whole config, without a look at the host.
 pub(super) fn check(spec: &Spec, profile: Profile) -> Result<()> {
     let linux = spec.linux().as_ref().ok_or_else(|| Error::invalid("linux", "is missing"))?;
+    // What explains the others comes first: `docker run --ipc host` also binds the host's /dev/shm.
+    host_namespaces(linux, profile)?;
     let resources = linux.resources().as_ref();
     let rules = resources.and_then(|resources| resources.devices().as_deref()).unwrap_or_default();
     rules.iter().enumerate().try_for_each(|(at, rule)| device_rule(rule, at, profile))?;
     let nodes = linux.devices().iter().flatten().enumerate();
     nodes.into_iter().try_for_each(|(at, node)| device(node, at, profile))?;
     spec.mounts().iter().flatten().enumerate().try_for_each(|(at, mount)| device_bind(mount, at, profile))?;
-    host_namespaces(linux, profile)?;
     root_maps(linux, profile)?;
     let overruled = |file: &&String| OVERRULING.contains(&file.as_str());
     match resources.and_then(|resources| resources.unified().as_ref()?.keys().find(overruled)) {
@@ -117,14 +118,17 @@ pub(super) fn joined_host_namespaces(spec: &Spec, profile: Profile) -> Result<()
     let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_deref()).unwrap_or_default();
     for (at, namespace) in namespaces.iter().enumerate() {
         let path = namespace.path().as_ref().filter(|path| !path.as_os_str().is_empty());
-        // The network namespace is replaced, whichever it is.
-        let Some(path) = path.filter(|_| namespace.typ() != LinuxNamespaceType::Network) else { continue };
+        let Some(path) = path else { continue };
         let own = ["self", "1"].map(|process| inode(Path::new(&format!("/proc/{process}/ns/{}", namespace.typ()))));
         let joined = inode(path);
-        if joined.is_none() || own.contains(&joined) {
+        // A network namespace is left for a fresh one, also where it can not be told whose it is.
+        let unknown = joined.is_none() && namespace.typ() != LinuxNamespaceType::Network;
+        if unknown || joined.is_some() && own.contains(&joined) {
             let what =
                 format!("{} is the host's {} namespace, or can not be told from it", path.display(), namespace.typ());
-            return Err(refused(format!("linux.namespaces[{at}].path"), &what, profile));
+            let flag = HOSTS.iter().find(|(kind, ..)| *kind == namespace.typ()).map_or("", |(_, _, flag)| flag);
+            return Err(refused(format!("linux.namespaces[{at}].path"), &what, profile)
+                .hint(format!("with docker, leave out {flag}")));
         }
     }
     Ok(())

@@ -269,12 +269,18 @@ fn what_is_refused_is_refused_by_name() {
 
 #[test]
 fn joined_namespaces_of_the_host_are_refused() {
+    let check = |kind: &str, path: &str| {
+        let config =
+            with("/linux/namespaces", json!([{"type": "pid"}, {"type": "mount"}, {"type": kind, "path": path}]));
+        refuse::joined_host_namespaces(&spec(&config), Profile::Production)
+    };
     for (path, ok) in [("/proc/1/ns/ipc", false), ("/proc/self/ns/ipc", false), ("/nothing", false), ("", true)] {
-        let checked =
-            refuse::joined_host_namespaces(&spec(&with("/linux/namespaces/2/path", json!(path))), Profile::Production);
+        let checked = check("ipc", path);
         assert_eq!(checked.is_ok(), ok, "{path}");
         assert!(ok || checked.unwrap_err().to_string().starts_with("linux.namespaces[2].path: "), "{path}");
     }
+    assert!(check("network", "/proc/self/ns/net").unwrap_err().to_string().contains("--network host"));
+    assert!(check("network", "/nothing").is_ok(), "it is left for a fresh one");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde_json::{Value, json};
 
-use super::{Root, process};
+use super::{Root, lifecycle};
 use crate::cgroup::{Cgroup, Oom};
 use crate::error::{Context, Error, Kind, Result};
 
@@ -29,7 +29,7 @@ impl Watch {
         let record = root.read(id)?;
         let stopped = || Error::new(Kind::State, "", format!("container with id {id} is not running"));
         let known = record.process.as_ref().ok_or_else(stopped)?;
-        let pidfd = process::find(known)?.ok_or_else(stopped)?;
+        let pidfd = lifecycle::process(&record)?.ok_or_else(stopped)?;
         Ok(Self { id: id.into(), pid: known.pid, pidfd, cgroup: Cgroup::open(&record.cgroup)? })
     }
 
@@ -41,14 +41,14 @@ impl Watch {
     }
 
     /// Hands every event to `tell`, stats each `interval`, until the container ends or `tell` says false.
-    pub fn follow(&self, interval: Duration, mut tell: impl FnMut(&Value) -> bool) -> Result<()> {
+    pub fn follow(&self, interval: Duration, mut tell: impl FnMut(&Value) -> Result<bool>) -> Result<()> {
         let mut oom = self.cgroup.watch_oom()?;
         let out_of_memory = json!({"type": "oom", "id": self.id});
         let mut next = Instant::now() + interval;
         loop {
             let ended = self.wait(oom.as_ref(), next)?;
             // Also at the end: it may be what ended it.
-            if oom.as_mut().is_some_and(Oom::happened) && !tell(&out_of_memory) {
+            if oom.as_mut().is_some_and(Oom::happened) && !tell(&out_of_memory)? {
                 return Ok(());
             }
             if ended {
@@ -56,7 +56,7 @@ impl Watch {
             }
             if Instant::now() >= next {
                 next += interval;
-                if !tell(&self.stats()) {
+                if !tell(&self.stats())? {
                     return Ok(());
                 }
             }

@@ -69,6 +69,11 @@ fn observe(record: &Record) -> Result<(Status, Option<OwnedFd>)> {
     Ok((if frozen { Status::Paused } else { record.status }, Some(pidfd)))
 }
 
+/// The first process of a container that has not ended.
+pub fn process(record: &Record) -> Result<Option<OwnedFd>> {
+    Ok(observe(record)?.1)
+}
+
 /// What `state` and `list` print of a container.
 pub fn state(record: &Record) -> Result<State> {
     let (status, pidfd) = observe(record)?;

@@ -229,10 +229,10 @@ impl Folder {
         filter.map_or(Ok(()), |filter| self.save(FILTER, filter))
     }
 
-    /// Keeps another config, whole: `exec` reads the old one or the new one.
+    /// Replaces the kept config whole: a reader sees the old one or the new one.
     pub fn replace_config(&self, config: &[u8]) -> Result<()> {
-        self.save("state.tmp", config)?;
-        fs::rename(self.path.join("state.tmp"), self.path.join(CONFIG))
+        self.save("config.tmp", config)?;
+        fs::rename(self.path.join("config.tmp"), self.path.join(CONFIG))
             .context(|| self.path.join(CONFIG).display().to_string())
     }
 
@@ -254,7 +254,7 @@ impl Folder {
             None => ids::release_all(&self.path),
         }
         // The record goes last but one: until then the container can be deleted again.
-        for name in [START_SOCKET, CONFIG, FILTER, "state.tmp", RECORD] {
+        for name in [START_SOCKET, CONFIG, FILTER, "state.tmp", "config.tmp", RECORD] {
             match fs::remove_file(self.path.join(name)) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                     return Err(error).context(|| self.path.join(name).display().to_string());

@@ -9,14 +9,14 @@ use super::{Folder, Record, Root, Status, lifecycle};
 use crate::bundle::Bundle;
 use crate::cgroup::{Cgroup, Plan, Wanted};
 use crate::error::{Error, Kind, Result};
-use crate::profile;
+use crate::profile::{self, Profile};
 
 /// Changes the limits of container `id` to what `change` (linux.resources, where zero is unset) names. What the user should know is
 /// returned, one sentence each.
 ///
 /// # Errors
 /// `container not running`, in runc's words; or the limit that is not taken, by its field: then nothing is changed.
-pub fn update(root: &Root, id: &str, change: &LinuxResources) -> Result<Vec<String>> {
+pub fn update(root: &Root, id: &str, change: &LinuxResources, asked: Option<Profile>) -> Result<Vec<String>> {
     let folder = root.open(id)?;
     let not_running = || Error::new(Kind::State, "", format!("container not running: {id}"));
     let mut record = folder.record()?.ok_or_else(not_running)?;
@@ -28,7 +28,7 @@ pub fn update(root: &Root, id: &str, change: &LinuxResources) -> Result<Vec<Stri
     let (change, config) = merged(&bundle, change)?;
     let merged = Bundle::from_config(record.bundle.clone(), config)?;
     let (change, mut resources) = (change, resources(&merged));
-    let warnings = profile::keep_limits(&bundle.spec, &mut resources);
+    let warnings = profile::keep_limits(&bundle.spec, &mut resources, asked)?;
     let all = Plan::new(None, id, Some(&resources))?.limits;
     let config = with_resources(&merged.config, &to_json(&resources)?)?;
     let mut cgroup = Cgroup::open(&record.cgroup)?;

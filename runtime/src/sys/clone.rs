@@ -6,7 +6,7 @@
 //! no return.
 #![allow(unsafe_code)]
 
-use std::arch::asm;
+use std::ffi::c_void;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicI32, Ordering};
@@ -15,13 +15,35 @@ use nix::errno::Errno;
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use nix::unistd::Pid;
 
+use super::bare::{CloneArgs, clone3, raw};
+use super::join::{self, Join};
+
 /// CLONE_CLEAR_SIGHAND and CLONE_INTO_CGROUP of clone(2); above the 32 bits of libc's constants.
 const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 const STACK: usize = 32 * 1024;
 
+/// Why there is no child.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failed {
+    /// clone3(2) failed
+    Clone(Errno),
+    /// The namespace with this index can not be joined
+    Join(usize, Errno),
+}
+
+impl From<Failed> for Errno {
+    fn from(failed: Failed) -> Self {
+        match failed {
+            Failed::Clone(errno) | Failed::Join(_, errno) => errno,
+        }
+    }
+}
+
 /// What the child is born into, and what it executes.
 pub struct Spawn<'a> {
+    /// Namespaces to join before the new ones are made
+    pub join: &'a [Join<'a>],
     /// CLONE_NEW* flags
     pub namespaces: u64,
     /// A cgroup v2 directory to be born in
@@ -83,25 +105,8 @@ struct Setup {
     errno: AtomicI32,
 }
 
-/// struct clone_args of clone(2).
-#[repr(C)]
-#[derive(Default)]
-struct CloneArgs {
-    flags: u64,
-    pidfd: u64,
-    child_tid: u64,
-    parent_tid: u64,
-    exit_signal: u64,
-    stack: u64,
-    stack_size: u64,
-    tls: u64,
-    set_tid: u64,
-    set_tid_size: u64,
-    cgroup: u64,
-}
-
 /// Spawns the init. Blocks every signal of this thread meanwhile, so that no handler of the host runs in the child.
-pub fn spawn(spawn: &Spawn<'_>) -> nix::Result<Spawned> {
+pub fn spawn(spawn: &Spawn<'_>) -> Result<Spawned, Failed> {
     let mut stack = vec![0u8; STACK];
     let setup = Box::new(Setup {
         init: spawn.init.as_raw_fd(),
@@ -129,104 +134,31 @@ pub fn spawn(spawn: &Spawn<'_>) -> nix::Result<Spawned> {
         args.cgroup = cgroup.as_raw_fd() as u64;
     }
     let mut mask = SigSet::empty();
-    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), Some(&mut mask))?;
-    // SAFETY: args is a struct clone_args with a stack of its own, which Spawned keeps, as it does setup; child() never
-    // returns and obeys the rules at the top of this file.
-    let result = unsafe { clone3(&args, &setup) };
-    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&mask), None)?;
-    if result < 0 {
-        return Err(Errno::from_raw(-result as i32));
-    }
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), Some(&mut mask)).map_err(Failed::Clone)?;
+    let setup_pointer: *const Setup = &raw const *setup;
+    let result = if spawn.join.is_empty() {
+        // SAFETY: args is a struct clone_args with a stack of its own, which Spawned keeps, as it does setup; child() never
+        // returns and obeys the rules at the top of this file.
+        let result = unsafe { clone3(&args, child, setup_pointer.cast()) };
+        if result < 0 { Err(Failed::Clone(Errno::from_raw(-result as i32))) } else { Ok((result as i32, pidfd)) }
+    } else {
+        // SAFETY: as above; the copy of our memory that they see lives as long as they do.
+        unsafe { join::clone3_into(spawn.join, &args, child, setup_pointer.cast()) }
+    };
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&mask), None).map_err(Failed::Clone)?;
+    let (pid, pidfd) = result?;
     // SAFETY: the kernel stored the new descriptor there.
     let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
-    Ok(Spawned {
-        pid: Pid::from_raw(result as i32),
-        pidfd,
-        stack: ManuallyDrop::new(stack),
-        setup: ManuallyDrop::new(setup),
-    })
-}
-
-/// clone3 itself: the pid in the parent, or a negative errno. The child goes to `child` on its new stack.
-///
-/// # Safety
-/// `args` must give a stack; it and `setup` must live until the child's exec.
-#[cfg(target_arch = "x86_64")]
-unsafe fn clone3(args: &CloneArgs, setup: &Setup) -> isize {
-    let result: isize;
-    // SAFETY: the caller's. In the child nothing but rax and rsp differ; it calls child(setup) and never comes back.
-    unsafe {
-        asm!(
-            "syscall", "test rax, rax", "jnz 2f",
-            "xor ebp, ebp", "and rsp, -16", "mov rdi, r12", "call {child}", "ud2", "2:",
-            child = sym child,
-            inlateout("rax") libc::SYS_clone3 as isize => result,
-            in("rdi") args, in("rsi") size_of::<CloneArgs>(), in("r12") setup,
-            lateout("rcx") _, lateout("r11") _,
-        );
-    }
-    result
-}
-
-/// clone3 itself: the pid in the parent, or a negative errno. The child goes to `child` on its new stack.
-///
-/// # Safety
-/// `args` must give a stack; it and `setup` must live until the child's exec.
-#[cfg(target_arch = "aarch64")]
-unsafe fn clone3(args: &CloneArgs, setup: &Setup) -> isize {
-    let result: isize;
-    // SAFETY: the caller's. In the child nothing but x0 and sp differ; it calls child(setup) and never comes back.
-    unsafe {
-        asm!(
-            "svc 0", "cbnz x0, 2f", "mov x29, xzr", "mov x0, {setup}", "bl {child}", "brk 1", "2:",
-            child = sym child,
-            setup = in(reg) setup,
-            in("x8") libc::SYS_clone3,
-            inlateout("x0") args as *const CloneArgs as isize => result, in("x1") size_of::<CloneArgs>(),
-        );
-    }
-    result
-}
-
-/// A system call without libc.
-///
-/// # Safety
-/// Pointers among the arguments must be valid for what the call does with them.
-#[inline(always)]
-#[cfg(target_arch = "x86_64")]
-unsafe fn raw(nr: libc::c_long, a: usize, b: usize, c: usize, d: usize, e: usize) -> isize {
-    let result: isize;
-    // SAFETY: the caller's.
-    unsafe {
-        asm!("syscall", inlateout("rax") nr as isize => result, in("rdi") a, in("rsi") b, in("rdx") c, in("r10") d,
-            in("r8") e, lateout("rcx") _, lateout("r11") _, options(nostack));
-    }
-    result
-}
-
-/// A system call without libc.
-///
-/// # Safety
-/// Pointers among the arguments must be valid for what the call does with them.
-#[inline(always)]
-#[cfg(target_arch = "aarch64")]
-unsafe fn raw(nr: libc::c_long, a: usize, b: usize, c: usize, d: usize, e: usize) -> isize {
-    let result: isize;
-    // SAFETY: the caller's.
-    unsafe {
-        asm!("svc 0", in("x8") nr, inlateout("x0") a as isize => result, in("x1") b, in("x2") c, in("x3") d, in("x4") e,
-            options(nostack));
-    }
-    result
+    Ok(Spawned { pid: Pid::from_raw(pid), pidfd, stack: ManuallyDrop::new(stack), setup: ManuallyDrop::new(setup) })
 }
 
 /// The child: raise capabilities, mark what is not granted close-on-exec, execute the init.
 ///
 /// # Safety
-/// Only clone3 above may call it, in the child, with the setup of this spawn.
-unsafe extern "C" fn child(setup: *const Setup) -> ! {
+/// Only clone3 may call it, in the child, with the setup of this spawn.
+unsafe extern "C" fn child(setup: *const c_void) -> ! {
     // SAFETY: the parent keeps the setup until our exec.
-    let setup = unsafe { &*setup };
+    let setup = unsafe { &*setup.cast::<Setup>() };
     // SAFETY: raw system calls on the setup's own memory.
     let (step, errno) = unsafe { become_init(setup) };
     setup.errno.store(-errno as i32, Ordering::Release);

@@ -3,11 +3,14 @@
 //! the library lives here.
 
 pub mod arena;
+mod bare;
 pub mod bpf;
 pub mod clone;
+pub mod join;
 pub mod mount;
 pub mod net;
 pub mod pidfd;
 pub mod rlimit;
+pub mod sched;
 pub mod scm;
 pub mod tty;

@@ -88,6 +88,15 @@ pub fn fsconfig(context: impl AsFd, key: &CStr, value: Option<&CStr>) -> nix::Re
     Errno::result(result).map(drop)
 }
 
+/// Sets an option to a file descriptor.
+pub fn fsconfig_fd(context: impl AsFd, key: &CStr, value: impl AsFd) -> nix::Result<()> {
+    const SET_FD: libc::c_uint = 5;
+    let (context, value) = (context.as_fd().as_raw_fd(), value.as_fd().as_raw_fd());
+    let null = std::ptr::null::<libc::c_char>();
+    // SAFETY: key is a C string; both descriptors are open.
+    Errno::result(unsafe { libc::syscall(libc::SYS_fsconfig, context, SET_FD, key.as_ptr(), null, value) }).map(drop)
+}
+
 /// Makes the superblock and a detached mount of it.
 pub fn fsmount(context: impl AsFd, attributes: u64) -> nix::Result<OwnedFd> {
     const CMD_CREATE: libc::c_uint = 6;

@@ -43,9 +43,8 @@ fn namespaces(linux: &Linux) -> Result<()> {
             return Err(Error::invalid(field, format!("asks for the {} namespace a second time", namespace.typ())));
         }
         let joined = namespace.path().as_ref().filter(|path| !path.as_os_str().is_empty());
-        let unjoinable = [LinuxNamespaceType::User, LinuxNamespaceType::Mount, LinuxNamespaceType::Pid];
-        if joined.is_some() && unjoinable.contains(&namespace.typ()) {
-            let why = format!("this version of wsbox does not join an existing {} namespace", namespace.typ());
+        if joined.is_some() && namespace.typ() == LinuxNamespaceType::Mount {
+            let why = "a mount namespace can not be joined: the root is changed in it";
             return Err(Error::invalid(format!("{field}.path"), why));
         }
         seen.push(namespace.typ());
@@ -190,10 +189,7 @@ fn paths(list: &Option<Vec<String>>, field: &str) -> Result<()> {
 fn propagation(linux: &Linux) -> Result<()> {
     match linux.rootfs_propagation().as_deref() {
         None | Some("" | "private" | "rprivate" | "slave" | "rslave") => Ok(()),
-        Some(other @ ("shared" | "rshared" | "unbindable" | "runbindable")) => {
-            let why = format!("this version of wsbox does not offer {other:?}: mounts would reach the host");
-            Err(Error::invalid("linux.rootfsPropagation", why))
-        }
+        Some("shared" | "rshared" | "unbindable" | "runbindable") => Ok(()),
         Some(other) => Err(Error::invalid("linux.rootfsPropagation", format!("{other:?} is no propagation"))),
     }
 }

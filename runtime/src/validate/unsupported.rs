@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What a config may ask and this version does not do: an error, never silence.
 
-use oci_spec::runtime::{Hook, LinuxNamespaceType, Process, Spec};
+use oci_spec::runtime::{Hook, Process, Spec};
 
 use crate::error::{Error, Result};
 
@@ -29,33 +29,20 @@ pub fn check(spec: &Spec) -> Result<()> {
         let some = |list: Option<usize>| list.is_some_and(|len| len > 0);
         refuse_first(&[
             ("linux.intelRdt", linux.intel_rdt().is_some()),
-            ("linux.memoryPolicy", linux.memory_policy().is_some()),
-            ("linux.personality", linux.personality().is_some()),
             ("linux.mountLabel", given(linux.mount_label())),
             ("linux.netDevices", some(linux.net_devices().as_ref().map(|map| map.len()))),
-            ("linux.timeOffsets", some(linux.time_offsets().as_ref().map(|map| map.len()))),
             (
                 "linux.seccomp.listenerPath",
                 linux.seccomp().as_ref().is_some_and(|seccomp| seccomp.listener_path().is_some()),
             ),
-        ])?;
-        let mut namespaces = linux.namespaces().iter().flatten();
-        match namespaces.position(|namespace| namespace.typ() == LinuxNamespaceType::Time) {
-            Some(at) => Err(refuse(&format!("linux.namespaces[{at}]"))),
-            None => Ok(()),
-        }
+        ])
     })
 }
 
 /// Refuses the fields of a process, found at `path`.
 pub fn check_process(process: &Process, path: &str) -> Result<()> {
-    let fields = [
-        ("apparmorProfile", given(process.apparmor_profile())),
-        ("selinuxLabel", given(process.selinux_label())),
-        ("ioPriority", process.io_priority().is_some()),
-        ("scheduler", process.scheduler().is_some()),
-        ("execCPUAffinity", process.exec_cpu_affinity().is_some()),
-    ];
+    let fields =
+        [("apparmorProfile", given(process.apparmor_profile())), ("selinuxLabel", given(process.selinux_label()))];
     fields.iter().find(|(_, asked)| *asked).map_or(Ok(()), |(field, _)| Err(refuse(&format!("{path}.{field}"))))
 }
 

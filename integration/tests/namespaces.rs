@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Namespaces that exist: joined by path, of the right kind, and left alone by the end of who joined.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, chown};
+
+use serde_json::{Value, json};
+use wsbox_integration::{Bundle, Door, Engine, leftover, unique};
+
+/// A container with explicit maps, whose namespaces the others join, and the path of one of them.
+fn host(engine: &Engine) -> (Bundle, String, impl Fn(&str) -> String) {
+    let maps = json!([{"containerID": 0, "hostID": 300_000, "size": 65536}]);
+    let bundle = Bundle::hardened().set("/linux/uidMappings", maps.clone()).set("/linux/gidMappings", maps);
+    let (bundle, id) = engine.sleeping(owned(bundle));
+    let pid = engine.state(&id)["pid"].clone();
+    (bundle, id, move |kind| format!("/proc/{pid}/ns/{kind}"))
+}
+
+/// Files are taken as they are: so the ids of the namespace may reach and own the root.
+fn owned(bundle: Bundle) -> Bundle {
+    fs::set_permissions(bundle.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    for folder in ["", "proc", "sys", "dev", "tmp", "run"] {
+        let path = bundle.root().join(folder);
+        fs::create_dir_all(&path).unwrap();
+        chown(&path, Some(300_000), Some(300_000)).unwrap();
+    }
+    bundle
+}
+
+fn joining(bundle: Bundle, joined: &[(&str, String)]) -> Bundle {
+    let new = ["mount", "pid", "ipc", "uts", "network", "user"];
+    let new = new.into_iter().filter(|kind| joined.iter().all(|(joined, _)| joined != kind));
+    let new = new.map(|kind| json!({"type": kind})).collect::<Vec<_>>();
+    let joined = joined.iter().map(|(kind, path)| json!({"type": kind, "path": path}));
+    let all: Vec<Value> = new.into_iter().chain(joined).collect();
+    owned(bundle).set("/linux/namespaces", json!(all))
+}
+
+fn joiners(path: &impl Fn(&str) -> String) -> Vec<(&'static str, String)> {
+    vec![("user", path("user")), ("pid", path("pid"))]
+}
+
+#[test]
+fn user_and_pid_namespaces() {
+    let engine = Engine::new();
+    let (_host, _, path) = host(&engine);
+    let script = "tr -s ' ' </proc/self/uid_map; id -u; cat /proc/1/cmdline | tr '\\0' ' '; [ $$ != 1 ] && echo other; stat -c %u /dev/null";
+    let bundle = joining(Bundle::hardened(), &joiners(&path)).script(script);
+    assert_eq!(engine.run(&bundle, Door::Root).ok().stdout, " 0 300000 65536\n0\nsleep 1000 other\n0\n");
+    let library = joining(Bundle::hardened(), &joiners(&path)).script("kill -0 1 && exit 42");
+    assert_eq!(engine.run(&library, Door::Library).code, 42);
+}
+
+#[test]
+fn exec_and_delete_where_a_pid_namespace_is_shared() {
+    let engine = Engine::new();
+    let (_host, id, path) = host(&engine);
+    let (_other, joined) = engine
+        .sleeping(joining(Bundle::hardened(), &[("user", path("user")), ("pid", path("pid")), ("ipc", path("ipc"))]));
+    let count = "ps | grep -c '[s]leep 1000'";
+    assert_eq!(engine.wsbox(&["exec", &joined, "sh", "-c", count]).ok().stdout, "2\n");
+    // The joiner is in that PID namespace itself: nothing else could see its own /proc there.
+    engine.wsbox(&["exec", &joined, "sh", "-c", "kill -0 1 && test -d /proc/$$ && test $$ -lt 100"]).ok();
+    engine.wsbox(&["exec", "--detach", &joined, "sh", "-c", "sleep 2066"]).ok();
+    engine.wsbox(&["delete", "--force", &joined]).ok();
+    assert_eq!(leftover::processes("sleep 2066"), Vec::<i32>::new());
+    assert_eq!(engine.wsbox(&["exec", &id, "sh", "-c", count]).ok().stdout, "1\n");
+    leftover::assert_nothing_left(engine.root(), &joined);
+}
+
+#[test]
+fn what_can_not_be_joined_is_told_by_its_field() {
+    let engine = Engine::new();
+    let (_host, _, path) = host(&engine);
+    let own = |kind: &str| format!("/proc/self/ns/{kind}");
+    let other = json!([{"containerID": 0, "hostID": 400_000, "size": 65536}]);
+    let with_maps =
+        |bundle: Bundle| bundle.set("/linux/uidMappings", other.clone()).set("/linux/gidMappings", other.clone());
+    for (bundle, words) in [
+        (joining(Bundle::hardened(), &[("pid", path("ipc"))]), ["linux.namespaces[5].path", "of that kind"]),
+        (joining(Bundle::hardened(), &[("user", own("user"))]), ["linux.namespaces[5].path", "wsbox's own"]),
+        (joining(Bundle::hardened(), &[("user", "/nowhere".into())]), ["linux.namespaces[5].path", "no such file"]),
+        (
+            joining(Bundle::hardened(), &[("pid", "/etc/passwd".into())]),
+            ["linux.namespaces[5].path", "invalid argument"],
+        ),
+        (joining(Bundle::hardened(), &[("mount", own("mnt"))]), ["linux.namespaces[5].path", "can not be joined"]),
+        (with_maps(joining(Bundle::hardened(), &[("user", path("user"))])), ["linux.uidMappings", "are not those"]),
+    ] {
+        let id = unique("c");
+        bundle.write();
+        let run = ["run", "--bundle", &bundle.path().display().to_string(), &id];
+        engine.wsbox(&run).fails(1, &words);
+        leftover::assert_nothing_left(engine.root(), &id);
+    }
+}
+
+fn with_time(bundle: Bundle, offsets: Value) -> Bundle {
+    let mut bundle = bundle.set("/linux/timeOffsets", offsets);
+    bundle.config["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "time"}));
+    bundle
+}
+
+#[test]
+fn clocks_of_its_own() {
+    let engine = Engine::new();
+    let offsets = json!({"boottime": {"secs": 864_000, "nanosecs": 5}, "monotonic": {"secs": 86400}});
+    let script = "cut -d. -f1 /proc/uptime; tr -s ' ' </proc/self/timens_offsets";
+    for door in [Door::Root, Door::Userns] {
+        let bundle = with_time(Bundle::hardened().user_namespace(door == Door::Userns), offsets.clone()).script(script);
+        let said = engine.run(&bundle, door).ok().stdout;
+        let (uptime, lines) = said.split_once('\n').unwrap();
+        assert!(uptime.parse::<u64>().unwrap() > 864_000, "{said}");
+        assert_eq!(lines, "monotonic 86400 0\nboottime 864000 5\n", "{door:?}");
+    }
+    let host = fs::read_link("/proc/self/ns/time").unwrap().display().to_string();
+    let own = with_time(Bundle::hardened(), json!({}));
+    let (_bundle, id) = engine.sleeping(own);
+    let seen = engine.wsbox(&["exec", &id, "readlink", "/proc/self/ns/time"]).ok().stdout;
+    let payload = engine.wsbox(&["exec", &id, "readlink", "/proc/1/ns/time"]).ok().stdout;
+    assert!(seen == payload && seen.trim() != host, "{seen} {payload} {host}");
+}
+
+#[test]
+fn clocks_that_can_not_be() {
+    for (bundle, words) in [
+        (
+            Bundle::hardened().set("/linux/timeOffsets", json!({"boottime": {"secs": 1}})),
+            ["linux.timeOffsets", "time namespace"],
+        ),
+        (
+            with_time(Bundle::hardened(), json!({"realtime": {"secs": 1}})),
+            ["linux.timeOffsets[\"realtime\"]", "monotonic"],
+        ),
+        (with_time(Bundle::hardened(), json!({"monotonic": {"secs": i64::MAX}})), ["linux.timeOffsets", "write"]),
+    ] {
+        Engine::new().run(&bundle.script("true"), Door::Userns).fails(1, &words);
+    }
+}
+
+/// Many threads of a host program, as the library's has: the go-between is a copy of one.
+#[test]
+fn from_many_threads_at_once() {
+    let engine = Engine::new();
+    let (_host, _, path) = host(&engine);
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                for _ in 0..5 {
+                    let bundle = joining(Bundle::hardened(), &joiners(&path)).script("kill -0 1 && exit 42");
+                    assert_eq!(engine.run(&bundle, Door::Library).code, 42);
+                }
+            });
+        }
+    });
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    assert!(status.contains("CoreDumping:\t0"), "{status}");
+}
