@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //! config.json to Spec, with the JSON path in every error and a warning for every field that nobody knows.
 
+use std::borrow::Cow;
 use std::path::Path;
 
 use oci_spec::runtime::{LinuxResources, LinuxSeccomp, Process, Spec};
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use crate::error::{Error, Kind, Result};
 
@@ -47,7 +49,28 @@ pub fn parse_seccomp(bytes: &[u8], file: &Path) -> Result<LinuxSeccomp> {
     from_slice(bytes, file).map(|(profile, _)| profile)
 }
 
+/// Flags of schedulers that oci-spec spells otherwise than the runtime-spec does.
+const SCHEDULER_FLAGS: [(&str, &str); 2] =
+    [("SCHED_FLAG_RESET_ON_FORK", "SCHED_RESET_ON_FORK"), ("SCHED_FLAG_DL_OVERRUN", "SCHED_FLAG_D_L_OVERRUN")];
+
+/// The same with oci-spec's names; as it was where it has none of them.
+fn respelt(bytes: &[u8]) -> Cow<'_, [u8]> {
+    if !std::str::from_utf8(bytes).is_ok_and(|text| text.contains("SCHED_FLAG_")) {
+        return Cow::Borrowed(bytes);
+    }
+    let Ok(mut config) = serde_json::from_slice::<Value>(bytes) else { return Cow::Borrowed(bytes) };
+    for pointer in ["/process/scheduler/flags", "/scheduler/flags"] {
+        for flag in config.pointer_mut(pointer).and_then(Value::as_array_mut).into_iter().flatten() {
+            if let Some((_, name)) = SCHEDULER_FLAGS.iter().find(|(name, _)| *flag == **name) {
+                *flag = (*name).into();
+            }
+        }
+    }
+    serde_json::to_vec(&config).map_or(Cow::Borrowed(bytes), Cow::Owned)
+}
+
 fn from_slice<T: DeserializeOwned>(bytes: &[u8], file: &Path) -> Result<(T, Vec<String>)> {
+    let bytes = &*respelt(bytes);
     let mut unknown = Vec::new();
     let mut json = serde_json::Deserializer::from_slice(bytes);
     let value = serde_ignored::deserialize(&mut json, |path| unknown.push(plain(&path.to_string())));
@@ -115,6 +138,15 @@ mod tests {
         ] {
             assert!(error(&config).starts_with(path), "{config}: {}", error(&config));
         }
+    }
+
+    #[test]
+    fn flags_of_schedulers_are_the_specs() {
+        let json = r#"{"cwd": "/", "user": {"uid": 0, "gid": 0}, "args": ["SCHED_FLAG_DL_OVERRUN"],
+            "scheduler": {"policy": "SCHED_DEADLINE", "flags": ["SCHED_FLAG_RESET_ON_FORK", "SCHED_FLAG_DL_OVERRUN"]}}"#;
+        let process = parse_process(json.as_bytes(), Path::new("p")).unwrap();
+        assert_eq!(process.scheduler().as_ref().unwrap().flags().as_ref().unwrap().len(), 2);
+        assert_eq!(process.args().as_ref().unwrap()[0], "SCHED_FLAG_DL_OVERRUN");
     }
 
     #[test]

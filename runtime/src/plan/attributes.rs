@@ -181,7 +181,7 @@ mod tests {
     #[test]
     fn numbers_of_the_kernel() {
         let wanted = attributes(json!({
-            "scheduler": {"policy": "SCHED_RR", "priority": 7, "flags": ["SCHED_FLAG_RESET_ON_FORK"]},
+            "scheduler": {"policy": "SCHED_RR", "priority": 7, "flags": ["SCHED_RESET_ON_FORK"]},
             "ioPriority": {"class": "IOPRIO_CLASS_IDLE", "priority": 2},
             "execCPUAffinity": {"initial": "0-2,5", "final": "1"},
         }));
