@@ -31,7 +31,7 @@ fn create_start_state_kill_delete() {
     engine.wsbox(&["start", &id]).ok();
     assert_eq!(engine.state(&id)["status"], "running");
     assert_eq!(engine.state(&id)["pid"], created["pid"]);
-    engine.wsbox(&["start", &id]).fails(1, &["cannot start a container in the running state"]);
+    engine.wsbox(&["start", &id]).fails(1, &["cannot start an already running container"]);
     engine.wsbox(&["delete", &id]).fails(1, &["that is not stopped: running"]);
     engine.wsbox(&["kill", &id, "KILL"]).ok();
     until("the end", || engine.state(&id)["status"] == "stopped");
@@ -159,17 +159,17 @@ fn exec_says_what_is_wrong() {
     engine.wsbox(&["exec", &id, "nothing"]).fails(127, &["executable file not found in $PATH"]);
     engine.wsbox(&["exec", &id, "/bin/nothing"]).fails(127, &["no such file or directory"]);
     engine.wsbox(&["exec", &id, "/bin/text"]).fails(126, &["permission denied"]);
-    engine.wsbox(&["exec", "--user", "root", &id, "id"]).fails(1, &["--user"]);
-    engine.wsbox(&["exec", "--cwd", "/no/such", &id, "id"]).fails(1, &["process.cwd"]);
-    engine.wsbox(&["exec", "nobody", "id"]).fails(1, &["does not exist"]);
+    engine.wsbox(&["exec", "--user", "root", &id, "id"]).fails(255, &["--user"]);
+    engine.wsbox(&["exec", "--cwd", "/no/such", &id, "id"]).fails(255, &["process.cwd"]);
+    engine.wsbox(&["exec", "nobody", "id"]).fails(255, &["does not exist"]);
     let file = engine.root().join("process.json");
     fs::write(&file, r#"{"args":["id","-u"],"cwd":"/","user":{"uid":5,"gid":5},"noNewPrivileges":true}"#).unwrap();
     assert_eq!(engine.wsbox(&["exec", "--process", &file.display().to_string(), &id]).ok().stdout, "5\n");
     // What it can not tell the pid of does not go on.
-    engine.wsbox(&["exec", "--pid-file", "/no/such/pid", &id, "sleep", "1055"]).fails(1, &["--pid-file"]);
+    engine.wsbox(&["exec", "--pid-file", "/no/such/pid", &id, "sleep", "1055"]).fails(255, &["--pid-file"]);
     assert!(!engine.wsbox(&["ps", &id]).ok().stdout.contains("sleep 1055"));
     fs::remove_file(engine.root().join(&id).join("seccomp.bpf")).unwrap();
-    engine.wsbox(&["exec", &id, "true"]).fails(1, &["filter"]);
+    engine.wsbox(&["exec", &id, "true"]).fails(255, &["filter"]);
 }
 
 #[test]
@@ -179,7 +179,7 @@ fn pause_and_resume() {
     engine.wsbox(&["pause", &id]).ok();
     assert_eq!(engine.state(&id)["status"], "paused");
     engine.wsbox(&["pause", &id]).fails(1, &["paused state"]);
-    engine.wsbox(&["exec", &id, "true"]).fails(1, &["paused container"]);
+    engine.wsbox(&["exec", &id, "true"]).fails(255, &["paused container"]);
     engine.wsbox(&["resume", &id]).ok();
     assert_eq!(engine.state(&id)["status"], "running");
     engine.wsbox(&["exec", &id, "true"]).ok();

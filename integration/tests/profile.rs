@@ -123,7 +123,7 @@ fn what_an_engine_puts_into_the_network_before_start_stays_behind() {
         Command::new("nsenter").args(enter).args(["ip", "link", "add", "eth0", "type", "bridge"]).status().unwrap();
     assert!(add.success());
     let early = engine.wsbox(&["exec", &id, "true"]);
-    early.fails(1, &["before it is started"]);
+    early.fails(255, &["before it is started"]);
     engine.wsbox(&["start", &id]).ok();
     assert_eq!(open_layers(&engine, &id), [""; 0]);
     let seen = engine.wsbox(&["exec", &id, "sh", "-c", "cat /proc/net/dev; ls /sys/class/net"]).ok().stdout;

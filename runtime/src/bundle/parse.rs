@@ -17,8 +17,20 @@ use crate::error::{Error, Kind, Result};
 /// If it is no JSON, or a field has the wrong type or value.
 pub fn parse(config: &[u8], file: &Path) -> Result<(Spec, Vec<String>)> {
     let (spec, unknown) = from_slice::<Spec>(config, file)?;
-    let warn = |path: String| format!("{path}: nobody knows this field, it is ignored (misspelt?)");
-    Ok((spec, unknown.into_iter().map(warn).collect()))
+    Ok((spec, unknown.iter().map(|path| nobody_knows(path)).collect()))
+}
+
+fn nobody_knows(path: &str) -> String {
+    format!("{path}: nobody knows this field, it is ignored (misspelt?)")
+}
+
+/// Parses the file of `update --resources`; the second value is as in [`parse`].
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_resources(bytes: &[u8], file: &Path) -> Result<(LinuxResources, Vec<String>)> {
+    let (resources, unknown) = from_slice(bytes, file)?;
+    Ok((resources, unknown.iter().map(|path| nobody_knows(path)).collect()))
 }
 
 /// Parses the file of `exec --process`.
@@ -27,14 +39,6 @@ pub fn parse(config: &[u8], file: &Path) -> Result<(Spec, Vec<String>)> {
 /// As [`parse`].
 pub fn parse_process(bytes: &[u8], file: &Path) -> Result<Process> {
     from_slice(bytes, file).map(|(process, _)| process)
-}
-
-/// Parses the file of `update --resources`.
-///
-/// # Errors
-/// As [`parse`].
-pub fn parse_resources(bytes: &[u8], file: &Path) -> Result<LinuxResources> {
-    from_slice(bytes, file).map(|(resources, _)| resources)
 }
 
 /// Parses a seccomp profile in the format of `linux.seccomp`.

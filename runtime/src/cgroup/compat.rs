@@ -57,6 +57,15 @@ pub fn create(path: &str, needed: &[String], plan: &[Write], wanted: &Wanted) ->
     if needed.is_empty() {
         return Ok(());
     }
+    make(path, needed, plan)?;
+    let cgroup = load(path, needed);
+    write_all(&cgroup, plan)
+        .and_then(|()| super::must_be_in_force(&read(&cgroup), wanted))
+        .inspect_err(|_| drop(cgroup.delete()))
+}
+
+/// Makes the cgroups of the controllers in `needed`, which the limits of `plan` need, without those.
+pub fn make(path: &str, needed: &[String], plan: &[Write]) -> Result<()> {
     let mounted = mounted();
     if let Some(controller) = needed.iter().find(|controller| !mounted.contains(controller)) {
         let field = plan.iter().find(|write| write.controller() == controller).map(|write| write.field.as_str());
@@ -65,19 +74,7 @@ pub fn create(path: &str, needed: &[String], plan: &[Write], wanted: &Wanted) ->
     }
     let cgroup = load(path, needed);
     let made = cgroup.create().map_err(|error| refused("linux.cgroupsPath", path, &error));
-    let limited = made.and_then(|()| write_all(&cgroup, plan)).and_then(|()| check(&cgroup, wanted));
-    limited.inspect_err(|_| drop(cgroup.delete()))
-}
-
-/// Changes the limits of cgroups that are in use.
-pub fn update(path: &str, controllers: &[String], plan: &[Write], wanted: &Wanted) -> Result<()> {
-    if let Some(write) = plan.iter().find(|write| !controllers.iter().any(|name| name == write.controller())) {
-        let why = format!("the container is in no cgroup of the {} controller", write.controller());
-        return Err(Error::invalid(write.field.as_str(), why)
-            .hint("give it linux.cgroupsPath, or a limit of that kind, when it is created"));
-    }
-    let cgroup = load(path, controllers);
-    write_all(&cgroup, plan).and_then(|()| check(&cgroup, wanted))
+    made.inspect_err(|_| drop(cgroup.delete()))
 }
 
 /// Of two limits that depend on each other the kernel takes the first after the second where both grow (EINVAL): once more.
@@ -119,35 +116,6 @@ fn not_taken(write: &Write, file: &Path, errno: Errno) -> Error {
 fn refused(field: &str, value: impl ToString, error: &cgroups_rs::fs::error::Error) -> Error {
     let cause = std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string);
     Error::invalid(field, format!("{}: {}", value.to_string(), cause.to_lowercase()))
-}
-
-/// Reads the limits back: one that is not in force is an error.
-fn check(cgroup: &Cgroup, wanted: &Wanted) -> Result<()> {
-    let found = read(cgroup);
-    let finite = |limit: Option<i64>| limit.filter(|limit| *limit > 0).map(|limit| limit as u64);
-    let page = |bytes: u64| bytes & !0xfff;
-    if let Some(limit) = finite(wanted.memory)
-        && found.memory_max != Some(page(limit))
-    {
-        return Err(Error::invalid(
-            "linux.resources.memory.limit",
-            format!("is {limit}, the kernel has {:?}", found.memory_max),
-        ));
-    }
-    if let Some(limit) = finite(wanted.pids)
-        && found.pids_max != Some(limit)
-    {
-        return Err(Error::invalid(
-            "linux.resources.pids.limit",
-            format!("is {limit}, the kernel has {:?}", found.pids_max),
-        ));
-    }
-    if let Some(quota) = finite(wanted.quota)
-        && found.cpu.map(|(quota, _)| quota) != Some(quota)
-    {
-        return Err(Error::invalid("linux.resources.cpu.quota", format!("is {quota}, the kernel has {:?}", found.cpu)));
-    }
-    Ok(())
 }
 
 /// Moves a process in, and looks whether it is there.

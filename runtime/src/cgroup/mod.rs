@@ -5,28 +5,31 @@
 #[cfg(feature = "cgroup-compat")]
 mod compat;
 mod devices;
+mod oom;
+mod place;
 mod plan;
 mod stats;
 mod tree;
+mod update;
 mod v2;
 mod wanted;
 mod writes;
 
-use std::fs::File;
-use std::io::Write as _;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, openat};
-use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::stat::Mode;
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 use nix::unistd::Pid;
 use oci_spec::runtime::LinuxDevice;
 use serde::{Deserialize, Serialize};
 
+pub use oom::Oom;
+pub use place::Place;
 pub use plan::Plan;
+pub use wanted::Wanted;
 use writes::Write;
 
 use crate::error::{Context, Error, Result};
@@ -144,15 +147,6 @@ pub struct Limits {
     pub cpu: Option<(u64, u64)>,
 }
 
-/// Where the kernel tells of processes that it killed for want of memory.
-#[derive(Debug)]
-pub enum Oom {
-    /// v1: readable when there is one, or when the cgroup of this file is gone (cgroup-v1/memory.rst, "OOM Control")
-    Eventfd(OwnedFd, PathBuf),
-    /// v2: memory.events, POLLPRI when it changes
-    Events(File),
-}
-
 /// The cgroup of one container.
 #[derive(Debug)]
 pub struct Cgroup {
@@ -213,29 +207,17 @@ impl Cgroup {
         Ok(Self { v2: v2::Group::open(&saved.root, &saved.path)?, saved: saved.clone(), waiting: Vec::new() })
     }
 
-    /// A cgroup below it that is there already.
-    ///
-    /// # Errors
-    /// A path that leads elsewhere; or controllers on v1, where a process would leave the container's limits.
-    pub fn below(&self, path: &str) -> Result<Self> {
-        let field = || format!("--cgroup {path}");
-        if !self.saved.v1.is_empty() {
-            return Err(Error::invalid(field(), "needs cgroup v2; this host has its controllers on v1"));
-        }
-        let path = path.trim_matches('/');
-        if path.split('/').any(|part| part == "..") {
-            return Err(Error::invalid(field(), "must not hold .."));
-        }
-        let whole = if path.is_empty() { self.saved.path.clone() } else { format!("{}/{path}", self.saved.path) };
-        Self::open(&Saved { path: whole, ..self.saved.clone() })
-    }
-
     /// The same; None if its directory is gone, or was never made.
     pub fn find(saved: &Saved) -> Result<Option<Self>> {
         match Self::open(saved) {
             Err(error) if error.errno() == Some(Errno::ENOENT) => Ok(None),
             result => result.map(Some),
         }
+    }
+
+    /// Where it is, by now.
+    pub fn saved(&self) -> &Saved {
+        &self.saved
     }
 
     /// The v2 directory, for CLONE_INTO_CGROUP.
@@ -267,20 +249,6 @@ impl Cgroup {
         }
         let _ = pid;
         Ok(())
-    }
-
-    /// Changes the limits from those of `old` to those of `new`: only what differs is written.
-    ///
-    /// # Errors
-    /// A limit that this host can not enforce, by its field, before any is written; or one that the kernel does not take.
-    pub fn update(&self, host: Host, old: &Plan, new: &Plan) -> Result<()> {
-        let before = old.writes(host).unwrap_or_default();
-        let changed: Vec<Write> = new.writes(host)?.into_iter().filter(|write| !before.contains(write)).collect();
-        #[cfg(feature = "cgroup-compat")]
-        if host == Host::Hybrid {
-            return compat::update(&self.saved.path, &self.saved.v1, &changed, &new.limits);
-        }
-        self.v2.update(&changed)
     }
 
     /// Stops every process, and waits until each has stopped.
@@ -324,25 +292,6 @@ impl Cgroup {
         Ok(())
     }
 
-    /// What is used, in the shape of runc's `events`.
-    pub fn stats(&self) -> serde_json::Value {
-        let below = |root: &Path| root.join(&self.saved.path);
-        let v1 = self.saved.v1.iter().map(|name| (name.clone(), below(&PathBuf::from(V2_ROOT).join(name))));
-        stats::read(&stats::Places { v2: below(&self.saved.root), v1: v1.collect() })
-    }
-
-    /// Where to hear of kills for want of memory; None where memory is not counted.
-    pub fn oom(&self) -> Result<Option<Oom>> {
-        if self.saved.v1.iter().any(|controller| controller == "memory") {
-            return oom_v1(&PathBuf::from(V2_ROOT).join("memory").join(&self.saved.path)).map(Some);
-        }
-        let file = self.saved.root.join(&self.saved.path).join("memory.events");
-        match File::open(&file) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            result => result.map(|file| Some(Oom::Events(file))).context(|| file.display().to_string()),
-        }
-    }
-
     /// What the kernel has in force.
     pub fn limits(&self) -> Result<Limits> {
         #[cfg(feature = "cgroup-compat")]
@@ -353,15 +302,28 @@ impl Cgroup {
     }
 }
 
-fn oom_v1(dir: &Path) -> Result<Oom> {
-    let (file, control) = (dir.join("memory.oom_control"), dir.join("cgroup.event_control"));
-    let context = || file.display().to_string();
-    let oom = File::open(&file).context(context)?;
-    let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
-    let eventfd: OwnedFd = EventFd::from_value_and_flags(0, flags).context(context)?.into();
-    let line = format!("{} {}", eventfd.as_raw_fd(), oom.as_raw_fd());
-    File::options().write(true).open(&control).and_then(|mut file| file.write_all(line.as_bytes())).context(context)?;
-    Ok(Oom::Eventfd(eventfd, control))
+/// The directory on v1 that a file belongs to.
+fn v1_dir(path: &str, write: &Write) -> PathBuf {
+    Path::new(V2_ROOT).join(write.controller()).join(path)
+}
+
+/// A limit that was written and does not hold is an error.
+fn must_be_in_force(found: &Limits, wanted: &Wanted) -> Result<()> {
+    let finite = |limit: Option<i64>| limit.and_then(|limit| u64::try_from(limit).ok()).filter(|limit| *limit > 0);
+    let quota = found.cpu.map(|(quota, _)| quota);
+    let limits = [
+        ("memory.limit", finite(wanted.memory).map(|bytes| bytes & !0xfff), found.memory_max),
+        ("pids.limit", finite(wanted.pids), found.pids_max),
+        ("cpu.quota", finite(wanted.quota), quota),
+    ];
+    match limits.iter().find(|(_, wanted, found)| wanted.is_some() && wanted != found) {
+        Some((field, wanted, found)) => {
+            let shown = |limit: &Option<u64>| limit.map_or("no limit".to_owned(), |limit| limit.to_string());
+            let why = format!("is {}, the kernel has {}", shown(wanted), shown(found));
+            Err(Error::invalid(format!("linux.resources.{field}"), why))
+        }
+        None => Ok(()),
+    }
 }
 
 fn taken(dir: &Path) -> Error {

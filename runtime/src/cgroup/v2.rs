@@ -70,10 +70,9 @@ impl Group {
         writes.iter().filter(|write| write.waits()).try_for_each(|write| self.write_limit(write))
     }
 
-    /// Changes limits of a group that is in use.
-    pub fn update(&self, writes: &[Write]) -> Result<()> {
-        enable(&self.root, &self.path, writes, &self.shown)?;
-        writes.iter().try_for_each(|write| self.write_limit(write))
+    /// Enables the controllers that `writes` need on the way to it.
+    pub fn enable(&self, writes: &[Write]) -> Result<()> {
+        enable(&self.root, &self.path, writes, &self.shown)
     }
 
     /// Whether memory is counted here: the kernel then kills in it when it is short.

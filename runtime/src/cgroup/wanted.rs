@@ -60,6 +60,13 @@ impl Wanted {
     /// # Errors
     /// A value that can not be, by its field.
     pub fn new(resources: &LinuxResources) -> Result<Self> {
+        let wanted = Self::of(resources)?;
+        wanted.check()?;
+        Ok(wanted)
+    }
+
+    /// The same, not checked against one another: for a part of what is asked.
+    pub fn of(resources: &LinuxResources) -> Result<Self> {
         let memory = resources.memory().unwrap_or_default();
         let cpu = resources.cpu().clone().unwrap_or_default();
         let network = resources.network().clone().unwrap_or_default();
@@ -70,7 +77,7 @@ impl Wanted {
             let error = Error::invalid("linux.resources.memory.kernel", "Linux has not had this limit since 5.16");
             return Err(error.hint("remove it: memory.limit counts the kernel's memory as well"));
         }
-        let wanted = Self {
+        Ok(Self {
             memory: set(memory.limit()),
             swap: set(memory.swap()),
             reservation: set(memory.reservation()),
@@ -80,8 +87,9 @@ impl Wanted {
             pids: resources.pids().map(|pids| pids.limit()).filter(|limit| *limit != 0),
             quota: set(cpu.quota()),
             period: positive(cpu.period()),
-            burst: positive(cpu.burst()),
-            idle: set(cpu.idle()),
+            // Zero takes these back.
+            burst: cpu.burst(),
+            idle: cpu.idle(),
             shares: positive(cpu.shares()),
             realtime_runtime: set(cpu.realtime_runtime()),
             realtime_period: positive(cpu.realtime_period()),
@@ -93,9 +101,7 @@ impl Wanted {
             priorities: network.priorities().clone().unwrap_or_default(),
             rdma: rdma(resources)?,
             unified: unified(resources)?,
-        };
-        wanted.check()?;
-        Ok(wanted)
+        })
     }
 
     fn check(&self) -> Result<()> {
@@ -129,6 +135,23 @@ impl Wanted {
                 bad("memory.swap", format!("{swap} is memory and swap together: it can not be below limit {memory}"))
             }
             (None | Some(-1), Some(swap)) if swap > 0 => bad("memory.swap", "needs memory.limit".into()),
+            _ => self.check_cpu(),
+        }
+    }
+
+    /// The bounds of the kernel (sched-bwc.rst), so that an error comes before anything is made or changed.
+    fn check_cpu(&self) -> Result<()> {
+        let bad = |field: &str, why: String| Err(Error::invalid(format!("linux.resources.{field}"), why));
+        match self {
+            Self { quota: Some(quota @ 0..1000), .. } => {
+                bad("cpu.quota", format!("{quota} is below 1000, the least that the kernel takes; -1 is no limit"))
+            }
+            Self { period: Some(period), .. } if !(1000..=1_000_000).contains(period) => {
+                bad("cpu.period", format!("{period} is not from 1000 to 1000000 microseconds"))
+            }
+            Self { idle: Some(idle), .. } if !(0..=1).contains(idle) => {
+                bad("cpu.idle", format!("{idle} is not 0 or 1"))
+            }
             _ => Ok(()),
         }
     }

@@ -5,56 +5,66 @@ use std::time::Duration;
 
 use super::{Global, output};
 use crate::error::Result;
-use crate::state::events;
+use crate::state::events::Watch;
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// The container
     #[arg(value_name = "ID")]
     id: String,
-    /// Print what it uses now, once
+    /// Print what it uses now, and nothing else
     #[arg(long)]
     stats: bool,
-    /// How often: 5s, 500ms, 1m
+    /// Time between two prints, such as 500ms, 5s or 1m30s
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = duration)]
     interval: Duration,
 }
 
-/// A duration as Go writes it, of one unit.
-fn duration(text: &str) -> std::result::Result<Duration, String> {
-    let bad = || format!("{text:?} is no duration such as 5s, 500ms or 1m");
-    let unit = text.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
-    let number: f64 = text[..text.len() - unit.len()].parse().map_err(|_| bad())?;
-    let seconds = match unit {
-        "ms" => number / 1000.0,
-        "s" => number,
-        "m" => number * 60.0,
-        "h" => number * 3600.0,
-        _ => return Err(bad()),
-    };
-    // Go's tickers take no zero, and a program that polls faster than this measures itself.
-    if seconds < 0.001 { Err(bad()) } else { Duration::try_from_secs_f64(seconds).map_err(|_| bad()) }
+/// As Go writes them: numbers with units, one after the other.
+fn duration(text: &str) -> Result<Duration, String> {
+    let bad = || format!("{text:?} is no duration: such as 500ms, 5s or 1m30s");
+    let (mut rest, mut sum) = (text, 0f64);
+    while !rest.is_empty() {
+        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(bad)?;
+        let number: f64 = rest[..end].parse().map_err(|_| bad())?;
+        let unit = &rest[end..];
+        let unit = &unit[..unit.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(unit.len())];
+        let seconds = match unit {
+            "ns" => 1e-9,
+            "us" | "µs" => 1e-6,
+            "ms" => 1e-3,
+            "s" => 1.0,
+            "m" => 60.0,
+            "h" => 3600.0,
+            _ => return Err(bad()),
+        };
+        sum += number * seconds;
+        rest = &rest[end + unit.len()..];
+    }
+    let sum = Duration::try_from_secs_f64(sum).map_err(|_| bad())?;
+    // Less would be a busy loop, more than a year no clock can add.
+    if (Duration::from_millis(1)..Duration::from_secs(366 * 86400)).contains(&sum) { Ok(sum) } else { Err(bad()) }
 }
 
 pub fn run(global: &Global, arguments: Arguments) -> Result<u8> {
-    let root = global.root();
+    let watch = Watch::new(&global.root(), &arguments.id)?;
     if arguments.stats {
-        return output::line(&events::stats(&root, &arguments.id)?).map(|_| 0);
+        return output::line(&watch.stats()).map(|_| 0);
     }
-    events::follow(&root, &arguments.id, arguments.interval, output::line).map(|()| 0)
+    watch.follow(arguments.interval, output::line).map(|()| 0)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::duration;
+    use super::*;
 
     #[test]
     fn durations() {
-        for (text, millis) in [("5s", 5000), ("500ms", 500), ("1.5m", 90_000), ("1h", 3_600_000)] {
-            assert_eq!(duration(text).map(|time| time.as_millis()), Ok(millis));
+        for (text, want) in [("5s", 5000), ("500ms", 500), ("1m30s", 90_000), ("1.5s", 1500), ("1h", 3_600_000)] {
+            assert_eq!(duration(text), Ok(Duration::from_millis(want)), "{text}");
         }
-        for text in ["", "5", "s", "-1s", "0s", "5x", "1e3s"] {
-            assert!(duration(text).is_err(), "{text}");
+        for bad in ["", "0", "0s", "5", "-1s", "s", "5 s", "5x", "1ns", "99999999h", "1e300s"] {
+            assert!(duration(bad).is_err(), "{bad}");
         }
     }
 }

@@ -52,9 +52,12 @@ pub struct Arguments {
     /// Confine it with this AppArmor profile
     #[arg(long, value_name = "PROFILE")]
     apparmor: Option<String>,
-    /// Run it in this cgroup below the container's (cgroup v2)
-    #[arg(long, value_name = "PATH")]
-    cgroup: Option<String>,
+    /// Label it so for SELinux
+    #[arg(long, value_name = "LABEL")]
+    process_label: Option<String>,
+    /// Run it in this cgroup below the container's, in all hierarchies or that of a v1 controller; may be repeated
+    #[arg(long, value_name = "[CONTROLLER:]CGROUP")]
+    cgroup: Vec<String>,
     /// Set no_new_privs
     #[arg(long)]
     no_new_privs: bool,
@@ -81,6 +84,9 @@ impl Arguments {
         }
         if let Some(profile) = &self.apparmor {
             process.set_apparmor_profile(Some(profile.clone()));
+        }
+        if self.process_label.is_some() {
+            process.set_selinux_label(self.process_label.clone());
         }
         if self.no_new_privs {
             process.set_no_new_privileges(Some(true));
@@ -163,7 +169,7 @@ pub fn run(global: &Global, arguments: Arguments) -> Result<u8> {
         Ok(launch::Exec {
             process,
             console_socket: arguments.console_socket.clone(),
-            cgroup: arguments.cgroup.clone(),
+            cgroups: arguments.cgroup.clone(),
             preserve_fds: arguments.preserve_fds,
             ignore_paused: arguments.ignore_paused,
             profile: global.profile,

@@ -20,30 +20,42 @@ const MOUNT_OPTIONS: &[&str] = &[
     "dirsync",
     "exec",
     "idmap",
+    "noatime",
     "nodev",
     "nodiratime",
     "noexec",
-    "noatime",
     "norelatime",
     "nostrictatime",
     "nosuid",
     "nosymfollow",
     "private",
+    "ratime",
     "rbind",
+    "rdev",
+    "rdiratime",
     "relatime",
+    "rexec",
     "ridmap",
+    "rnoatime",
     "rnodev",
+    "rnodiratime",
     "rnoexec",
+    "rnorelatime",
+    "rnostrictatime",
     "rnosuid",
     "rnosymfollow",
     "ro",
     "rprivate",
+    "rrelatime",
     "rro",
+    "rrw",
     "rshared",
     "rslave",
+    "rstrictatime",
+    "rsuid",
+    "rsymfollow",
     "runbindable",
     "rw",
-    "rrw",
     "shared",
     "slave",
     "strictatime",
@@ -52,9 +64,6 @@ const MOUNT_OPTIONS: &[&str] = &[
     "sync",
     "tmpcopyup",
     "unbindable",
-    "rsuid",
-    "rdev",
-    "rexec",
 ];
 
 pub fn run(_: &Global, _: Arguments) -> Result<u8> {
@@ -85,7 +94,7 @@ fn features() -> Value {
             },
             "apparmor": { "enabled": false },
             "selinux": { "enabled": false },
-            "intelRdt": { "enabled": false },
+            "intelRdt": { "enabled": false, "schemata": false, "monitoring": false },
             "memoryPolicy": {
                 "modes": ["MPOL_DEFAULT", "MPOL_BIND", "MPOL_INTERLEAVE", "MPOL_WEIGHTED_INTERLEAVE", "MPOL_PREFERRED", "MPOL_PREFERRED_MANY", "MPOL_LOCAL"],
                 "flags": ["MPOL_F_NUMA_BALANCING", "MPOL_F_RELATIVE_NODES", "MPOL_F_STATIC_NODES"]
@@ -93,7 +102,7 @@ fn features() -> Value {
             "mountExtensions": { "idmap": { "enabled": true } },
             "netDevices": { "enabled": false }
         },
-        "potentiallyUnsafeConfigAnnotations": [],
-        "annotations": { "dev.wsbox.version": env!("CARGO_PKG_VERSION") }
+        "potentiallyUnsafeConfigAnnotations": ["dev.wsbox."],
+        "annotations": { "dev.wsbox.version": env!("CARGO_PKG_VERSION"), "org.opencontainers.runc.checkpoint.enabled": "false" }
     })
 }

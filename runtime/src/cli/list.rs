@@ -23,7 +23,7 @@ pub fn run(global: &Global, arguments: Arguments) -> Result<u8> {
     }
     let mut states = Vec::with_capacity(ids.len());
     for id in ids {
-        match root.read(&id).and_then(|record| lifecycle::state(&record)) {
+        match root.read(&id).and_then(|record| Ok(State { owner: owner(record.owner), ..lifecycle::state(&record)? })) {
             Ok(state) => states.push(state),
             // Deleted while we looked.
             Err(error) if error.kind() == crate::error::Kind::NotFound => {}
@@ -31,6 +31,12 @@ pub fn run(global: &Global, arguments: Arguments) -> Result<u8> {
         }
     }
     if arguments.format == "json" { output::json(&states) } else { output::table(&rows(&states)) }
+}
+
+/// The user's name, else its number.
+fn owner(uid: u32) -> String {
+    let user = nix::unistd::User::from_uid(uid.into()).ok().flatten();
+    user.map_or_else(|| format!("#{uid}"), |user| user.name)
 }
 
 fn rows(states: &[State]) -> Vec<Vec<String>> {

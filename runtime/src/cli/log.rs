@@ -5,20 +5,37 @@ use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 struct Log {
     file: File,
     json: bool,
 }
 
+static DEBUG: AtomicBool = AtomicBool::new(false);
+
 static LOG: OnceLock<Log> = OnceLock::new();
 
 /// Opens the file of `--log` for appending; a file that can not be opened is told and done without.
-pub fn open(path: Option<&Path>, json: bool) {
+pub fn open(path: Option<&Path>, json: bool, debug: bool) {
+    DEBUG.store(debug, Ordering::Relaxed);
     let Some(path) = path else { return };
     match File::options().append(true).create(true).open(path) {
         Ok(file) => drop(LOG.set(Log { file, json })),
         Err(error) => eprintln!("wsbox: --log {}: {error}", path.display()),
+    }
+}
+
+/// One line in the file of `--log` only, which is opened for it.
+pub fn to_file(level: &str, message: &str, path: Option<&Path>, json: bool) {
+    open(path, json, false);
+    append(level, message);
+}
+
+/// What is only said with `--debug`.
+pub fn debug(message: &str) {
+    if DEBUG.load(Ordering::Relaxed) {
+        write("debug", message);
     }
 }
 
@@ -37,6 +54,10 @@ fn write(level: &str, message: &str) {
         "error" => writeln!(std::io::stderr(), "wsbox: {message}"),
         _ => writeln!(std::io::stderr(), "wsbox: {level}: {message}"),
     };
+    append(level, message);
+}
+
+fn append(level: &str, message: &str) {
     let Some(mut log) = LOG.get().map(|log| (&log.file, log.json)) else { return };
     let time = crate::state::now();
     let line = if log.1 {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The command line: a table of commands, each in a file of its own: arguments, one library call, output.
 
+mod checkpoint;
 mod completion;
 mod create;
 mod debug_steps;
@@ -19,6 +20,7 @@ mod output;
 mod pause;
 mod plan;
 mod ps;
+mod restore;
 mod resume;
 mod run;
 mod spec;
@@ -55,6 +57,9 @@ struct Global {
     /// Let systemd make the cgroups (not in this version: an error)
     #[arg(long)]
     systemd_cgroup: bool,
+    /// The criu program of checkpoint and restore
+    #[arg(long, value_name = "PATH", default_value = "criu", hide = true)]
+    criu: PathBuf,
     /// Raise every bundle to this floor: development, staging or production; /etc/wsbox/wsbox.env and $WSBOX_PROFILE may ask more
     #[arg(long, value_name = "PROFILE")]
     profile: Option<Profile>,
@@ -132,17 +137,31 @@ const COMMANDS: &[Entry] = &[
     entry!(pause, "pause", "Freeze a container", "  wsbox pause web1", false),
     entry!(resume, "resume", "Let a paused container go on", "  wsbox resume web1", false),
     entry!(
-        update,
-        "update",
-        "Change the limits of a container",
-        "  wsbox update --memory 512m --pids-limit 100 web1\n  echo '{\"cpu\": {\"quota\": 50000}}' | wsbox update --resources - web1",
+        events,
+        "events",
+        "Print what a container uses every few seconds, and when it runs out of memory, as JSON",
+        "  wsbox events --stats web1\n  wsbox events --interval 1s web1",
         false
     ),
     entry!(
-        events,
-        "events",
-        "Print what a container uses, and when it is out of memory, as lines of JSON",
-        "  wsbox events --stats web1\n  wsbox events --interval 1s web1",
+        update,
+        "update",
+        "Change the limits of a container",
+        "  wsbox update --memory 256m --memory-swap 256m web1\n  echo '{\"pids\": {\"limit\": 50}}' | wsbox update --resources - web1",
+        false
+    ),
+    entry!(
+        checkpoint,
+        "checkpoint",
+        "Write a container's state to files, with criu (not in this version: an error)",
+        "  wsbox checkpoint --image-path ./images web1",
+        false
+    ),
+    entry!(
+        restore,
+        "restore",
+        "Make a container from such files, with criu (not in this version: an error)",
+        "  wsbox restore --image-path ./images --bundle ./bundle web1",
         false
     ),
     entry!(
@@ -220,7 +239,7 @@ fn named(args: &[OsString]) -> Option<&'static Entry> {
     let mut args = args.iter().skip(1).map(|arg| arg.to_str().unwrap_or_default());
     while let Some(arg) = args.next() {
         match arg {
-            "--root" | "--log" | "--log-format" | "--rootless" | "--profile" => drop(args.next()),
+            "--root" | "--log" | "--log-format" | "--rootless" | "--profile" | "--criu" => drop(args.next()),
             arg if arg.starts_with("--") && arg.contains('=') => {}
             "--debug" | "--systemd-cgroup" => {}
             arg => return COMMANDS.iter().find(|entry| entry.name == arg),
@@ -232,23 +251,52 @@ fn named(args: &[OsString]) -> Option<&'static Entry> {
 /// Parses the arguments, runs the command, prints one error; the exit code is the command's.
 pub fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().collect();
-    let matches = parser(named(&args)).get_matches_from(args);
+    let command = named(&args);
+    let matches = match parser(command).try_get_matches_from(&args) {
+        Ok(matches) => matches,
+        Err(error) => return wrong_usage(&args, &error),
+    };
     let global = match Global::from_arg_matches(&matches) {
         Ok(global) => global,
-        Err(error) => error.exit(),
+        Err(error) => return wrong_usage(&args, &error),
     };
-    log::open(global.log.as_deref(), global.log_format == "json");
+    log::open(global.log.as_deref(), global.log_format == "json", global.debug);
+    log::debug(&format!("wsbox {}: {}", env!("CARGO_PKG_VERSION"), command.map_or("", |entry| entry.name)));
     match dispatch(&global, &matches) {
         Ok(code) => code.into(),
         Err(error) => {
             log::error(&error.to_string());
-            (error.exit_code() as u8).into()
+            // As runc: 1 may be the payload's own.
+            let code = match (error.exit_code(), command.map(|entry| entry.name)) {
+                (1, Some("exec")) => 255,
+                (code, _) => code,
+            };
+            (code as u8).into()
         }
     }
 }
 
+/// Help and versions are printed as they are. All else is an error like others, with runc's exit code, and also in the file of `--log`,
+/// for engines look nowhere else.
+fn wrong_usage(args: &[OsString], error: &clap::Error) -> ExitCode {
+    let _ = error.print();
+    if !error.use_stderr() {
+        return ExitCode::SUCCESS;
+    }
+    let flag = |name: &str| {
+        let mut args = args.iter().filter_map(|arg| arg.to_str()).skip_while(|arg| !arg.starts_with(name));
+        let found = args.next()?;
+        if found == name { args.next() } else { found.strip_prefix(name)?.strip_prefix('=') }
+    };
+    let text = error.to_string();
+    let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+    log::to_file("error", &message, flag("--log").map(PathBuf::from).as_deref(), flag("--log-format") == Some("json"));
+    ExitCode::FAILURE
+}
+
 fn dispatch(global: &Global, matches: &ArgMatches) -> Result<u8> {
-    if global.systemd_cgroup {
+    // All others find in the record where the cgroup is.
+    if global.systemd_cgroup && matches!(matches.subcommand_name(), Some("create" | "run")) {
         let error = crate::Error::invalid("--systemd-cgroup", "this version of wsbox makes cgroups by itself only");
         return Err(error.hint("leave it out, or set native.cgroupdriver=cgroupfs in the engine"));
     }

@@ -5,6 +5,8 @@ use std::fs::File;
 use std::io::Write;
 use std::path::PathBuf;
 
+use serde_json::{Value, json};
+
 use super::Global;
 use crate::error::{Context, Error, Result};
 use crate::plan::harden;
@@ -14,12 +16,32 @@ pub struct Arguments {
     /// Where config.json is written
     #[arg(short, long, value_name = "DIR", default_value = ".")]
     bundle: PathBuf,
+    /// For a caller without root's rights: its own ids for root's, and no limits, which take a delegated cgroup
+    #[arg(long)]
+    rootless: bool,
+}
+
+/// The one id that anybody may map is its own (user_namespaces(7)); a terminal's group is none of those then.
+fn rootless(config: &mut Value) {
+    let own = |id: u32| json!([{"containerID": 0, "hostID": id, "size": 1}]);
+    let linux = &mut config["linux"];
+    linux["uidMappings"] = own(nix::unistd::geteuid().as_raw());
+    linux["gidMappings"] = own(nix::unistd::getegid().as_raw());
+    linux.as_object_mut().map(|linux| linux.remove("resources"));
+    for mount in config["mounts"].as_array_mut().into_iter().flatten() {
+        if let Some(options) = mount["options"].as_array_mut() {
+            options.retain(|option| !option.as_str().is_some_and(|option| option.starts_with("gid=")));
+        }
+    }
 }
 
 pub fn run(_: &Global, arguments: Arguments) -> Result<u8> {
     let path = arguments.bundle.join("config.json");
-    let json =
-        serde_json::to_string_pretty(&harden::config()?).map_err(|error| Error::invalid("spec", error.to_string()))?;
+    let mut config = harden::config()?;
+    if arguments.rootless {
+        rootless(&mut config);
+    }
+    let json = serde_json::to_string_pretty(&config).map_err(|error| Error::invalid("spec", error.to_string()))?;
     let context = || path.display().to_string();
     let mut file = File::create_new(&path)
         .context(context)

@@ -7,141 +7,157 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::LinuxResources;
 use serde_json::{Value, json};
 
-use super::Global;
+use super::{Global, log};
 use crate::bundle;
 use crate::error::{Context, Error, Result};
-use crate::state;
+use crate::state::update;
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// The container
     #[arg(value_name = "ID")]
     id: String,
-    /// Take all of it from this file, as in config.json's linux.resources; - is stdin. Zeros change nothing
-    #[arg(short, long, value_name = "FILE")]
+    /// Take the limits from this file, as in config.json's linux.resources; - is stdin
+    #[arg(short, long, value_name = "FILE", conflicts_with = "Limits")]
     resources: Option<PathBuf>,
-    /// Most memory: bytes, or with k, m, g; -1 for no limit
-    #[arg(long, value_name = "BYTES", allow_hyphen_values = true, value_parser = bytes)]
-    memory: Option<i64>,
-    /// Memory that is best kept
-    #[arg(long, value_name = "BYTES", allow_hyphen_values = true, value_parser = bytes)]
-    memory_reservation: Option<i64>,
-    /// Most memory and swap together; -1 for no limit
-    #[arg(long, value_name = "BYTES", allow_hyphen_values = true, value_parser = bytes)]
-    memory_swap: Option<i64>,
-    /// Taken for runc's sake: no kernel from 5.16 on has this limit
-    #[arg(long, value_name = "BYTES", allow_hyphen_values = true, value_parser = bytes, hide = true)]
-    kernel_memory: Option<i64>,
-    /// Most memory for TCP buffers (cgroup v1)
-    #[arg(long, value_name = "BYTES", allow_hyphen_values = true, value_parser = bytes)]
-    kernel_memory_tcp: Option<i64>,
-    /// Most processes and threads; -1 for no limit
-    #[arg(long, value_name = "N", allow_hyphen_values = true)]
-    pids_limit: Option<i64>,
-    /// CPU time in each period, in microseconds; -1 for no limit
-    #[arg(long, value_name = "USECS", allow_hyphen_values = true)]
-    cpu_quota: Option<i64>,
-    /// The period of --cpu-quota, in microseconds
-    #[arg(long, value_name = "USECS")]
-    cpu_period: Option<u64>,
-    /// CPU time that may be saved up, in microseconds
-    #[arg(long, value_name = "USECS")]
-    cpu_burst: Option<u64>,
-    /// Relative weight, 2 to 262144
-    #[arg(long, alias = "cpu-shares", value_name = "WEIGHT")]
-    cpu_share: Option<u64>,
-    /// 1: run only when nothing else does
-    #[arg(long, value_name = "0|1")]
-    cpu_idle: Option<i64>,
-    /// Realtime CPU time in each realtime period, in microseconds (cgroup v1)
-    #[arg(long, value_name = "USECS", allow_hyphen_values = true)]
-    cpu_rt_runtime: Option<i64>,
-    /// The period of --cpu-rt-runtime (cgroup v1)
-    #[arg(long, value_name = "USECS")]
-    cpu_rt_period: Option<u64>,
-    /// CPUs to run on, such as 0-3,7
-    #[arg(long, value_name = "LIST")]
-    cpuset_cpus: Option<String>,
-    /// Memory nodes to use, such as 0
-    #[arg(long, value_name = "LIST")]
-    cpuset_mems: Option<String>,
+    #[command(flatten)]
+    limits: Limits,
+}
+
+/// Zero leaves a limit as it is.
+#[derive(Debug, clap::Args)]
+struct Limits {
     /// Relative weight of block I/O, 10 to 1000
     #[arg(long, value_name = "WEIGHT")]
     blkio_weight: Option<u16>,
-    /// Refused: a cache schema of resctrl
-    #[arg(long, value_name = "SCHEMA", hide = true)]
+    /// Microseconds in which --cpu-quota is counted
+    #[arg(long, value_name = "MICROSECONDS")]
+    cpu_period: Option<u64>,
+    /// Microseconds of CPU time in each period; -1 is no limit
+    #[arg(long, value_name = "MICROSECONDS", allow_negative_numbers = true)]
+    cpu_quota: Option<i64>,
+    /// Microseconds that may be saved up
+    #[arg(long, value_name = "MICROSECONDS")]
+    cpu_burst: Option<u64>,
+    /// Relative weight of CPU time, 2 to 262144
+    #[arg(long, value_name = "SHARES")]
+    cpu_share: Option<u64>,
+    /// Microseconds in which --cpu-rt-runtime is counted
+    #[arg(long, value_name = "MICROSECONDS")]
+    cpu_rt_period: Option<u64>,
+    /// Microseconds of realtime scheduling in each realtime period
+    #[arg(long, value_name = "MICROSECONDS", allow_negative_numbers = true)]
+    cpu_rt_runtime: Option<i64>,
+    /// 1: run only when nobody else wants the CPU (SCHED_IDLE); 0: not so
+    #[arg(long, value_name = "WHETHER", allow_negative_numbers = true)]
+    cpu_idle: Option<i64>,
+    /// CPUs to run on, such as 0-2,4
+    #[arg(long, value_name = "LIST")]
+    cpuset_cpus: Option<String>,
+    /// Memory nodes to use
+    #[arg(long, value_name = "LIST")]
+    cpuset_mems: Option<String>,
+    /// Bytes, or with a unit such as 512m; -1 is no limit
+    #[arg(long, value_name = "BYTES", allow_hyphen_values = true, value_parser = bytes)]
+    memory: Option<i64>,
+    /// Bytes that are best kept
+    #[arg(long, value_name = "BYTES", allow_hyphen_values = true, value_parser = bytes)]
+    memory_reservation: Option<i64>,
+    /// Memory and swap together, in bytes; -1 is no limit
+    #[arg(long, value_name = "BYTES", allow_hyphen_values = true, value_parser = bytes)]
+    memory_swap: Option<i64>,
+    /// Kernel memory in bytes (no kernel since 5.4 limits it: an error)
+    #[arg(long, value_name = "BYTES", allow_hyphen_values = true, value_parser = bytes, hide = true)]
+    kernel_memory: Option<i64>,
+    /// Bytes of TCP buffers (cgroup v1 only)
+    #[arg(long, value_name = "BYTES", allow_hyphen_values = true, value_parser = bytes)]
+    kernel_memory_tcp: Option<i64>,
+    /// Processes and threads; -1 is no limit
+    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true)]
+    pids_limit: Option<i64>,
+    /// Intel RDT's share of the L3 cache
+    #[arg(long, value_name = "SCHEMA")]
     l3_cache_schema: Option<String>,
-    /// Refused: a bandwidth schema of resctrl
-    #[arg(long, value_name = "SCHEMA", hide = true)]
+    /// Intel RDT's share of the memory bandwidth
+    #[arg(long, value_name = "SCHEMA")]
     mem_bw_schema: Option<String>,
 }
 
-impl Arguments {
-    /// The resources, as runc reads them: a file is all of it.
+impl Limits {
+    /// The flags as what they are in config.json.
     fn resources(&self) -> Result<LinuxResources> {
-        if self.l3_cache_schema.is_some() || self.mem_bw_schema.is_some() {
-            return Err(
-                Error::invalid("linux.intelRdt", "this version of wsbox does not enforce it").hint("leave it out")
-            );
+        for (flag, given) in [("--l3-cache-schema", &self.l3_cache_schema), ("--mem-bw-schema", &self.mem_bw_schema)] {
+            if given.is_some() {
+                return Err(Error::invalid(flag, "linux.intelRdt is not enforced by this version of wsbox"));
+            }
         }
-        let Some(file) = &self.resources else { return self.flags() };
-        let bytes = read(file)?;
-        bundle::parse_resources(&bytes, file)
-    }
-
-    fn flags(&self) -> Result<LinuxResources> {
-        let all = json!({
+        let json = json!({
+            "blockIO": {"weight": self.blkio_weight},
+            "cpu": {
+                "period": self.cpu_period, "quota": self.cpu_quota, "burst": self.cpu_burst, "shares": self.cpu_share,
+                "realtimePeriod": self.cpu_rt_period, "realtimeRuntime": self.cpu_rt_runtime, "idle": self.cpu_idle,
+                "cpus": self.cpuset_cpus, "mems": self.cpuset_mems,
+            },
             "memory": {
                 "limit": self.memory, "reservation": self.memory_reservation, "swap": self.memory_swap,
                 "kernel": self.kernel_memory, "kernelTCP": self.kernel_memory_tcp,
             },
-            "pids": self.pids_limit.map(|limit| json!({ "limit": limit })),
-            "cpu": {
-                "quota": self.cpu_quota, "period": self.cpu_period, "burst": self.cpu_burst, "shares": self.cpu_share,
-                "idle": self.cpu_idle, "realtimeRuntime": self.cpu_rt_runtime, "realtimePeriod": self.cpu_rt_period,
-                "cpus": self.cpuset_cpus, "mems": self.cpuset_mems,
-            },
-            "blockIO": { "weight": self.blkio_weight },
+            "pids": self.pids_limit.map_or(Value::Null, |limit| json!({"limit": limit})),
         });
-        if all.as_object().into_iter().flatten().all(|(_, value)| empty(value)) {
-            return Err(Error::invalid("update", "needs a limit to change, or --resources FILE"));
-        }
-        serde_json::from_value(all).map_err(|error| Error::invalid("update", error.to_string()))
+        serde_json::from_value(json).map_err(|error| Error::invalid("update", error.to_string()))
     }
 }
 
-fn empty(value: &Value) -> bool {
-    value.is_null() || value.as_object().is_some_and(|map| map.values().all(Value::is_null))
-}
-
-fn read(file: &Path) -> Result<Vec<u8>> {
-    if file.as_os_str() != "-" {
-        return std::fs::read(file).context(|| format!("--resources {}", file.display()));
-    }
-    let mut bytes = Vec::new();
-    std::io::stdin().read_to_end(&mut bytes).context(|| "--resources: stdin".into())?;
-    Ok(bytes)
-}
-
-/// A number of bytes as runc takes it: 67108864, 64m, 64MB, 64MiB, 1.5g, -1.
-fn bytes(text: &str) -> std::result::Result<i64, String> {
-    let bad = || format!("{text:?} is no number of bytes such as 67108864, 64m or -1");
+/// A number with an optional unit of 1024s: k, m, g, t, p, each with an optional b or ib, in either case.
+fn bytes(text: &str) -> Result<i64, String> {
     if text == "-1" {
         return Ok(-1);
     }
-    let lower = text.to_ascii_lowercase();
-    let unit = lower.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
-    let number = &lower[..lower.len() - unit.len()];
-    let unit = unit.trim_start_matches(' ').trim_end_matches("ib").trim_end_matches('b');
-    let shift = ["", "k", "m", "g", "t", "p"].iter().position(|known| *known == unit).ok_or_else(bad)? * 10;
-    let value =
-        number.parse::<f64>().ok().filter(|_| number.starts_with(|c: char| c.is_ascii_digit())).ok_or_else(bad)?;
-    let bytes = value * (1u64 << shift) as f64;
-    if bytes < i64::MAX as f64 { Ok(bytes as i64) } else { Err(bad()) }
+    let bad = || format!("{text:?} is no number of bytes: such as 1048576, 512m, 1.5GiB or -1");
+    let at = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(at);
+    let unit = unit.trim_start().to_ascii_lowercase();
+    let power = match unit.strip_suffix("ib").or(unit.strip_suffix('b')).unwrap_or(&unit) {
+        "" if !unit.contains('i') => 0,
+        "k" => 1,
+        "m" => 2,
+        "g" => 3,
+        "t" => 4,
+        "p" => 5,
+        _ => return Err(bad()),
+    };
+    let scale = 1i64 << (10 * power);
+    match number.parse::<i64>() {
+        Ok(number) => number.checked_mul(scale).ok_or_else(bad),
+        Err(_) => {
+            let bytes = number.parse::<f64>().map_err(|_| bad())? * scale as f64;
+            if (0.0..9e18).contains(&bytes) { Ok(bytes as i64) } else { Err(bad()) }
+        }
+    }
+}
+
+fn from_file(path: &Path) -> Result<LinuxResources> {
+    let mut text = Vec::new();
+    let read = if path == Path::new("-") {
+        std::io::stdin().read_to_end(&mut text).map(drop)
+    } else {
+        std::fs::read(path).map(|bytes| text = bytes)
+    };
+    read.context(|| format!("--resources {}", path.display()))?;
+    let (resources, warnings) = bundle::parse_resources(&text, path)?;
+    warnings.iter().for_each(|warning| log::warning(warning));
+    Ok(resources)
 }
 
 pub fn run(global: &Global, arguments: Arguments) -> Result<u8> {
-    state::update(&global.root(), &arguments.id, &arguments.resources()?, global.profile).map(|()| 0)
+    let change = match &arguments.resources {
+        Some(path) => from_file(path)?,
+        None => arguments.limits.resources()?,
+    };
+    update::update(&global.root(), &arguments.id, &change, global.profile)?
+        .iter()
+        .for_each(|warning| log::warning(warning));
+    Ok(0)
 }
 
 #[cfg(test)]
@@ -153,18 +169,20 @@ mod tests {
         for (text, want) in [
             ("0", 0),
             ("-1", -1),
-            ("67108864", 67_108_864),
+            ("1048576", 1 << 20),
+            ("1k", 1024),
             ("64m", 64 << 20),
-            ("64MB", 64 << 20),
             ("64MiB", 64 << 20),
-            ("1.5g", 3 << 29),
-            ("10b", 10),
-            ("2K", 2048),
+            ("64 mb", 64 << 20),
+            ("1.5G", 3 << 29),
+            ("1b", 1),
         ] {
             assert_eq!(bytes(text), Ok(want), "{text}");
         }
-        for text in ["", "-2", "m", "1x", "1e3", ".5m", "1 2", "0x10", "9999999p", "64mm"] {
-            assert!(bytes(text).is_err(), "{text}");
+        for bad in
+            ["", "-2", "m", "10x", "1ib", "1kk", "1.2.3", "1e3", "0x10", "99999999999999999999", "9999999999g", "nan"]
+        {
+            assert!(bytes(bad).is_err(), "{bad}");
         }
     }
 }

@@ -57,7 +57,10 @@ pub fn send_pidfd(path: &Path, process: &Process) -> Result<()> {
 fn dial(path: &Path, flag: &str) -> Result<OwnedFd> {
     let step = || format!("{flag} {}", path.display());
     let fd = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).context(step)?;
-    connect(fd.as_raw_fd(), &UnixAddr::new(path).context(step)?).context(step)?;
+    let address = UnixAddr::new(path)
+        .context(step)
+        .map_err(|error| error.hint("the path of a Unix socket has at most 107 bytes (unix(7))"))?;
+    connect(fd.as_raw_fd(), &address).context(step)?;
     Ok(fd)
 }
 

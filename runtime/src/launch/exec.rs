@@ -15,7 +15,7 @@ use oci_spec::runtime::{Process as Wanted, Spec};
 use super::agent::Agent;
 use super::{Answer, Channel, Console, Process, failure, memfd, plan_host, raise_limits, userns};
 use crate::bundle::{Bundle, passwd};
-use crate::cgroup::{self, Cgroup};
+use crate::cgroup::{self, Cgroup, Place};
 use crate::error::{Context, Error, Kind, Result};
 use crate::plan::{self, Program};
 use crate::profile::{self, Profile};
@@ -31,8 +31,8 @@ pub struct Exec {
     pub process: Wanted,
     /// Where the master of its terminal is sent
     pub console_socket: Option<PathBuf>,
-    /// Its cgroup, below the container's
-    pub cgroup: Option<String>,
+    /// Cgroups below the container's to run it in: [CONTROLLER:]PATH
+    pub cgroups: Vec<String>,
     /// How many of the caller's descriptors from 3 on it gets
     pub preserve_fds: u32,
     /// Run it in a paused container: it waits for the resume
@@ -63,7 +63,6 @@ pub fn exec(root: &Root, id: &str, exec: impl FnOnce(&Wanted) -> Result<Exec>) -
     validate::process(&exec.process, "process")?;
     super::refuse_escapes(exec.preserve_fds)?;
     let cgroup = Cgroup::open(&record.cgroup)?;
-    let cgroup = exec.cgroup.as_deref().map_or(Ok(None), |path| cgroup.below(path).map(Some))?.unwrap_or(cgroup);
     if !exec.ignore_paused && cgroup.frozen()? {
         let paused = Error::new(Kind::State, "", format!("cannot exec in a paused container {id}"));
         return Err(paused.hint("resume it, or use --ignore-paused"));
@@ -77,12 +76,16 @@ pub fn exec(root: &Root, id: &str, exec: impl FnOnce(&Wanted) -> Result<Exec>) -
     let wanted = plan::Exec { process: &exec.process, spec: &bundle.spec, filter: filter.as_ref() };
     let (program, _) = plan::exec(&wanted, &plan_host(cgroup::Host::detect()?)?, &options)?;
     let console = Console::connect(exec.console_socket.as_deref(), exec.process.terminal().unwrap_or_default())?;
+    let place = cgroup.place(&exec.cgroups)?;
     Joining {
         spec: &bundle.spec,
         record: &record,
+        root,
+        id,
         program: &program,
         process: &exec.process,
         cgroup: &cgroup,
+        place: &place,
         console: &console,
         preserve_fds: exec.preserve_fds,
     }
@@ -124,9 +127,12 @@ fn home(process: &Wanted, record: &Record) -> Option<String> {
 struct Joining<'a> {
     spec: &'a Spec,
     record: &'a Record,
+    root: &'a Root,
+    id: &'a str,
     program: &'a Program,
     process: &'a Wanted,
     cgroup: &'a Cgroup,
+    place: &'a Place,
     console: &'a Console,
     preserve_fds: u32,
 }
@@ -138,7 +144,7 @@ impl Joining<'_> {
         let request = Spawn {
             join: &[],
             namespaces: 0,
-            cgroup: Some(self.cgroup.clone_fd()),
+            cgroup: Some(self.place.clone_fd().unwrap_or(self.cgroup.clone_fd())),
             init: init.as_fd(),
             control: control.as_fd(),
             keep_below: 3 + self.preserve_fds,
@@ -186,7 +192,10 @@ impl Joining<'_> {
         super::attributes(spawned.pid, &attributes)?;
         run_on(spawned.pid, attributes.affinity.0.as_deref(), "process.execCPUAffinity.initial")?;
         super::started(channel, spawned)?;
-        self.cgroup.confine(spawned.pid)?;
+        // Where the container is by now: an `update` may have given it limits of another kind since it was opened.
+        let cgroup = Cgroup::open(&self.root.read(self.id)?.cgroup)?;
+        cgroup.confine(spawned.pid)?;
+        cgroup.enter(self.place, spawned.pid)?;
         run_on(spawned.pid, attributes.affinity.1.as_deref(), "process.execCPUAffinity.final")?;
         channel.send(&[container])?;
         let (mut payload, mut console) = (None, None);

@@ -49,7 +49,11 @@ pub fn start(root: &Root, id: &str) -> Result<Vec<String>> {
         folder.record()?.ok_or_else(|| Error::new(Kind::State, "", format!("container {id} was never created")))?;
     let status = state::lifecycle::status(&record)?;
     if status != Status::Created {
-        let why = format!("cannot start a container in the {} state", state::lifecycle::word(status));
+        let why = match status {
+            Status::Running => "cannot start an already running container".to_owned(),
+            Status::Stopped => "cannot start a container that has stopped".to_owned(),
+            other => format!("cannot start a container in the {} state", state::lifecycle::word(other)),
+        };
         return Err(Error::new(Kind::State, "", why));
     }
     let socket = seqpacket()?;

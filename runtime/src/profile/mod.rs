@@ -128,20 +128,24 @@ pub fn raise_process(process: Process, container: &Spec, asked: Option<Profile>)
     Ok(process)
 }
 
-/// Keeps the limits of the container with config `container` to its profile, or to the one in force now.
-///
-/// # Errors
-/// As [`raise`].
-pub fn raise_resources(resources: &mut LinuxResources, container: &Spec, asked: Option<Profile>) -> Result<()> {
-    if made_under_one(container) || settings::asked(asked)? {
-        limits::tighten(resources);
-    }
-    Ok(())
-}
-
 /// Whether the container with this config was made under a profile.
 pub fn made_under_one(container: &Spec) -> bool {
     container.annotations().as_ref().is_some_and(|annotations| annotations.contains_key(ANNOTATION))
+}
+
+/// Keeps the limits of the container with config `container` to its profile, or to the one in force now, whatever is asked for them:
+/// one sentence for the user.
+///
+/// # Errors
+/// As [`raise`].
+pub fn keep_limits(container: &Spec, resources: &mut LinuxResources, asked: Option<Profile>) -> Result<Vec<String>> {
+    if !made_under_one(container) && !settings::asked(asked)? {
+        return Ok(Vec::new());
+    }
+    let before = resources.clone();
+    limits::tighten(resources);
+    let same = *resources == before;
+    Ok(if same { Vec::new() } else { vec!["linux.resources: tightened to what the profile allows".into()] })
 }
 
 #[cfg(test)]

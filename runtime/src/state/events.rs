@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What happens to a container while it runs: what it uses, again and again, and processes killed for want of memory.
+//! `events`: what a container uses, now and then, and when it runs out of memory, until it ends.
 
-use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -14,113 +14,87 @@ use super::{Root, lifecycle};
 use crate::cgroup::{Cgroup, Oom};
 use crate::error::{Context, Error, Kind, Result};
 
-/// One line of JSON, in runc's shape: `type`, `id`, and for stats `data`.
-fn event(kind: &str, id: &str, data: Option<Value>) -> Value {
-    match data {
-        Some(data) => json!({ "type": kind, "id": id, "data": data }),
-        None => json!({ "type": kind, "id": id }),
-    }
-}
-
-/// What container `id` uses now.
-///
-/// # Errors
-/// If it does not run.
-pub fn stats(root: &Root, id: &str) -> Result<Value> {
-    let (cgroup, _) = running(root, id)?;
-    Ok(event("stats", id, Some(cgroup.stats())))
-}
-
-/// Tells `each` what happens until the container ends or `each` says false: its use every `interval`, and each kill for want of memory.
-///
-/// # Errors
-/// If it does not run, or `each` fails.
-pub fn follow(root: &Root, id: &str, interval: Duration, mut each: impl FnMut(&Value) -> Result<bool>) -> Result<()> {
-    let (cgroup, pidfd) = running(root, id)?;
-    let mut watch = Watch::new(cgroup.oom()?)?;
-    let mut next = Instant::now() + interval;
-    loop {
-        let ended = watch.wait(&pidfd, next.saturating_duration_since(Instant::now()))?;
-        for _ in 0..watch.kills()? {
-            if !each(&event("oom", id, None))? {
-                return Ok(());
-            }
-        }
-        if ended {
-            return Ok(());
-        }
-        if Instant::now() >= next {
-            if !each(&event("stats", id, Some(cgroup.stats())))? {
-                return Ok(());
-            }
-            next += interval;
-        }
-    }
-}
-
-fn running(root: &Root, id: &str) -> Result<(Cgroup, OwnedFd)> {
-    let record = root.read(id)?;
-    let stopped = || Error::new(Kind::State, "", format!("container not running: {id}"));
-    let pidfd = lifecycle::process(&record)?.ok_or_else(stopped)?;
-    Ok((Cgroup::open(&record.cgroup)?, pidfd))
-}
-
-/// The kernel's word of processes killed for want of memory.
-struct Watch {
-    source: Option<Oom>,
-    seen: u64,
+/// A running container.
+pub struct Watch {
+    id: String,
+    pid: i32,
+    pidfd: OwnedFd,
+    cgroup: Cgroup,
 }
 
 impl Watch {
-    fn new(source: Option<Oom>) -> Result<Self> {
-        let mut watch = Self { source, seen: 0 };
-        // What was before is no news.
-        if let Some(Oom::Events(_)) = watch.source {
-            watch.kills()?;
-        }
-        Ok(watch)
+    /// # Errors
+    /// If it does not run, in runc's words.
+    pub fn new(root: &Root, id: &str) -> Result<Self> {
+        let record = root.read(id)?;
+        let stopped = || Error::new(Kind::State, "", format!("container with id {id} is not running"));
+        let known = record.process.as_ref().ok_or_else(stopped)?;
+        let pidfd = lifecycle::process(&record)?.ok_or_else(stopped)?;
+        Ok(Self { id: id.into(), pid: known.pid, pidfd, cgroup: Cgroup::open(&record.cgroup)? })
     }
 
-    /// Whether the container has ended; false also when the time is over or there is news.
-    fn wait(&self, pidfd: &OwnedFd, time: Duration) -> Result<bool> {
-        let mut fds = vec![PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
-        fds.extend(self.source.as_ref().map(|source| match source {
-            Oom::Eventfd(fd, _) => PollFd::new(fd.as_fd(), PollFlags::POLLIN),
-            Oom::Events(file) => PollFd::new(file.as_fd(), PollFlags::POLLPRI),
-        }));
-        let timeout = PollTimeout::try_from(time + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX);
-        match poll(&mut fds, timeout) {
-            Err(Errno::EINTR) => return Ok(false),
-            result => result.context(|| "wait for events".into())?,
-        };
-        Ok(fds[0].any().unwrap_or(false))
+    /// One event of type `stats`.
+    pub fn stats(&self) -> Value {
+        let mut data = self.cgroup.stats();
+        data["network_interfaces"] = interfaces(self.pid);
+        json!({"type": "stats", "id": self.id, "data": data})
     }
 
-    /// How many since the last time.
-    fn kills(&mut self) -> Result<u64> {
-        match &mut self.source {
-            None => Ok(0),
-            Some(Oom::Eventfd(fd, control)) => {
-                let mut count = [0u8; 8];
-                match nix::unistd::read(&*fd, &mut count) {
-                    Err(Errno::EAGAIN) => Ok(0),
-                    // The v1 controller tells of the cgroup's removal the same way.
-                    result => result.map(|_| u64::from(control.exists())).context(|| "memory.oom_control".into()),
+    /// Hands every event to `tell`, stats each `interval`, until the container ends or `tell` says false.
+    pub fn follow(&self, interval: Duration, mut tell: impl FnMut(&Value) -> Result<bool>) -> Result<()> {
+        let mut oom = self.cgroup.watch_oom()?;
+        let out_of_memory = json!({"type": "oom", "id": self.id});
+        let mut next = Instant::now() + interval;
+        loop {
+            let ended = self.wait(oom.as_ref(), next)?;
+            // Also at the end: it may be what ended it.
+            if oom.as_mut().is_some_and(Oom::happened) && !tell(&out_of_memory)? {
+                return Ok(());
+            }
+            if ended {
+                return Ok(());
+            }
+            if Instant::now() >= next {
+                next += interval;
+                if !tell(&self.stats())? {
+                    return Ok(());
                 }
             }
-            Some(Oom::Events(file)) => {
-                let now = oom_kills(file).unwrap_or(self.seen);
-                let new = now.saturating_sub(self.seen);
-                self.seen = now;
-                Ok(new)
-            }
         }
+    }
+
+    /// Whether the container has ended by `until`, or by the time that it ran out of memory.
+    fn wait(&self, oom: Option<&Oom>, until: Instant) -> Result<bool> {
+        let left = until.saturating_duration_since(Instant::now());
+        // A timeout of whole milliseconds, not below what is left.
+        let timeout = PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX);
+        let mut fds = vec![PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)];
+        fds.extend(oom.map(Oom::poll).map(|(fd, flags)| PollFd::new(fd, flags)));
+        match poll(&mut fds, timeout) {
+            Err(Errno::EINTR) => {}
+            result => drop(result.context(|| "poll".into())?),
+        }
+        Ok(fds[0].revents().is_some_and(|events| !events.is_empty()))
     }
 }
 
-/// memory.events, `oom_kill`; None once the cgroup is gone.
-fn oom_kills(file: &mut File) -> Option<u64> {
-    let mut text = String::new();
-    file.seek(SeekFrom::Start(0)).and_then(|_| file.read_to_string(&mut text)).ok()?;
-    text.lines().find_map(|line| line.strip_prefix("oom_kill ")).and_then(|count| count.trim().parse().ok())
+/// The interfaces of its own network namespace; null if it is in ours, as in runc.
+fn interfaces(pid: i32) -> Value {
+    let inode = |who: &str| fs::metadata(format!("/proc/{who}/ns/net")).map(|metadata| metadata.ino()).ok();
+    if inode(&pid.to_string()) == inode("self") {
+        return Value::Null;
+    }
+    // proc_pid_net(5), dev: two lines of head, then name: 8 numbers received, 8 sent.
+    let text = fs::read_to_string(format!("/proc/{pid}/net/dev")).unwrap_or_default();
+    let line = |line: &str| {
+        let (name, numbers) = line.rsplit_once(':')?;
+        let numbers: Vec<u64> = numbers.split_whitespace().filter_map(|number| number.parse().ok()).collect();
+        let at = |at: usize| numbers.get(at).copied().unwrap_or_default();
+        Some(json!({
+            "Name": name.trim(),
+            "RxBytes": at(0), "RxPackets": at(1), "RxErrors": at(2), "RxDropped": at(3),
+            "TxBytes": at(8), "TxPackets": at(9), "TxErrors": at(10), "TxDropped": at(11),
+        }))
+    };
+    text.lines().skip(2).filter_map(line).collect()
 }

@@ -8,7 +8,7 @@ pub mod layers;
 pub mod lifecycle;
 pub mod process;
 mod record;
-mod update;
+pub mod update;
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -20,7 +20,6 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
 pub use record::{Process, Record, Seccomp, Status, VERSION, now};
-pub use update::update;
 
 use crate::error::{Context, Error, Kind, Result};
 use crate::{cgroup, validate};

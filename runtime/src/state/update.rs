@@ -1,95 +1,154 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Other limits for a container that exists: what is given takes the place of what it had, all else stays.
+//! `update`: other limits for a container that is there. They are checked with those that it has, put in force, and kept in the
+//! config of its state folder, where later commands find them.
 
-use oci_spec::runtime::{LinuxResources, Spec};
-use serde_json::{Value, json};
+use oci_spec::runtime::LinuxResources;
+use serde_json::{Map, Value};
 
-use super::{Root, Status, lifecycle};
+use super::{Folder, Record, Root, Status, lifecycle};
 use crate::bundle::Bundle;
-use crate::cgroup::{self, Cgroup, Host};
+use crate::cgroup::{Cgroup, Plan, Wanted};
 use crate::error::{Error, Kind, Result};
 use crate::profile::{self, Profile};
 
-/// Changes the limits of container `id`; a profile that it is under stays the floor.
+/// Changes the limits of container `id` to what `change` (linux.resources, where zero is unset) names. What the user should know is
+/// returned, one sentence each.
 ///
 /// # Errors
-/// If it is stopped; a limit that can not be enforced, by its field, before any is changed; or what the kernel refuses.
-pub fn update(root: &Root, id: &str, changes: &LinuxResources, asked: Option<Profile>) -> Result<()> {
+/// `container not running`, in runc's words; or the limit that is not taken, by its field: then nothing is changed.
+pub fn update(root: &Root, id: &str, change: &LinuxResources, asked: Option<Profile>) -> Result<Vec<String>> {
     let folder = root.open(id)?;
-    let record = folder.record()?.ok_or_else(|| Error::new(Kind::State, "", "container not running"))?;
-    if matches!(lifecycle::status(&record)?, Status::Creating | Status::Stopped) {
-        return Err(Error::new(
-            Kind::State,
-            "",
-            format!("cannot update a stopped container: container not running: {id}"),
-        ));
+    let not_running = || Error::new(Kind::State, "", format!("container not running: {id}"));
+    let mut record = folder.record()?.ok_or_else(not_running)?;
+    if !matches!(lifecycle::status(&record)?, Status::Created | Status::Running | Status::Paused) {
+        return Err(not_running());
     }
-    let (config, _) = root.config(id)?;
-    let old = Bundle::from_config(record.bundle.clone(), config)?;
-    let config = changed(&old, changes, asked)?;
-    let new = Bundle::from_config(record.bundle.clone(), config)?;
-    let host = Host::detect()?;
-    Cgroup::open(&record.cgroup)?.update(host, &plan(&old.spec, id)?, &plan(&new.spec, id)?)?;
-    folder.replace_config(&new.config)
-}
-
-fn plan(spec: &Spec, id: &str) -> Result<cgroup::Plan> {
-    let linux = spec.linux().as_ref().ok_or_else(|| Error::invalid("linux", "is missing"))?;
-    cgroup::Plan::new(linux.cgroups_path().as_deref(), id, linux.resources().as_ref())
-}
-
-/// The config with the changes in it, as bytes.
-fn changed(bundle: &Bundle, changes: &LinuxResources, asked: Option<Profile>) -> Result<Vec<u8>> {
-    let json = |error: serde_json::Error| Error::invalid("resources", error.to_string());
-    let linux = bundle.spec.linux().as_ref().ok_or_else(|| Error::invalid("linux", "is missing"))?;
-    let own = linux.resources().clone().unwrap_or_default();
-    if changes.devices().as_ref().is_some_and(|rules| !rules.is_empty() && Some(rules) != own.devices().as_ref()) {
-        let error = Error::invalid("linux.resources.devices", "can not be changed while the container exists");
-        return Err(error.hint("leave it out, or delete the container and create it with other rules"));
+    let bundle = Bundle::from_config(record.bundle.clone(), root.config(id)?.0)?;
+    refuse_other_devices(&bundle, change)?;
+    let (change, config) = merged(&bundle, change)?;
+    let merged = Bundle::from_config(record.bundle.clone(), config)?;
+    let (change, mut resources) = (change, resources(&merged));
+    let warnings = profile::keep_limits(&bundle.spec, &mut resources, asked)?;
+    let all = Plan::new(None, id, Some(&resources))?.limits;
+    let config = with_resources(&merged.config, &to_json(&resources)?)?;
+    let mut cgroup = Cgroup::open(&record.cgroup)?;
+    if change.memory().is_some_and(|memory| memory.check_before_update().unwrap_or_default()) {
+        fits(&cgroup, all.memory)?;
     }
-    let mut resources = serde_json::to_value(&own).map_err(json)?;
-    merge(&mut resources, &serde_json::to_value(changes).map_err(json)?);
-    let mut resources: LinuxResources = serde_json::from_value(resources).map_err(json)?;
-    profile::raise_resources(&mut resources, &bundle.spec, asked)?;
-    let mut config: Value = serde_json::from_slice(&bundle.config).map_err(json)?;
-    config["linux"]["resources"] = serde_json::to_value(&resources).map_err(json)?;
-    serde_json::to_vec(&config).map_err(json)
+    let updated = cgroup.update(&Wanted::of(&change)?, &all)?;
+    keep(&folder, &mut record, &cgroup, &config).inspect_err(|_| cgroup.undo(&updated))?;
+    cgroup.settle(&updated).map(|()| warnings)
 }
 
-/// Zeros and empty texts and lists mean "unset" in what engines send.
-fn merge(into: &mut Value, from: &Value) {
-    let unset = |value: &Value| match value {
-        Value::Null => true,
-        Value::Number(number) => number.as_f64() == Some(0.0),
-        Value::String(text) => text.is_empty(),
-        Value::Array(list) => list.is_empty(),
-        Value::Object(map) => map.is_empty(),
-        Value::Bool(_) => false,
-    };
-    match (into, from) {
-        (Value::Object(into), Value::Object(from)) => {
-            for (key, value) in from.iter().filter(|(_, value)| !unset(value)) {
-                let empty = if value.is_object() { json!({}) } else { Value::Null };
-                merge(into.entry(key).or_insert(empty), value);
+fn resources(bundle: &Bundle) -> LinuxResources {
+    bundle.spec.linux().as_ref().and_then(|linux| linux.resources().clone()).unwrap_or_default()
+}
+
+/// A program for other devices would not be the one that the config's nodes were made for; an engine sends those that it sent before.
+fn refuse_other_devices(bundle: &Bundle, change: &LinuxResources) -> Result<()> {
+    let given = change.devices().as_deref().unwrap_or_default();
+    if given.is_empty() || Some(given) == resources(bundle).devices().as_deref() {
+        return Ok(());
+    }
+    let error = Error::invalid("linux.resources.devices", "a container's devices are settled when it is created");
+    Err(error.hint("leave them out, or give those of its config.json"))
+}
+
+/// The change without what is unset, and the config with it.
+fn merged(bundle: &Bundle, change: &LinuxResources) -> Result<(LinuxResources, Vec<u8>)> {
+    let mut change = set_only(to_json(change)?);
+    // runc: whoever takes the limit of memory away does not mean to keep that of memory and swap.
+    if change["memory"]["limit"] == -1 && change["memory"]["swap"].is_null() {
+        change["memory"]["swap"] = (-1).into();
+    }
+    let mut all = set_only(to_json(&resources(bundle))?);
+    overlay(&mut all, &change);
+    if let Some(memory) = all["memory"].as_object_mut() {
+        memory.remove("checkBeforeUpdate");
+    }
+    let typed = serde_json::from_value(change).map_err(bad)?;
+    Ok((typed, with_resources(&bundle.config, &all)?))
+}
+
+fn bad(error: serde_json::Error) -> Error {
+    Error::invalid("linux.resources", error.to_string())
+}
+
+fn to_json(resources: &LinuxResources) -> Result<Value> {
+    serde_json::to_value(resources).map_err(bad)
+}
+
+/// Without what engines write for "unset"; zero takes back a burst, and SCHED_IDLE.
+fn set_only(value: Value) -> Value {
+    match value {
+        Value::Object(map) => {
+            let unset = |key: &str, value: &Value| {
+                matches!(value, Value::Null | Value::Bool(false))
+                    || value.as_str() == Some("")
+                    || value.as_array().is_some_and(Vec::is_empty)
+                    || value.as_object().is_some_and(Map::is_empty)
+                    || (value.as_f64() == Some(0.0) && !matches!(key, "idle" | "burst"))
+            };
+            let kept = map.into_iter().map(|(key, value)| (key, set_only(value)));
+            Value::Object(kept.filter(|(key, value)| !unset(key, value)).collect())
+        }
+        other => other,
+    }
+}
+
+/// Objects are merged, all else is replaced.
+fn overlay(base: &mut Value, over: &Value) {
+    match (base, over) {
+        (Value::Object(base), Value::Object(over)) => {
+            for (key, value) in over {
+                overlay(base.entry(key).or_insert(Value::Null), value);
             }
         }
-        (into, from) => *into = from.clone(),
+        (base, over) => *base = over.clone(),
     }
+}
+
+/// The config with other resources, and all else as it is.
+fn with_resources(config: &[u8], resources: &Value) -> Result<Vec<u8>> {
+    let mut config: Value = serde_json::from_slice(config).map_err(bad)?;
+    config["linux"]["resources"] = resources.clone();
+    serde_json::to_vec(&config).map_err(bad)
+}
+
+/// config-linux.md, checkBeforeUpdate.
+fn fits(cgroup: &Cgroup, limit: Option<i64>) -> Result<()> {
+    match (limit.and_then(|limit| u64::try_from(limit).ok()), cgroup.memory_in_use()) {
+        (Some(limit), Some(used)) if used > limit => {
+            Err(Error::invalid("linux.resources.memory.limit", format!("{limit} is below the {used} bytes in use")))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn keep(folder: &Folder, record: &mut Record, cgroup: &Cgroup, config: &[u8]) -> Result<()> {
+    if record.cgroup != *cgroup.saved() {
+        record.cgroup = cgroup.saved().clone();
+        folder.write(record)?;
+    }
+    folder.replace_config(config)
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
-    fn what_is_given_takes_the_place_of_what_was() {
-        let mut own =
-            json!({"memory": {"limit": 5, "swap": 7}, "cpu": {"quota": 1, "cpus": "0"}, "unified": {"a.b": "1"}});
-        let changes = json!({"memory": {"limit": 6, "swap": 0}, "cpu": {"cpus": "", "shares": 9}, "pids": {"limit": -1},
-            "blockIO": {"weight": 0, "throttleReadBpsDevice": []}, "network": null, "unified": {"c.d": "2"}});
-        merge(&mut own, &changes);
-        let wanted = json!({"memory": {"limit": 6, "swap": 7}, "cpu": {"quota": 1, "cpus": "0", "shares": 9}, "pids": {"limit": -1},
-            "blockIO": {}, "unified": {"a.b": "1", "c.d": "2"}});
-        assert_eq!(own, wanted);
+    fn what_is_unset_changes_nothing() {
+        let docker = json!({"memory": {"limit": 7, "swap": 0}, "cpu": {"cpus": "", "burst": 0}, "pids": {"limit": 0}, "blockIO": {"weight": 0}, "devices": [], "unified": {"a.b": "0"}});
+        assert_eq!(set_only(docker), json!({"memory": {"limit": 7}, "cpu": {"burst": 0}, "unified": {"a.b": "0"}}));
+    }
+
+    #[test]
+    fn a_change_is_laid_over_what_there_is() {
+        let mut base = json!({"memory": {"limit": 1, "swap": 2}, "pids": {"limit": 3}});
+        overlay(&mut base, &json!({"memory": {"limit": 9}, "cpu": {"shares": 4}}));
+        assert_eq!(base, json!({"memory": {"limit": 9, "swap": 2}, "pids": {"limit": 3}, "cpu": {"shares": 4}}));
     }
 }
