@@ -26,7 +26,9 @@ bench: bench-packages toolchain
 	$(CARGO) build --release --target $(TARGET) -p wsbox
 	@# As `make install` leaves it, and dpkg the others: a file that a linker wrote piecemeal lies in small pieces in the page cache.
 	install -D -m 0755 $(RELEASE) target/bench/wsbox
-	$(CARGO) bench --target $(TARGET) --profile quick -p wsbox-integration --bench runtimes -- --wsbox $(CURDIR)/target/bench/wsbox $(BENCH)
+	$(CARGO) build --profile quick --target $(TARGET) -p wsbox-integration --bin probe
+	install -m 0755 $(dir $(QUICK))probe target/bench/probe
+	WSBOX=$(CURDIR)/target/bench/wsbox $(CARGO) bench --target $(TARGET) --profile quick -p wsbox-integration --bench runtimes -- --wsbox $(CURDIR)/target/bench/wsbox $(BENCH)
 
 ## lint: formatting, clippy, no warnings
 lint: toolchain

@@ -49,7 +49,7 @@ for file in subuid subgid; do echo dockremap:100000:65536 >>/etc/$file; done
         let dockerd = format!(
             r#"{before}
 cat >"$1/daemon.json" <<END
-{{"runtimes": {{"wsbox": {{"path": "{wsbox}"}}, "{STRICT}": {{"path": "{wsbox}", "runtimeArgs": ["--profile", "production"]}}}}}}
+{{"runtimes": {{"crun": {{"path": "/usr/bin/crun"}}, "wsbox": {{"path": "{wsbox}"}}, "{STRICT}": {{"path": "{wsbox}", "runtimeArgs": ["--profile", "production"]}}}}}}
 END
 dockerd --config-file "$1/daemon.json" --data-root "$1/lib" --exec-root "$1/exec" --pidfile "$1/pid" -H "unix://$1/socket" --cgroup-parent "/${{1##*/}}" \
     --init-path /usr/bin/tini-static --exec-opt native.cgroupdriver=cgroupfs {options} </dev/null >"$1/log" 2>&1 &

@@ -3,12 +3,13 @@
 //!
 //! Layout, in the order a run takes them: `args` what was asked; `host` the private view of the machine, and its clean-up;
 //! `bundle` and `filter` what the containers are; `engine` how each runtime is told; `steps` the cases; `timing` runs them
-//! side by side; `memory` everything that is not time; `report` the tables.
+//! side by side; `docker` the same behind an engine; `memory` everything that is not time; `report` the tables.
 // clippy.toml's list is for launch/, where paths lead into a container's root; nothing here does.
 #![allow(clippy::disallowed_methods)]
 
 mod args;
 mod bundle;
+mod docker;
 mod engine;
 mod filter;
 mod host;
@@ -56,6 +57,7 @@ fn measure(args: &Args, site: &Site) -> Outcome<ExitCode> {
         memory::measure(site, &engines, &mut report)?;
     }
     timing::crowd(args, site, &engines, &mut report)?;
+    docker::measure(args, &engines, &mut report);
     report.print(args.json);
     Ok(if report.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

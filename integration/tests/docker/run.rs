@@ -51,7 +51,11 @@ fn a_terminal() {
             .sees("sized42");
         terminal.types("ls -l /dev/console /dev/ptmx; echo done$((40 + 2))\n").sees("done42");
         // Control and C interrupts what is in the foreground, not the shell.
-        terminal.types("sleep 1000\n").sees("sleep 1000").types("\x03").types("echo interrupted$((1 + 1))\n");
+        terminal
+            .types("echo begun$((1 + 1)); sleep 1000\n")
+            .sees("begun2")
+            .types("\x03")
+            .types("echo interrupted$((1 + 1))\n");
         terminal.sees("interrupted2").types("exit 5\n");
         assert_eq!(terminal.ends(), 5);
     });
