@@ -314,8 +314,8 @@ pub fn personality(domain: u32) -> Result<()> {
 
 /// The kernel reads one bit less than it is told of (mm/mempolicy.c, get_nodes).
 pub fn set_mempolicy(mode: u32, mask: &[u8]) -> Result<()> {
-    let bits = if mask.is_empty() { 0 } else { mask.len() * 8 + 1 };
-    sys!(SET_MEMPOLICY, mode, mask.as_ptr(), bits).map(drop)
+    // One more than are read, also where that is none: 0 would be read as more than any (mm/mempolicy.c, get_nodes).
+    sys!(SET_MEMPOLICY, mode, mask.as_ptr(), mask.len() * 8 + 1).map(drop)
 }
 
 pub fn prctl(option: u32, a: u64, b: u64) -> Result<usize> {

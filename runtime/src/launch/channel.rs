@@ -131,6 +131,9 @@ pub fn failure(program: &Program, at: usize, errno: Errno) -> Error {
     match (&planned.step, errno) {
         (Step::Dest { .. }, Errno::ENOTDIR) => error.hint("the image has a link or a file there"),
         (Step::Dest { .. }, Errno::EROFS) => error.hint("make it in the image, it can not be made at run time"),
+        (Step::MemoryPolicy { .. }, Errno::EINVAL) => {
+            error.hint("this host has not these nodes, or the mode not these nodes and flags")
+        }
         (Step::Chdir { .. }, Errno::ENOENT) => error.hint("the directory is not in the image"),
         (Step::Seccomp { .. }, Errno::EACCES) => error.hint("without noNewPrivileges a filter needs CAP_SYS_ADMIN"),
         (Step::Capset { .. }, Errno::EPERM) => error.hint("wsbox itself lacks a capability that the config asks for"),
@@ -193,6 +196,7 @@ fn doing(step: &Step) -> String {
         Step::SetNs { .. } => "join the namespace".into(),
         Step::Rlimit { soft, hard, .. } => format!("set the limit to {soft}:{hard}"),
         Step::Seccomp { filter, .. } => format!("install the filter ({} instructions)", filter.len()),
+        Step::MemoryPolicy { .. } => "set the memory policy".into(),
         Step::LoUp => "bring lo up".into(),
         Step::Console { .. } => "open the terminal".into(),
         step => format!("{:?}", step.op()).to_lowercase(),

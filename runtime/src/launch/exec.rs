@@ -22,7 +22,7 @@ use crate::profile::{self, Profile};
 use crate::seccomp::{Filter, Insn};
 use crate::state::{self, Record, Root, Seccomp, Status};
 use crate::sys::clone::{Spawn, Spawned, spawn};
-use crate::sys::pidfd;
+use crate::sys::{pidfd, sched};
 use crate::validate;
 
 /// A process to run in a container.
@@ -188,8 +188,8 @@ impl Joining<'_> {
                 .context(|| format!("process.oomScoreAdj: set it to {score}"))?;
         }
         raise_limits(spawned.pid, &plan::hard_limits(self.process))?;
-        let attributes = plan::Attributes::new(self.process, "process")?;
-        super::attributes(spawned.pid, &attributes)?;
+        let mut attributes = plan::Attributes::new(self.process, "process")?;
+        let late = if self.forks() { attributes.scheduler.take() } else { None };
         run_on(spawned.pid, attributes.affinity.0.as_deref(), "process.execCPUAffinity.initial")?;
         super::started(channel, spawned)?;
         // Where the container is by now: an `update` may have given it limits of another kind since it was opened.
@@ -197,13 +197,20 @@ impl Joining<'_> {
         cgroup.confine(spawned.pid)?;
         cgroup.enter(self.place, spawned.pid)?;
         run_on(spawned.pid, attributes.affinity.1.as_deref(), "process.execCPUAffinity.final")?;
+        super::attributes(spawned.pid, &attributes)?;
         channel.send(&[container])?;
         let (mut payload, mut console) = (None, None);
         loop {
             match channel.receive()? {
                 Answer::Closed => return self.alive(spawned, payload).map(|payload| (payload, console)),
                 Answer::Console(master) => console = self.console.deliver(master)?,
-                Answer::Forked(pid, pidfd) => payload = Some((Pid::from_raw(pid), pidfd)),
+                Answer::Forked(pid, pidfd) => {
+                    payload = Some((Pid::from_raw(pid), pidfd));
+                    if let Some(scheduler) = &late {
+                        let set = sched::set_scheduler(Pid::from_raw(pid), scheduler).map_err(super::scheduler_refused);
+                        set.and_then(|()| channel.go_on()).inspect_err(|_| reap(payload.take()))?;
+                    }
+                }
                 Answer::Failed(step, errno) => {
                     reap(payload);
                     return Err(failure(self.program, step, errno));
@@ -219,10 +226,13 @@ impl Joining<'_> {
         }
     }
 
+    fn forks(&self) -> bool {
+        self.program.steps.iter().any(|planned| planned.step == plan::Step::Fork)
+    }
+
     /// The socket closed: the payload was executed, unless the init was killed before it could be born.
     fn alive(&self, spawned: &Spawned, payload: Option<(Pid, OwnedFd)>) -> Result<Option<(Pid, OwnedFd)>> {
-        let forks = self.program.steps.iter().any(|planned| planned.step == plan::Step::Fork);
-        match (payload, forks) {
+        match (payload, self.forks()) {
             (None, true) => Err(spawned.early_failure().map_or_else(
                 || Error::new(Kind::System, "exec", "the init was killed on its way into the container"),
                 |(step, errno)| Error::system(format!("start the init: {step}"), errno),

@@ -363,15 +363,16 @@ impl Launch<'_> {
                 .context(|| format!("process.oomScoreAdj: set it to {score}"))
                 .map_err(|error| error.hint("to lower it takes CAP_SYS_RESOURCE"))?;
         }
-        raise_limits(pid, &self.plan.hard_limits)?;
-        attributes(pid, &self.plan.attributes)
+        raise_limits(pid, &self.plan.hard_limits)
     }
 
     /// The limits of memory, and the cgroups on v1, once nobody shares the init's memory.
     fn confine_init(&self) -> Result<()> {
         let child = self.child()?;
         started(&child.channel, &child.spawned)?;
-        self.cgroup.as_ref().map_or(Ok(()), |cgroup| cgroup.confine(child.spawned.pid))
+        self.cgroup.as_ref().map_or(Ok(()), |cgroup| cgroup.confine(child.spawned.pid))?;
+        // A cgroup that it joined later would reset it, or not take it.
+        attributes(child.spawned.pid, &self.plan.attributes)
     }
 
     fn open_sources(
@@ -534,9 +535,21 @@ fn not_joined(early: &plan::Early, errno: Errno) -> Error {
 }
 
 /// Before the process runs: what it makes inherits them.
+fn scheduler_refused(errno: Errno) -> Error {
+    let error = Error::system("process.scheduler: sched_setattr", errno);
+    match errno {
+        Errno::EPERM => error.hint(
+            "it takes CAP_SYS_NICE on the host; a real-time policy in a cgroup v1 takes linux.resources.cpu.realtimeRuntime too",
+        ),
+        Errno::EBUSY => error.hint("the kernel has no such share of the CPUs left"),
+        Errno::EINVAL => error.hint("the kernel does not take these values together"),
+        _ => error,
+    }
+}
+
 fn attributes(pid: Pid, wanted: &plan::Attributes) -> Result<()> {
     if let Some(scheduler) = &wanted.scheduler {
-        sched::set_scheduler(pid, scheduler).context(|| "process.scheduler: sched_setattr".into())?;
+        sched::set_scheduler(pid, scheduler).map_err(scheduler_refused)?;
     }
     if let Some(value) = wanted.io_priority {
         sched::set_io_priority(pid, value).context(|| "process.ioPriority: ioprio_set".into())?;

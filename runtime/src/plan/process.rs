@@ -151,6 +151,10 @@ impl Builder<'_> {
             Door::Exec(linux) => {
                 if linux.namespaces().iter().flatten().any(|namespace| namespace.typ() == LinuxNamespaceType::Pid) {
                     self.push("", Step::Fork);
+                    // A deadline, or what is reset by a fork, can not be inherited: the parent gives it to the payload itself.
+                    if process.scheduler().is_some() {
+                        self.push("process.scheduler", Step::Receive);
+                    }
                 }
                 self.push("", Step::Setsid);
                 if process.terminal().unwrap_or_default() {

@@ -123,6 +123,7 @@ pub fn in_force(asked: Option<Profile>) -> Result<bool> {
 /// As [`raise`].
 pub fn raise_process(process: Process, container: &Spec, asked: Option<Profile>) -> Result<Process> {
     if made_under_one(container) || settings::asked(asked)? {
+        refuse::scheduler(&process)?;
         return Ok(tighten::process(process));
     }
     Ok(process)

@@ -5,7 +5,10 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use oci_spec::runtime::{Linux, LinuxDevice, LinuxDeviceCgroup, LinuxDeviceType, LinuxNamespaceType, Mount, Spec};
+use oci_spec::runtime::{
+    Linux, LinuxDevice, LinuxDeviceCgroup, LinuxDeviceType, LinuxNamespaceType, LinuxSchedulerPolicy, Mount, Process,
+    Spec,
+};
 
 use super::{Profile, mounts};
 use crate::error::{Error, Result};
@@ -41,6 +44,7 @@ pub(super) fn check(spec: &Spec, profile: Profile) -> Result<()> {
     nodes.into_iter().try_for_each(|(at, node)| device(node, at, profile))?;
     spec.mounts().iter().flatten().enumerate().try_for_each(|(at, mount)| device_bind(mount, at, profile))?;
     root_maps(linux, profile)?;
+    spec.process().as_ref().map_or(Ok(()), scheduler)?;
     let overruled = |file: &&String| OVERRULING.contains(&file.as_str());
     match resources.and_then(|resources| resources.unified().as_ref()?.keys().find(overruled)) {
         Some(file) => Err(refused(format!("linux.resources.unified[{file:?}]"), "would overrule the limit", profile)
@@ -100,6 +104,19 @@ fn host_namespaces(linux: &Linux, profile: Profile) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// cpu.max and the v1 quota bind the fair policies alone (sched-bwc.rst).
+pub(super) fn scheduler(process: &Process) -> Result<()> {
+    use LinuxSchedulerPolicy::{SchedDeadline, SchedFifo, SchedRr};
+    let policy = process.scheduler().as_ref().map(|scheduler| *scheduler.policy());
+    match policy.filter(|policy| matches!(policy, SchedFifo | SchedRr | SchedDeadline)) {
+        Some(policy) => {
+            let why = format!("{policy} is not bound by the limit of CPU: under a profile it is refused");
+            Err(Error::invalid("process.scheduler.policy", why))
+        }
+        None => Ok(()),
+    }
 }
 
 /// Root inside must be nobody outside.

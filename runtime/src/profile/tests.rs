@@ -245,6 +245,10 @@ fn what_is_refused_is_refused_by_name() {
             with("/linux/resources", json!({ "unified": { "pids.max": "max" } })),
             "linux.resources.unified[\"pids.max\"]: would overrule",
         ),
+        (
+            with("/process/scheduler", json!({ "policy": "SCHED_RR", "priority": 1 })),
+            "process.scheduler.policy: SCHED_RR is not bound by the limit of CPU",
+        ),
         (with("/mounts", bind("/dev/kvm")), "mounts[0].source: /dev/kvm adds devices"),
         (with("/mounts", bind("/x/../dev")), "mounts[0].source: /dev adds devices"),
     ];
