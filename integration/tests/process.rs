@@ -70,10 +70,15 @@ fn personality_and_memory_policy() {
 #[test]
 fn what_this_kernel_lacks_is_refused_by_field() {
     for (pointer, value, field) in [
-        ("/process/apparmorProfile", json!("docker-default"), "process.apparmorProfile"),
-        ("/process/selinuxLabel", json!("a:b:c"), "process.selinuxLabel"),
+        ("/process/apparmorProfile", json!("docker-default"), "process.apparmorProfile: this kernel has no AppArmor"),
+        ("/process/selinuxLabel", json!("a:b:c"), "process.selinuxLabel: this kernel has no SELinux"),
+        ("/process/selinuxLabel", json!("a b"), "process.selinuxLabel: \"a b\" holds white space"),
         ("/linux/mountLabel", json!("a:b:c"), "linux.mountLabel"),
-        ("/linux/intelRdt", json!({"closID": "x"}), "linux.intelRdt"),
+        (
+            "/linux/intelRdt",
+            json!({"closID": "x"}),
+            "linux.intelRdt: this kernel has no resctrl file system mounted at",
+        ),
     ] {
         run(pointer, value, "true").fails(1, &[field]);
     }

@@ -134,6 +134,12 @@ pub fn failure(program: &Program, at: usize, errno: Errno) -> Error {
         (Step::MemoryPolicy { .. }, Errno::EINVAL) => {
             error.hint("this host has not these nodes, or the mode not these nodes and flags")
         }
+        (Step::Write { .. }, Errno::ENOENT) if planned.field == "process.apparmorProfile" => {
+            error.hint("the profile is not loaded: apparmor_parser --replace FILE")
+        }
+        (Step::Write { .. }, Errno::EINVAL) if planned.field == "process.selinuxLabel" => {
+            error.hint("the policy has no such label")
+        }
         (Step::Chdir { .. }, Errno::ENOENT) => error.hint("the directory is not in the image"),
         (Step::Seccomp { .. }, Errno::EACCES) => error.hint("without noNewPrivileges a filter needs CAP_SYS_ADMIN"),
         (Step::Capset { .. }, Errno::EPERM) => error.hint("wsbox itself lacks a capability that the config asks for"),

@@ -13,11 +13,11 @@ use nix::unistd::Pid;
 use oci_spec::runtime::{Process as Wanted, Spec};
 
 use super::agent::Agent;
-use super::{Answer, Channel, Console, Process, failure, memfd, plan_host, raise_limits, userns};
+use super::{Answer, Channel, Console, Process, failure, lsm, memfd, plan_host, raise_limits, sources, userns};
 use crate::bundle::{Bundle, passwd};
 use crate::cgroup::{self, Cgroup, Place};
 use crate::error::{Context, Error, Kind, Result};
-use crate::plan::{self, Program};
+use crate::plan::{self, Program, Source};
 use crate::profile::{self, Profile};
 use crate::seccomp::{Filter, Insn};
 use crate::state::{self, Record, Root, Seccomp, Status};
@@ -61,6 +61,7 @@ pub fn exec(root: &Root, id: &str, exec: impl FnOnce(&Wanted) -> Result<Exec>) -
     }
     exec.process = profile::raise_process(exec.process, &bundle.spec, exec.profile)?;
     validate::process(&exec.process, "process")?;
+    lsm::check_process(&exec.process)?;
     super::refuse_escapes(exec.preserve_fds)?;
     let cgroup = Cgroup::open(&record.cgroup)?;
     if !exec.ignore_paused && cgroup.frozen()? {
@@ -74,7 +75,7 @@ pub fn exec(root: &Root, id: &str, exec: impl FnOnce(&Wanted) -> Result<Exec>) -
     };
     let filter = filter.as_deref().map(load_filter).transpose()?;
     let wanted = plan::Exec { process: &exec.process, spec: &bundle.spec, filter: filter.as_ref() };
-    let (program, _) = plan::exec(&wanted, &plan_host(cgroup::Host::detect()?)?, &options)?;
+    let (program, sources) = plan::exec(&wanted, &plan_host(cgroup::Host::detect()?)?, &options)?;
     let console = Console::connect(exec.console_socket.as_deref(), exec.process.terminal().unwrap_or_default())?;
     let place = cgroup.place(&exec.cgroups)?;
     Joining {
@@ -84,6 +85,7 @@ pub fn exec(root: &Root, id: &str, exec: impl FnOnce(&Wanted) -> Result<Exec>) -
         id,
         program: &program,
         process: &exec.process,
+        sources: &sources,
         cgroup: &cgroup,
         place: &place,
         console: &console,
@@ -131,6 +133,7 @@ struct Joining<'a> {
     id: &'a str,
     program: &'a Program,
     process: &'a Wanted,
+    sources: &'a [Source],
     cgroup: &'a Cgroup,
     place: &'a Place,
     console: &'a Console,
@@ -198,7 +201,8 @@ impl Joining<'_> {
         cgroup.enter(self.place, spawned.pid)?;
         run_on(spawned.pid, attributes.affinity.1.as_deref(), "process.execCPUAffinity.final")?;
         super::attributes(spawned.pid, &attributes)?;
-        channel.send(&[container])?;
+        let labels = self.sources.contains(&Source::Labels).then(|| sources::labels(spawned.pid)).transpose()?;
+        channel.send(&[container].into_iter().chain(labels).collect::<Vec<_>>())?;
         let (mut payload, mut console) = (None, None);
         loop {
             match channel.receive()? {

@@ -8,6 +8,7 @@ pub mod console;
 mod copy_up;
 mod dev;
 mod exec;
+pub(crate) mod lsm;
 pub(crate) mod memfd;
 mod overlay;
 pub mod pause;
@@ -113,6 +114,7 @@ fn launch(
     let raised = profile::raise(bundle, options.profile)?;
     let bundle = &*raised.bundle;
     validate::validate(&bundle.spec)?;
+    lsm::check(&bundle.spec)?;
     refuse_escapes(options.preserve_fds)?;
     let host = cgroup::Host::detect()?;
     let rootfs = bundle.open_root()?;
@@ -170,7 +172,7 @@ fn refuse_escapes(preserve_fds: u32) -> Result<()> {
 
 /// What a plan needs to know of this host.
 pub(crate) fn plan_host(host: cgroup::Host) -> Result<plan::Host> {
-    Ok(plan::Host { last_cap: last_cap(), v1_hierarchies: host.v1_hierarchies()? })
+    Ok(plan::Host { last_cap: last_cap(), v1_hierarchies: host.v1_hierarchies()?, apparmor: lsm::enabled().0 })
 }
 
 /// The highest capability, from the kernel; a kernel that does not tell has what this program knows.
@@ -390,6 +392,7 @@ impl Launch<'_> {
             root: self.rootfs.as_fd(),
             user,
             init,
+            pid: child.spawned.pid,
             start_socket,
             hooked: self.record.as_ref().map(|record| (record, child.spawned.pid)),
             cgroup: self.cgroup.as_ref(),

@@ -28,6 +28,8 @@ pub struct Opener<'a> {
     pub user: Option<(OwnedFd, &'a IdMaps)>,
     /// The init's program file
     pub init: &'a OwnedFd,
+    /// The init itself
+    pub pid: Pid,
     /// The socket that `start` connects to
     pub start_socket: Option<OwnedFd>,
     /// For the state that hooks read
@@ -64,6 +66,7 @@ impl Opener<'_> {
             Source::StartSocket => {
                 self.start_socket.take().ok_or_else(|| Error::system("the socket of `start`", Errno::ENOTCONN))
             }
+            Source::Labels => labels(self.pid),
             Source::Container => Err(Error::system("the container's first process", Errno::ESRCH)),
         }
     }
@@ -162,6 +165,13 @@ pub(super) fn namespace(path: &Path, field: &str, not_ours: bool) -> Result<Owne
         ));
     }
     Ok(fd)
+}
+
+/// Where process `pid` may write its own labels: the host's own proc, whatever is mounted in the container (CVE-2019-16884).
+pub fn labels(pid: Pid) -> Result<OwnedFd> {
+    let path = format!("/proc/{pid}/attr");
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    openat(AT_FDCWD, path.as_str(), flags, Mode::empty()).context(|| path)
 }
 
 fn open_path(path: &Path, field: &str) -> Result<OwnedFd> {

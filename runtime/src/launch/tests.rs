@@ -42,7 +42,8 @@ fn run_program(namespaces: i32, program: &Program, fds: Vec<OwnedFd>) -> End {
     drop(control);
     channel.send_program(&memfd::program(&program.encode()).unwrap()).unwrap();
     if program.steps.iter().any(|planned| planned.step == Step::Receive) {
-        channel.send(&fds).unwrap();
+        let labels = if fds.is_empty() { vec![super::sources::labels(child.pid).unwrap()] } else { fds };
+        channel.send(&labels).unwrap();
     }
     let failed = loop {
         match channel.receive().unwrap() {
@@ -60,6 +61,15 @@ fn run_program(namespaces: i32, program: &Program, fds: Vec<OwnedFd>) -> End {
 }
 
 const NEW: i32 = libc::CLONE_NEWNS | libc::CLONE_NEWUTS | libc::CLONE_NEWPID | libc::CLONE_NEWNET;
+
+/// What no module takes for a label the kernel refuses as such: not for want of the file, or of the right to write there.
+#[test]
+fn labels_reach_the_security_modules() {
+    let label = Step::Write { dir: 0, path: "exec".into(), value: "no such label".into() };
+    for namespaces in [0, NEW] {
+        assert_eq!(run(namespaces, vec![Step::Receive, label.clone()], "exit 0", vec![]), Err((1, Errno::EINVAL)));
+    }
+}
 
 #[test]
 fn steps_do_what_they_say() {

@@ -35,6 +35,8 @@ pub struct Host {
     pub last_cap: u32,
     /// Controllers of the cgroup v1 hierarchies, a list each as mount(8) takes it; empty on a pure v2 host.
     pub v1_hierarchies: Vec<String>,
+    /// Whether AppArmor is in force.
+    pub apparmor: bool,
 }
 
 /// How the container is to be started.
@@ -78,6 +80,8 @@ pub enum Source {
     HookState(&'static str),
     /// The socket that `start` connects to
     StartSocket,
+    /// The directory of the init's own labels (proc_pid_attr(5))
+    Labels,
     /// The container's first process, whose namespaces an exec joins
     Container,
 }
@@ -235,6 +239,7 @@ pub fn container(spec: &Spec, id: &str, host: &Host, options: &Options) -> Resul
     let flags = builder.namespaces(spec, linux, &user, options)?;
     builder.mounts(spec, linux, &user)?;
     builder.inside(spec, linux, &user)?;
+    builder.labels(wanted);
     builder.process(wanted, options, filter.as_ref(), &process::Door::Container(options, spec))?;
     Ok(Plan {
         last_cap: host.last_cap,
@@ -269,9 +274,10 @@ pub struct Exec<'a> {
 /// What can not be planned.
 pub fn exec(exec: &Exec<'_>, host: &Host, options: &Options) -> Result<(Program, Vec<Source>)> {
     let linux = exec.spec.linux().as_ref().ok_or_else(|| Error::invalid("linux", "is missing"))?;
-    let mut builder = Builder::new(host, 1)?;
+    let mut builder = Builder::new(host, 2)?;
     builder.source(Source::Container);
     builder.join(linux);
+    builder.labels(exec.process);
     builder.process(exec.process, options, exec.filter, &process::Door::Exec(linux))?;
     Ok((builder.program, builder.sources))
 }

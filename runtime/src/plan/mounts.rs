@@ -113,7 +113,7 @@ pub fn most_sources(spec: &Spec, linux: &Linux, host: &super::Host) -> usize {
         + count(linux.namespaces().as_ref().map(Vec::len))
         + hierarchies
         + hooks
-        + 4
+        + 5
 }
 
 /// Whether the container sees its cgroup.

@@ -91,6 +91,26 @@ impl Builder<'_> {
         Ok(())
     }
 
+    /// For the execve that comes: what the init itself does is not under them (apparmor(7), selinux(8)).
+    pub(super) fn labels(&mut self, process: &Process) {
+        let known = |name: &&String| !name.is_empty() && (*name != "unconfined" || self.host.apparmor);
+        let apparmor = process.apparmor_profile().as_ref().filter(known);
+        let selinux = process.selinux_label().as_ref().filter(|label| !label.is_empty());
+        let writes = [
+            ("process.apparmorProfile", "apparmor/exec", apparmor.map(|name| format!("exec {name}"))),
+            ("process.selinuxLabel", "exec", selinux.cloned()),
+        ];
+        if writes.iter().all(|(_, _, value)| value.is_none()) {
+            return;
+        }
+        let dir = self.source(Source::Labels);
+        for (field, path, value) in writes {
+            if let Some(value) = value {
+                self.push(field, Step::Write { dir, path: path.into(), value });
+            }
+        }
+    }
+
     fn limits(&mut self, process: &Process) {
         for (at, limit) in process.rlimits().iter().flatten().enumerate() {
             let (soft, hard) = (limit.soft(), limit.hard());

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::sys::mount::attr;
 
-const HOST: Host = Host { last_cap: 40, v1_hierarchies: Vec::new() };
+const HOST: Host = Host { last_cap: 40, v1_hierarchies: Vec::new(), apparmor: true };
 
 fn plan(config: &Value, options: &Options) -> Plan {
     let spec: Spec = serde_json::from_value(config.clone()).unwrap();
@@ -39,8 +39,8 @@ fn the_least_config_step_for_step() {
         Step::Setsid,
         Step::Propagate { flags: libc::MS_REC | libc::MS_SLAVE },
         Step::AttachRoot,
-        Step::Dest { slot: 6, path: "dev".into(), kind: step::Kind::Dir, flags: program::DEST_NO_SYMLINKS },
-        Step::Attach { mount: 1, dest: 6 },
+        Step::Dest { slot: 7, path: "dev".into(), kind: step::Kind::Dir, flags: program::DEST_NO_SYMLINKS },
+        Step::Attach { mount: 1, dest: 7 },
         Step::Pivot,
         Step::Bounding { keep: 0, last: 40 },
         Step::Chdir { path: "/".into(), turn: 1 },
@@ -131,6 +131,20 @@ fn without_no_new_privs_the_capabilities_outlive_the_filter() {
     let filter = at(&plan, |step| matches!(step, Step::Seccomp { .. }));
     assert!(sets.len() == 2 && sets[0] < filter && filter < sets[1], "{sets:?} {filter}");
     assert_eq!(plan.program.steps[sets[1]].step, Step::Capset { effective: 0, permitted: 0, inheritable: 0 });
+}
+
+#[test]
+fn labels_are_written_before_the_user_is_another() {
+    let mut config = harden::config().unwrap();
+    config["process"]["apparmorProfile"] = json!("docker-default");
+    config["process"]["selinuxLabel"] = json!("a:b:c");
+    let plan = plan(&config, &Options::default());
+    let dir = plan.sources.iter().position(|source| *source == Source::Labels).unwrap() as Slot;
+    let write = |path: &str, value: &str| Step::Write { dir, path: path.into(), value: value.into() };
+    let profile = at(&plan, |step| *step == write("apparmor/exec", "exec docker-default"));
+    assert_eq!(at(&plan, |step| *step == write("exec", "a:b:c")), profile + 1);
+    assert!(at(&plan, |step| *step == Step::Pivot) < profile);
+    assert!(profile < at(&plan, |step| matches!(step, Step::Uid { .. })));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use oci_spec::runtime::Process;
 
-use super::{no_nul, unsupported};
+use super::no_nul;
 use crate::error::{Error, Result};
 
 /// Checks a process found at `path` (`process`, or the file of `exec --process`).
@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 /// # Errors
 /// The first thing that is wrong.
 pub fn process(process: &Process, path: &str) -> Result<()> {
-    unsupported::check_process(process, path)?;
+    labels(process, path)?;
     let args = process.args().as_deref().unwrap_or_default();
     if args.first().is_none_or(String::is_empty) {
         return Err(Error::invalid(format!("{path}.args"), "must name a program"));
@@ -23,6 +23,18 @@ pub fn process(process: &Process, path: &str) -> Result<()> {
     rlimits(process, path)?;
     if let Some(score) = process.oom_score_adj().filter(|score| !(-1000..=1000).contains(score)) {
         return Err(Error::invalid(format!("{path}.oomScoreAdj"), format!("is {score}, must be from -1000 to 1000")));
+    }
+    Ok(())
+}
+
+fn labels(process: &Process, path: &str) -> Result<()> {
+    for (name, text) in [("apparmorProfile", process.apparmor_profile()), ("selinuxLabel", process.selinux_label())] {
+        let field = format!("{path}.{name}");
+        let text = text.as_deref().unwrap_or_default();
+        no_nul(&field, text)?;
+        if text.contains(char::is_whitespace) {
+            return Err(Error::invalid(field, format!("{text:?} holds white space")));
+        }
     }
     Ok(())
 }

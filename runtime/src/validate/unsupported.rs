@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What a config may ask and this version does not do: an error, never silence.
 
-use oci_spec::runtime::{Process, Spec};
+use oci_spec::runtime::Spec;
 
 use crate::error::{Error, Result};
 
@@ -21,18 +21,10 @@ pub fn check(spec: &Spec) -> Result<()> {
     spec.linux().as_ref().map_or(Ok(()), |linux| {
         let some = |list: Option<usize>| list.is_some_and(|len| len > 0);
         refuse_first(&[
-            ("linux.intelRdt", linux.intel_rdt().is_some()),
             ("linux.mountLabel", given(linux.mount_label())),
             ("linux.netDevices", some(linux.net_devices().as_ref().map(|map| map.len()))),
         ])
     })
-}
-
-/// Refuses the fields of a process, found at `path`.
-pub fn check_process(process: &Process, path: &str) -> Result<()> {
-    let fields =
-        [("apparmorProfile", given(process.apparmor_profile())), ("selinuxLabel", given(process.selinux_label()))];
-    fields.iter().find(|(_, asked)| *asked).map_or(Ok(()), |(field, _)| Err(refuse(&format!("{path}.{field}"))))
 }
 
 fn refuse_first(fields: &[(&str, bool)]) -> Result<()> {
