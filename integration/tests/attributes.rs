@@ -108,9 +108,9 @@ fn affinity_is_of_processes_that_join() {
         engine.wsbox(&["exec", "--process", &file.display().to_string(), &id])
     };
     assert_eq!(list(&exec(json!({"initial": "0"})).ok().stdout), "0");
-    exec(json!({"final": "1000"})).fails(1, &["process.execCPUAffinity.final"]);
-    exec(json!({"initial": "1000"})).fails(1, &["process.execCPUAffinity.initial"]);
-    exec(json!({"final": "3-1"})).fails(1, &["process.execCPUAffinity.final"]);
+    exec(json!({"final": "1000"})).fails(255, &["process.execCPUAffinity.final"]);
+    exec(json!({"initial": "1000"})).fails(255, &["process.execCPUAffinity.initial"]);
+    exec(json!({"final": "3-1"})).fails(255, &["process.execCPUAffinity.final"]);
 }
 
 #[test]

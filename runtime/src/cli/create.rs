@@ -4,7 +4,7 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use super::{Global, log};
+use super::{Global, listen, log};
 use crate::bundle::Bundle;
 use crate::error::{Context, Result};
 use crate::launch::{self, Options, Process, console};
@@ -59,13 +59,15 @@ impl Tell {
 }
 
 impl StartOptions {
-    pub fn options(&self, global: &Global) -> Options {
-        Options {
+    pub fn options(&self, global: &Global, bundle: &Bundle) -> Result<Options> {
+        let (passed, env) = listen::passed(&bundle.spec)?;
+        Ok(Options {
             profile: global.profile,
             console_socket: self.console_socket.clone(),
-            preserve_fds: self.preserve_fds,
+            preserve_fds: self.preserve_fds.saturating_add(passed),
+            env,
             no_new_keyring: self.no_new_keyring,
-        }
+        })
     }
 }
 
@@ -94,7 +96,7 @@ fn write_pid_file(path: Option<&Path>, pid: nix::unistd::Pid) -> Result<()> {
 pub fn run(global: &Global, arguments: Arguments) -> Result<u8> {
     let bundle = open_bundle(&arguments.bundle)?;
     let root = global.root();
-    let options = arguments.start.options(global);
+    let options = arguments.start.options(global, &bundle)?;
     if options.console_socket.is_none() && super::run::wants_terminal(&bundle) {
         let error =
             crate::Error::invalid("process.terminal", "needs --console-socket here: nobody would hold the terminal");

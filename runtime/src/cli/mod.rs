@@ -15,6 +15,7 @@ mod inspect;
 mod install_docker;
 mod kill;
 mod list;
+mod listen;
 mod log;
 mod output;
 mod pause;

@@ -72,7 +72,7 @@ fn name_lacking_layers(bundle: &Bundle, profile: Option<Profile>) {
 pub fn run(global: &Global, arguments: Arguments) -> Result<u8> {
     let (path, id) = arguments.names()?;
     let bundle = open_bundle(&path)?;
-    let (root, options) = (global.root(), arguments.start.options(global));
+    let (root, options) = (global.root(), arguments.start.options(global, &bundle)?);
     if arguments.detach && options.console_socket.is_none() && wants_terminal(&bundle) {
         return Err(Error::invalid(
             "--detach",

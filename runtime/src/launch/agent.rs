@@ -4,10 +4,15 @@
 
 use std::io::IoSlice;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::Path;
 
+use nix::fcntl::{AT_FDCWD, OFlag, openat};
 use nix::sys::socket::{
-    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, connect, sendmsg, socket,
+    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, connect, sendmsg, setsockopt, socket,
+    sockopt,
 };
+use nix::sys::stat::Mode;
+use nix::sys::time::TimeVal;
 use nix::unistd::Pid;
 use oci_spec::runtime::Spec;
 use serde_json::json;
@@ -19,6 +24,10 @@ use crate::state::{Record, lifecycle};
 use crate::sys::pidfd;
 
 const FIELD: &str = "linux.seccomp.listenerPath";
+/// Seconds that an agent may take to accept, and to read.
+const PATIENCE: i64 = 10;
+/// Bytes of sun_path, with its NUL.
+const SUN_PATH: usize = 108;
 
 /// Who is to be told of which process.
 pub struct Agent<'a> {
@@ -30,6 +39,19 @@ pub struct Agent<'a> {
     pub pid: Pid,
     /// Its pidfd
     pub pidfd: &'a OwnedFd,
+}
+
+/// An agent that does not accept, or read, holds nobody up for ever; a path that no address has room for (unix(7)) is reached
+/// through its directory.
+fn connect_to(path: &Path) -> nix::Result<OwnedFd> {
+    let agent = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    setsockopt(&agent, sockopt::SendTimeout, &TimeVal::new(PATIENCE, 0))?;
+    let (Some(dir), Some(name), true) = (path.parent(), path.file_name(), path.as_os_str().len() >= SUN_PATH) else {
+        return connect(agent.as_raw_fd(), &UnixAddr::new(path)?).map(|()| agent);
+    };
+    let dir = openat(AT_FDCWD, dir, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
+    let short = Path::new("/proc/self/fd").join(dir.as_raw_fd().to_string()).join(name);
+    connect(agent.as_raw_fd(), &UnixAddr::new(&short)?).map(|()| agent)
 }
 
 impl Agent<'_> {
@@ -57,8 +79,7 @@ impl Agent<'_> {
         let path = seccomp.and_then(|seccomp| seccomp.listener_path().as_ref());
         let path = path.ok_or_else(|| Error::invalid(FIELD, "is missing"))?;
         let context = || format!("{FIELD}: {}", path.display());
-        let agent = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).context(context)?;
-        connect(agent.as_raw_fd(), &UnixAddr::new(path).context(context)?).context(context)?;
+        let agent = connect_to(path).context(context)?;
         let state = self.state(seccomp.and_then(|seccomp| seccomp.listener_metadata().as_deref()));
         let (text, fds) = (state.to_string(), [listener.as_raw_fd()]);
         let rights = [ControlMessage::ScmRights(&fds)];

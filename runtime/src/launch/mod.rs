@@ -52,6 +52,8 @@ pub struct Options {
     pub console_socket: Option<PathBuf>,
     /// How many of the caller's descriptors from 3 on the payload gets
     pub preserve_fds: u32,
+    /// Variables beyond process.env, NAME=value each: of one name, these stand
+    pub env: Vec<String>,
     /// Keep the caller's session keyring
     pub no_new_keyring: bool,
     /// A profile that the bundle is raised to; /etc/wsbox/wsbox.env and $WSBOX_PROFILE count in any case
@@ -121,6 +123,7 @@ fn launch(
     let plan_options = plan::Options {
         wait_for_start,
         preserve_fds: options.preserve_fds,
+        env: options.env.clone(),
         no_new_keyring: options.no_new_keyring,
         home: home(&bundle.spec, &rootfs),
         seccomp_floor: raised.seccomp,

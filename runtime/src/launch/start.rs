@@ -5,6 +5,7 @@
 use std::os::fd::OwnedFd;
 
 use nix::errno::Errno;
+use nix::poll::PollTimeout;
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen as listen_on, socket,
 };
@@ -19,6 +20,7 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::plan;
 use crate::profile;
 use crate::state::{self, Folder, Record, Root, Status};
+use crate::sys::pidfd;
 
 fn seqpacket() -> Result<OwnedFd> {
     socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)
@@ -85,8 +87,14 @@ fn serve(root: &Root, record: &Record, channel: &Channel, number: i32) -> Result
     let process = record.process.as_ref().ok_or_else(gone)?;
     let pidfd = state::process::find(process)?.ok_or_else(gone)?;
     let bundle = bundle(root, record)?;
+    // What the record has already is true only once the payload is executed.
+    let record = &Record { status: Status::Created, ..record.clone() };
     let agent = Agent { spec: &bundle.spec, record, pid: Pid::from_raw(process.pid), pidfd: &pidfd };
-    agent.serve(number, channel, &program(root, record)?)
+    // An init whose listener nobody wants is not left: by then it may wait for the agent itself.
+    agent.serve(number, channel, &program(root, record)?).inspect_err(|_| {
+        let _ = pidfd::send_signal(&pidfd, libc::SIGKILL);
+        let _ = state::process::wait(&pidfd, PollTimeout::from(u8::MAX));
+    })
 }
 
 /// The same program once more, to put a failed step into words.

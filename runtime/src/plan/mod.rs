@@ -46,6 +46,8 @@ pub struct Options {
     pub wait_for_start: bool,
     /// How many descriptors from 3 on the payload gets.
     pub preserve_fds: u32,
+    /// Variables beyond process.env: of one name, these stand.
+    pub env: Vec<String>,
     /// Keep the caller's session keyring (runc's --no-new-keyring).
     pub no_new_keyring: bool,
     /// The home of the user, where the environment names none.

@@ -202,12 +202,12 @@ impl Builder<'_> {
 
 /// The environment (the last of equal names stands), and the PATH that the program is looked up in.
 fn environment(process: &Process, options: &Options) -> (Vec<String>, String) {
-    let given = process.env().as_deref().unwrap_or_default();
+    let given: Vec<&String> = process.env().iter().flatten().chain(&options.env).collect();
     let name = |variable: &str| variable.split('=').next().unwrap_or_default().to_owned();
     let mut env: Vec<String> = Vec::with_capacity(given.len() + 1);
     for (at, variable) in given.iter().enumerate() {
         if !given[at + 1..].iter().any(|later| name(later) == name(variable)) {
-            env.push(variable.clone());
+            env.push((*variable).clone());
         }
     }
     env.retain(|variable| variable != "HOME=");

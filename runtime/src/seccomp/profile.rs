@@ -18,6 +18,9 @@ use crate::{Error, Result};
 /// The largest index of an argument (a call has six).
 const LAST_ARGUMENT: usize = 5;
 
+/// By these the init hands the listener over (init/program.rs): it would wait for ever, also if only for some arguments.
+const HAND_OVER: [&str; 2] = ["read", "write"];
+
 /// If all of `when` hold, then `then`.
 #[derive(Clone, Debug)]
 pub(crate) struct Rule {
@@ -87,6 +90,10 @@ impl Policy {
             self.warnings.push(format!("{path}.names: no name, so the rule says nothing"));
         }
         for (index, name) in syscall.names().iter().enumerate() {
+            if then == Verdict::NOTIFY && HAND_OVER.contains(&name.as_str()) {
+                let why = format!("SCMP_ACT_NOTIFY can not be for {name:?}: by it the listener reaches the agent");
+                return Err(Error::invalid(format!("{path}.names[{index}]"), why));
+            }
             match table::row(name) {
                 Some(row) => self.add_to(row, &rules),
                 None if table::is_foreign(name) => {}

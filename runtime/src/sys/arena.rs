@@ -11,6 +11,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// Bytes. Pages that are not touched cost nothing.
 const SIZE: usize = 512 << 10;
 
+/// What malloc(3) gives also where less is asked: nix 0.31's sendmsg reads a cmsghdr in a Vec<u8>.
+const ALIGN: usize = 8;
+
 /// Hands out one block of memory from its beginning to its end, and then what the system's allocator has. In the block only
 /// the last allocation can be freed, or grow where it is: what goes on for long ends up at the system's.
 pub struct Arena {
@@ -41,7 +44,7 @@ impl Arena {
     fn take(&self, layout: Layout) -> Option<*mut u8> {
         let mut used = self.used.load(Ordering::Relaxed);
         loop {
-            let first = (self.start() + used).next_multiple_of(layout.align()) - self.start();
+            let first = (self.start() + used).next_multiple_of(layout.align().max(ALIGN)) - self.start();
             let end = first.checked_add(layout.size()).filter(|end| *end <= SIZE)?;
             match self.used.compare_exchange_weak(used, end, Ordering::Relaxed, Ordering::Relaxed) {
                 Ok(_) => return Some(self.block.get().cast::<u8>().wrapping_add(first)),
