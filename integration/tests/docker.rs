@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The real docker command against a real dockerd, each case with runc and with wsbox: what runc passes, wsbox has to pass.
 
+#[path = "docker/compose.rs"]
+mod compose;
 #[path = "docker/ctr.rs"]
 mod ctr;
 #[path = "docker/errors.rs"]
