@@ -33,7 +33,7 @@ bench: bench-packages toolchain
 ## lint: formatting, clippy, no warnings
 lint: toolchain
 	$(CARGO) fmt --all --check
-	rustfmt --check --edition 2024 runtime/init/*.rs
+	rustfmt --check --edition 2024 runtime/init/*.rs runtime/init/*/*.rs
 	$(CARGO) clippy --profile quick --target $(TARGET) --workspace --all-targets -- -D warnings
 
 ## install: the release binary

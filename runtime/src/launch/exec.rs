@@ -211,7 +211,8 @@ impl Joining<'_> {
                 Answer::Forked(pid, pidfd) => {
                     payload = Some((Pid::from_raw(pid), pidfd));
                     if let Some(scheduler) = &late {
-                        let set = sched::set_scheduler(Pid::from_raw(pid), scheduler).map_err(super::scheduler_refused);
+                        let set =
+                            sched::set_scheduler(Pid::from_raw(pid), scheduler).map_err(super::host::scheduler_refused);
                         set.and_then(|()| channel.go_on()).inspect_err(|_| reap(payload.take()))?;
                     }
                 }

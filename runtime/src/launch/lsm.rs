@@ -15,11 +15,9 @@ struct Kernel {
 }
 
 impl Kernel {
-    #[expect(clippy::disallowed_methods, reason = "fixed files of the host's /sys")]
     fn here() -> Self {
-        let text = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
         Self {
-            apparmor: text("/sys/module/apparmor/parameters/enabled").starts_with('Y'),
+            apparmor: apparmor(),
             selinux: std::path::Path::new("/sys/fs/selinux/enforce").exists(),
             resctrl: std::path::Path::new("/sys/fs/resctrl/schemata").exists(),
         }
@@ -72,6 +70,12 @@ pub fn check(spec: &Spec) -> Result<()> {
         true => Kernel::here().check_intel_rdt(),
         false => Ok(()),
     }
+}
+
+/// Whether AppArmor is in force.
+#[expect(clippy::disallowed_methods, reason = "a fixed file of the host's /sys")]
+pub fn apparmor() -> bool {
+    std::fs::read_to_string("/sys/module/apparmor/parameters/enabled").is_ok_and(|text| text.starts_with('Y'))
 }
 
 /// Whether AppArmor and SELinux are in force: what `features` says.

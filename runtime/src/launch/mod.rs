@@ -4,10 +4,12 @@
 
 mod agent;
 mod channel;
+mod child;
 pub mod console;
 mod copy_up;
 mod dev;
 mod exec;
+mod host;
 pub(crate) mod lsm;
 pub(crate) mod memfd;
 mod overlay;
@@ -20,9 +22,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
 use nix::errno::Errno;
-use nix::sys::stat::{SFlag, fstat};
 use nix::unistd::Pid;
-use oci_spec::runtime::Spec;
 
 pub use channel::failure;
 pub(crate) use channel::{Answer, Channel};
@@ -31,18 +31,20 @@ pub use exec::{Exec, exec};
 pub use start::start;
 
 use agent::Agent;
+use child::{Child, died, executed, not_joined, started};
+use host::{attributes, raise_limits, refuse_escapes};
+pub(crate) use host::{home, last_cap, plan_host};
 
-use crate::bundle::{Bundle, passwd};
+use crate::bundle::Bundle;
 use crate::cgroup::{self, Cgroup};
 use crate::error::{Context, Error, Result};
 use crate::hooks::{self, Moment};
 use crate::plan::{self, IdMaps, Plan, UserNamespace};
 use crate::profile::{self, Profile};
 use crate::state::{self, Folder, Record, Root, Seccomp, Status, ids};
-use crate::sys::clone::{Failed, Spawn, Spawned, spawn};
+use crate::sys::clone::{Failed, Spawn, spawn};
 use crate::sys::join::Join;
 use crate::sys::pidfd::{self, Exit};
-use crate::sys::sched;
 use crate::validate;
 
 /// How a container is created.
@@ -156,45 +158,6 @@ fn launch(
     }
 }
 
-/// What a careless caller may hand over: a folder as stdio leads out of the container (as in CVE-2024-21626).
-fn refuse_escapes(preserve_fds: u32) -> Result<()> {
-    const MOST: u32 = 1 << 16;
-    if preserve_fds > MOST {
-        return Err(Error::invalid("--preserve-fds", format!("{preserve_fds} is more than {MOST}")));
-    }
-    let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
-    for (name, fd) in [("stdin", stdin.as_fd()), ("stdout", stdout.as_fd()), ("stderr", stderr.as_fd())] {
-        let folder =
-            fstat(fd).is_ok_and(|stat| SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR);
-        if folder {
-            return Err(Error::invalid(name, "is a directory: the container could leave through it"));
-        }
-    }
-    Ok(())
-}
-
-/// What a plan needs to know of this host.
-pub(crate) fn plan_host(host: cgroup::Host) -> Result<plan::Host> {
-    Ok(plan::Host { last_cap: last_cap(), v1_hierarchies: host.v1_hierarchies()?, apparmor: lsm::enabled().0 })
-}
-
-/// The highest capability, from the kernel; a kernel that does not tell has what this program knows.
-#[expect(clippy::disallowed_methods, reason = "a fixed file of the host's /proc")]
-pub(crate) fn last_cap() -> u32 {
-    let known = u32::from(caps::Capability::CAP_CHECKPOINT_RESTORE.index());
-    std::fs::read_to_string("/proc/sys/kernel/cap_last_cap")
-        .ok()
-        .and_then(|text| text.trim().parse().ok())
-        .unwrap_or(known)
-}
-
-/// The user's home in the image, where the environment does not say.
-pub(crate) fn home(spec: &Spec, rootfs: impl AsFd) -> Option<String> {
-    let process = spec.process().as_ref()?;
-    let set = |variable: &String| variable.starts_with("HOME=") && variable.len() > 5;
-    if process.env().iter().flatten().any(set) { None } else { passwd::home(rootfs, process.user().uid()) }
-}
-
 /// A launch under way.
 struct Launch<'a> {
     bundle: &'a Bundle,
@@ -208,12 +171,6 @@ struct Launch<'a> {
     console: Console,
     preserve_fds: u32,
     warnings: Vec<String>,
-}
-
-/// The init, from the clone on.
-struct Child {
-    spawned: Spawned,
-    channel: Channel,
 }
 
 impl Launch<'_> {
@@ -490,88 +447,6 @@ impl Launch<'_> {
 fn started_hooks(bundle: &Bundle, record: Option<&Record>) -> Vec<String> {
     let run = |record| hooks::run_all(Moment::Started, bundle.spec.hooks().as_ref(), record);
     record.map(run).unwrap_or_default()
-}
-
-/// Waits for the end of the control socket, which is the payload's execve.
-fn executed(channel: &Channel, program: &plan::Program, agent: Option<Agent<'_>>) -> Result<()> {
-    match (channel.receive()?, &agent) {
-        (Answer::Listener(number), Some(agent)) => {
-            agent.serve(number, channel, program)?;
-            executed(channel, program, None)
-        }
-        (Answer::Closed, _) => Ok(()),
-        (Answer::Failed(step, errno), _) => Err(failure(program, step, errno)),
-        (answer, _) => Err(Error::system(format!("the init said {answer:?}"), Errno::EPROTO)),
-    }
-}
-
-/// Waits until the init is executed.
-fn started(channel: &Channel, spawned: &Spawned) -> Result<()> {
-    match channel.receive()? {
-        Answer::Started => Ok(()),
-        _ => Err(died(spawned)),
-    }
-}
-
-/// The init is gone without a word: why, from how it ended.
-fn died(spawned: &Spawned) -> Error {
-    if let Some((step, errno)) = spawned.early_failure() {
-        return Error::system(format!("start the init: {step}"), errno);
-    }
-    match pidfd::wait(&spawned.pidfd) {
-        Ok(Exit::Signal(libc::SIGKILL)) => {
-            Error::new(crate::error::Kind::System, "the init", "was killed before it was ready")
-                .hint("is linux.resources.memory.limit too small?")
-        }
-        Ok(Exit::Signal(libc::SIGSYS)) => {
-            Error::new(crate::error::Kind::System, "linux.seccomp", "the filter killed the init")
-        }
-        Ok(exit) => Error::new(crate::error::Kind::System, "the init", format!("ended before it was ready ({exit:?})")),
-        Err(errno) => Error::system("wait for the init", errno),
-    }
-}
-
-fn not_joined(early: &plan::Early, errno: Errno) -> Error {
-    let error = Error::system(format!("{}: join {}", early.field, early.path.display()), errno);
-    match errno {
-        Errno::EINVAL => error.hint("is it of that kind, and not wsbox's own or outside of it?"),
-        Errno::EPERM => error.hint("wsbox has no rights in it"),
-        _ => error,
-    }
-}
-
-/// Before the process runs: what it makes inherits them.
-fn scheduler_refused(errno: Errno) -> Error {
-    let error = Error::system("process.scheduler: sched_setattr", errno);
-    match errno {
-        Errno::EPERM => error.hint(
-            "it takes CAP_SYS_NICE on the host; a real-time policy in a cgroup v1 takes linux.resources.cpu.realtimeRuntime too",
-        ),
-        Errno::EBUSY => error.hint("the kernel has no such share of the CPUs left"),
-        Errno::EINVAL => error.hint("the kernel does not take these values together"),
-        _ => error,
-    }
-}
-
-fn attributes(pid: Pid, wanted: &plan::Attributes) -> Result<()> {
-    if let Some(scheduler) = &wanted.scheduler {
-        sched::set_scheduler(pid, scheduler).map_err(scheduler_refused)?;
-    }
-    if let Some(value) = wanted.io_priority {
-        sched::set_io_priority(pid, value).context(|| "process.ioPriority: ioprio_set".into())?;
-    }
-    Ok(())
-}
-
-/// A limit above what the init inherits takes the host's CAP_SYS_RESOURCE, which it has not in a user namespace.
-fn raise_limits(pid: Pid, limits: &[(String, u32, u64)]) -> Result<()> {
-    for (field, resource, hard) in limits {
-        let context = || format!("{field}: raise the hard limit to {hard}");
-        crate::sys::rlimit::raise(pid, *resource, *hard)
-            .context(context)
-            .map_err(|error| error.hint("wsbox itself may not"))?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

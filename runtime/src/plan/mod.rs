@@ -4,8 +4,10 @@
 
 mod attributes;
 mod caps;
+mod cgroup_mounts;
 pub mod harden;
 mod hooks;
+mod inside;
 mod mounts;
 mod namespaces;
 mod options;

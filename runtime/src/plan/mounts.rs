@@ -6,11 +6,10 @@ use std::path::PathBuf;
 use oci_spec::runtime::{Linux, LinuxNamespaceType, Mount, Process, Spec};
 
 use super::options::Parsed;
-use super::program::{DEST_IN_PROC, DEST_NO_SYMLINKS, ROOT};
+use super::program::{DEST_IN_PROC, DEST_NO_SYMLINKS};
 use super::step::Kind;
 use super::{Builder, CopyUp, Dev, IdMaps, Slot, Source, Step, UserNamespace};
 use crate::error::{Error, Result};
-use crate::hooks::Moment;
 use crate::plan::namespaces::is_new;
 use crate::sys::mount::attr;
 use crate::validate::clean;
@@ -48,7 +47,7 @@ pub enum Idmap {
     Explicit(IdMaps),
 }
 
-const MS_PRIVATE: u64 = libc::MS_PRIVATE;
+pub(super) const MS_PRIVATE: u64 = libc::MS_PRIVATE;
 
 /// The top of the root is attached read-write, so that mount points can be made in it, and made read-only afterwards; what
 /// the host has mounted below it is as the root is to be. The image's device nodes are of use to an attacker only: /dev is
@@ -68,7 +67,7 @@ pub fn root_attr(spec: &Spec, process: &Process, user: &UserNamespace) -> BindAt
     attr
 }
 
-fn read_only_root(spec: &Spec) -> bool {
+pub(super) fn read_only_root(spec: &Spec) -> bool {
     spec.root().as_ref().and_then(|root| root.readonly()).unwrap_or_default()
 }
 
@@ -244,7 +243,7 @@ impl Builder<'_> {
         }
     }
 
-    fn attach_dir(&mut self, field: &str, mount: Slot, place: &str, flags: u32) {
+    pub(super) fn attach_dir(&mut self, field: &str, mount: Slot, place: &str, flags: u32) {
         self.attach_as(field, mount, place, flags, Kind::Dir);
     }
 
@@ -311,140 +310,6 @@ impl Builder<'_> {
         }
         self.has_dev = true;
         Ok(())
-    }
-
-    /// In a cgroup namespace, the file system itself: mounting cgroup2 without one takes 6 ms and more, and shows the host's.
-    /// Of the v1 hierarchies those that the container has a cgroup in: of the others it would see the host's own.
-    fn cgroup(&mut self, parsed: Parsed, field: &str, place: &str, linux: &Linux) -> Result<()> {
-        let own_namespace = is_new(linux, LinuxNamespaceType::Cgroup);
-        let joined = |list: &&String| list.split(',').any(|name| self.joined.iter().any(|joined| joined == name));
-        let hierarchies: Vec<String> = self.host.v1_hierarchies.iter().filter(joined).cloned().collect();
-        // What it is in: on v1 where it has limits there, in v2 always.
-        if hierarchies.is_empty() {
-            return self.cgroup2(parsed, field, place, own_namespace);
-        }
-        let top = self.slot()?;
-        let options = vec![(field.to_owned(), "mode".to_owned(), Some("755".to_owned()))];
-        self.make(field, top, "tmpfs", Some("tmpfs".into()), &options, parsed.set & !attr::RDONLY);
-        self.attach_dir(field, top, place, DEST_NO_SYMLINKS);
-        for controllers in hierarchies {
-            let (name, options) = hierarchy(&controllers, field);
-            let to = format!("{place}/{name}");
-            if own_namespace {
-                self.make(field, self.scratch.mount, "cgroup", Some("cgroup".into()), &options, parsed.set);
-                self.attach_dir(field, self.scratch.mount, &to, DEST_NO_SYMLINKS);
-            } else {
-                self.own_cgroup(field, Some(name), parsed.set, &to);
-            }
-        }
-        self.push(field, Step::SetAttr { slot: top, set: parsed.set & attr::RDONLY, propagation: 0, recursive: false });
-        Ok(())
-    }
-
-    fn cgroup2(&mut self, parsed: Parsed, field: &str, place: &str, own_namespace: bool) -> Result<()> {
-        if own_namespace {
-            self.make(field, self.scratch.mount, "cgroup2", Some("cgroup".into()), &parsed.data, parsed.set);
-            self.attach_dir(field, self.scratch.mount, place, DEST_NO_SYMLINKS);
-        } else {
-            self.own_cgroup(field, None, parsed.set, place);
-        }
-        Ok(())
-    }
-
-    /// Without a cgroup namespace, the file system would show the host's: so only the container's directory of it, read-only.
-    fn own_cgroup(&mut self, field: &str, hierarchy: Option<String>, set: u64, place: &str) {
-        let attr = BindAttr { set: set | attr::RDONLY, propagation: MS_PRIVATE, ..BindAttr::default() };
-        let slot = self.source(Source::Cgroup(hierarchy, attr));
-        self.attach_dir(field, slot, place, DEST_NO_SYMLINKS);
-    }
-
-    /// What is done once all is mounted: hooks (they may make what sysctls are of), sysctls, the working directory, read-only root, pivot, masks, terminal.
-    pub(super) fn inside(&mut self, spec: &Spec, linux: &Linux, user: &UserNamespace) -> Result<()> {
-        if !Moment::Creating.of(spec.hooks().as_ref()).is_empty() {
-            self.push("hooks", Step::Ready);
-            self.push("hooks", Step::Receive);
-        }
-        self.create_container_hooks(spec);
-        self.kernel_settings(linux, user)?;
-        let process = spec.process().as_ref().ok_or_else(|| Error::invalid("process", "is missing"))?;
-        let path = process.cwd().to_string_lossy().trim_start_matches('/').to_owned();
-        if !path.is_empty() {
-            let (slot, kind) = (self.scratch.dest, Kind::Dir);
-            self.push("process.cwd", Step::Dest { slot, path, kind, flags: DEST_IN_PROC });
-        }
-        self.program.steps.append(&mut self.late);
-        if read_only_root(spec) {
-            self.push(
-                "root.readonly",
-                Step::SetAttr { slot: ROOT, set: attr::RDONLY, propagation: 0, recursive: false },
-            );
-        }
-        self.push("root.path", Step::Pivot);
-        for (at, path) in linux.readonly_paths().iter().flatten().enumerate() {
-            self.push(format!("linux.readonlyPaths[{at}]"), Step::ReadOnly { path: path.clone() });
-        }
-        self.masks(linux);
-        if process.terminal().unwrap_or_default() {
-            if !self.has_devpts {
-                return Err(Error::invalid("process.terminal", "needs a devpts on /dev/pts in mounts"));
-            }
-            self.console(process, self.scratch.devpts, self.has_dev);
-        }
-        self.propagation(linux);
-        Ok(())
-    }
-
-    /// The root is private, a copy of its own; so what becomes shared here is so among the container's own namespaces alone.
-    fn propagation(&mut self, linux: &Linux) {
-        let wanted = linux.rootfs_propagation().as_deref().unwrap_or_default();
-        let propagation = match wanted.strip_prefix('r').unwrap_or(wanted) {
-            "shared" => libc::MS_SHARED,
-            "unbindable" => libc::MS_UNBINDABLE,
-            _ => return,
-        } as u32;
-        let step = Step::SetAttr { slot: ROOT, set: 0, propagation, recursive: wanted.starts_with('r') };
-        self.push("linux.rootfsPropagation", step);
-    }
-
-    fn masks(&mut self, linux: &Linux) {
-        let masked = linux.masked_paths().as_deref().unwrap_or_default();
-        if masked.is_empty() {
-            return;
-        }
-        let empty = self.source(Source::Empty);
-        for (at, path) in masked.iter().enumerate() {
-            self.push(format!("linux.maskedPaths[{at}]"), Step::Mask { empty, path: path.clone() });
-        }
-    }
-
-    /// Written through the descriptor of the proc that we mounted: no path of the image leads there (CVE-2025-52881).
-    fn kernel_settings(&mut self, linux: &Linux, user: &UserNamespace) -> Result<()> {
-        let mut settings: Vec<(String, String, String)> = Vec::new();
-        for (key, value) in linux.sysctl().iter().flatten() {
-            let path = format!("sys/{}", crate::validate::sysctl_path(key));
-            settings.push((format!("linux.sysctl[{key:?}]"), path, value.clone()));
-        }
-        settings.sort();
-        if *user == UserNamespace::Allocate {
-            settings.push(("linux.namespaces".into(), "sys/user/max_user_namespaces".into(), "0".into()));
-        }
-        let offsets = linux.time_offsets().as_ref().is_some_and(|offsets| !offsets.is_empty());
-        if (!settings.is_empty() || offsets) && !self.has_proc {
-            self.make("", self.scratch.proc, "proc", None, &[], 0);
-        }
-        for (field, path, value) in settings {
-            self.push(field, Step::Write { dir: self.scratch.proc, path, value });
-        }
-        self.clocks(linux, self.scratch.proc)
-    }
-}
-
-/// The directory of a v1 hierarchy and the options that find it: `name=systemd` has no controller.
-fn hierarchy(controllers: &str, field: &str) -> (String, Vec<super::Option_>) {
-    let option = |key: &str, value: Option<&str>| (field.to_owned(), key.to_owned(), value.map(str::to_owned));
-    match controllers.strip_prefix("name=") {
-        Some(name) => (name.to_owned(), vec![option("none", None), option("name", Some(name))]),
-        None => (controllers.to_owned(), controllers.split(',').map(|controller| option(controller, None)).collect()),
     }
 }
 

@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What the host has, what a caller hands over, and what only the host side may set on the init.
+
+use std::os::fd::AsFd;
+
+use nix::errno::Errno;
+use nix::sys::stat::{SFlag, fstat};
+use nix::unistd::Pid;
+use oci_spec::runtime::Spec;
+
+use super::lsm;
+use crate::bundle::passwd;
+use crate::cgroup;
+use crate::error::{Context, Error, Result};
+use crate::plan;
+use crate::sys::{rlimit, sched};
+
+/// What a careless caller may hand over: a folder as stdio leads out of the container (as in CVE-2024-21626).
+pub(super) fn refuse_escapes(preserve_fds: u32) -> Result<()> {
+    const MOST: u32 = 1 << 16;
+    if preserve_fds > MOST {
+        return Err(Error::invalid("--preserve-fds", format!("{preserve_fds} is more than {MOST}")));
+    }
+    let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
+    for (name, fd) in [("stdin", stdin.as_fd()), ("stdout", stdout.as_fd()), ("stderr", stderr.as_fd())] {
+        let folder =
+            fstat(fd).is_ok_and(|stat| SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR);
+        if folder {
+            return Err(Error::invalid(name, "is a directory: the container could leave through it"));
+        }
+    }
+    Ok(())
+}
+
+/// What a plan needs to know of this host.
+pub(crate) fn plan_host(host: cgroup::Host) -> Result<plan::Host> {
+    Ok(plan::Host { last_cap: last_cap(), v1_hierarchies: host.v1_hierarchies()?, apparmor: lsm::apparmor() })
+}
+
+/// The highest capability, from the kernel; a kernel that does not tell has what this program knows.
+#[expect(clippy::disallowed_methods, reason = "a fixed file of the host's /proc")]
+pub(crate) fn last_cap() -> u32 {
+    let known = u32::from(caps::Capability::CAP_CHECKPOINT_RESTORE.index());
+    std::fs::read_to_string("/proc/sys/kernel/cap_last_cap")
+        .ok()
+        .and_then(|text| text.trim().parse().ok())
+        .unwrap_or(known)
+}
+
+/// The user's home in the image, where the environment does not say.
+pub(crate) fn home(spec: &Spec, rootfs: impl AsFd) -> Option<String> {
+    let process = spec.process().as_ref()?;
+    let set = |variable: &String| variable.starts_with("HOME=") && variable.len() > 5;
+    if process.env().iter().flatten().any(set) { None } else { passwd::home(rootfs, process.user().uid()) }
+}
+
+pub(super) fn scheduler_refused(errno: Errno) -> Error {
+    let error = Error::system("process.scheduler: sched_setattr", errno);
+    match errno {
+        Errno::EPERM => error.hint(
+            "it takes CAP_SYS_NICE on the host; a real-time policy in a cgroup v1 takes linux.resources.cpu.realtimeRuntime too",
+        ),
+        Errno::EBUSY => error.hint("the kernel has no such share of the CPUs left"),
+        Errno::EINVAL => error.hint("the kernel does not take these values together"),
+        _ => error,
+    }
+}
+
+/// Before the process runs: what it makes inherits them.
+pub(super) fn attributes(pid: Pid, wanted: &plan::Attributes) -> Result<()> {
+    if let Some(scheduler) = &wanted.scheduler {
+        sched::set_scheduler(pid, scheduler).map_err(scheduler_refused)?;
+    }
+    if let Some(value) = wanted.io_priority {
+        sched::set_io_priority(pid, value).context(|| "process.ioPriority: ioprio_set".into())?;
+    }
+    Ok(())
+}
+
+/// A limit above what the init inherits takes the host's CAP_SYS_RESOURCE, which it has not in a user namespace.
+pub(super) fn raise_limits(pid: Pid, limits: &[(String, u32, u64)]) -> Result<()> {
+    for (field, resource, hard) in limits {
+        let context = || format!("{field}: raise the hard limit to {hard}");
+        rlimit::raise(pid, *resource, *hard).context(context).map_err(|error| error.hint("wsbox itself may not"))?;
+    }
+    Ok(())
+}
