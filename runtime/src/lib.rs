@@ -27,6 +27,7 @@ mod doctor;
 mod error;
 mod hooks;
 mod launch;
+mod notify;
 mod plan;
 mod profile;
 pub mod seccomp;
@@ -36,7 +37,7 @@ mod validate;
 
 pub use bundle::Bundle;
 pub use error::{Error, Kind, Result};
-pub use launch::{Exec, Options, Process, create, exec, run, start};
+pub use launch::{Exec, Options, Process, Started, create, exec, run, start};
 pub use profile::Profile;
 pub use state::lifecycle::{delete, kill, pause, resume};
 pub use state::{Root, update};

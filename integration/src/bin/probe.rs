@@ -54,6 +54,8 @@ fn probe(words: &[&str]) -> Vec<Answer> {
         ["setcap", path] => answer(set_capability(path)),
         ["exe-writers", stop] => exe_writers(stop),
         ["unix-connect", path] => answer(of_std(std::os::unix::net::UnixStream::connect(path).map(drop))),
+        // sd_notify(3)
+        ["notify", message] => answer(notify(message)),
         ["unix-listen", path] => {
             answer(of_std(std::os::unix::net::UnixListener::bind(path).and_then(|socket| socket.accept().map(drop))))
         }
@@ -162,4 +164,10 @@ fn set_capability(path: &str) -> Result<String, Errno> {
         libc::setxattr(path.as_ptr(), c"security.capability".as_ptr(), value.as_ptr().cast(), value.len(), 0)
     };
     Errno::result(result).map(|_| "made".into())
+}
+
+fn notify(message: &str) -> nix::Result<String> {
+    let path = std::env::var_os("NOTIFY_SOCKET").ok_or(Errno::ENOENT)?;
+    let sent = std::os::unix::net::UnixDatagram::unbound().and_then(|socket| socket.send_to(message.as_bytes(), path));
+    of_std(sent.map(drop))
 }

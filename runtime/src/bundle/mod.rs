@@ -16,6 +16,7 @@ use oci_spec::runtime::Spec;
 pub use parse::{parse, parse_process, parse_resources, parse_seccomp};
 
 use crate::error::{Context, Error, Result};
+use crate::notify;
 
 /// A bundle directory and its config (runtime-spec, bundle.md).
 #[derive(Clone, Debug)]
@@ -31,6 +32,18 @@ pub struct Bundle {
 }
 
 impl Bundle {
+    /// The same for a payload that tells its service manager how it is doing.
+    ///
+    /// # Errors
+    /// As [`notify::add`].
+    pub(crate) fn notified(&self, state_folder: &Path) -> Result<Self> {
+        let mut bundle = self.clone();
+        notify::add(&mut bundle.spec, state_folder)?;
+        bundle.config =
+            serde_json::to_vec(&bundle.spec).map_err(|error| Error::invalid("config.json", error.to_string()))?;
+        Ok(bundle)
+    }
+
     /// Opens the bundle in `path`, a directory with a config.json.
     ///
     /// # Errors

@@ -64,6 +64,7 @@ impl StartOptions {
         Ok(Options {
             profile: global.profile,
             console_socket: self.console_socket.clone(),
+            notify_socket: super::notify_socket(),
             preserve_fds: self.preserve_fds.saturating_add(passed),
             env,
             no_new_keyring: self.no_new_keyring,

@@ -217,6 +217,11 @@ const COMMANDS: &[Entry] = &[
     entry!(debug_steps, "debug-steps", "Print the steps that WSBOX_PAUSE_AT can name (debug builds)", "", true),
 ];
 
+/// Where a service manager listens (sd_notify(3)).
+fn notify_socket() -> Option<OsString> {
+    std::env::var_os("NOTIFY_SOCKET").filter(|socket| !socket.is_empty())
+}
+
 fn subcommand(entry: &Entry) -> Command {
     let command = (entry.augment)(Command::new(entry.name)).about(entry.about).hide(entry.hidden);
     if entry.examples.is_empty() { command } else { command.after_help(format!("Examples:\n{}", entry.examples)) }

@@ -81,10 +81,11 @@ pub fn run(global: &Global, arguments: Arguments) -> Result<u8> {
     }
     name_lacking_layers(&bundle, options.profile);
     let signals = if arguments.detach { None } else { Some(foreground::Signals::block()?) };
-    let process = launch::run(&root, &id, &bundle, &options)?;
+    let mut process = launch::run(&root, &id, &bundle, &options)?;
     process.warnings.iter().for_each(|warning| log::warning(warning));
     arguments.start.tell.tell(&process).inspect_err(|_| drop(lifecycle::delete(&root, &id, true)))?;
-    let Some(signals) = signals else { return Ok(0) };
+    let Some(signals) = signals else { return process.until_ready().map(|()| 0) };
+    process.pass_notifications()?;
     let exit = foreground::follow(&process, &signals);
     crate::launch::pause::before("exited");
     if !arguments.keep {

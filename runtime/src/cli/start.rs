@@ -13,6 +13,7 @@ pub struct Arguments {
 }
 
 pub fn run(global: &Global, arguments: Arguments) -> Result<u8> {
-    launch::start(&global.root(), &arguments.id)?.iter().for_each(|warning| log::warning(warning));
-    Ok(0)
+    let started = launch::start(&global.root(), &arguments.id, super::notify_socket().as_deref())?;
+    started.warnings.iter().for_each(|warning| log::warning(warning));
+    started.until_ready().map(|()| 0)
 }

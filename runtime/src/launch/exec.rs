@@ -163,11 +163,11 @@ impl Joining<'_> {
                 // The joiner has ended; the payload is its sibling, and so our child.
                 let _ = pidfd::wait(&spawned.pidfd);
                 spawned.executed();
-                Ok(Process { pid: payload.0, pidfd: payload.1, console, warnings: Vec::new() })
+                Ok(Process { pid: payload.0, pidfd: payload.1, console, notify: None, warnings: Vec::new() })
             }
             Ok((None, console)) => {
                 let (pid, pidfd) = spawned.executed();
-                Ok(Process { pid, pidfd, console, warnings: Vec::new() })
+                Ok(Process { pid, pidfd, console, notify: None, warnings: Vec::new() })
             }
             Err(error) => {
                 let _ = pidfd::send_signal(&spawned.pidfd, libc::SIGKILL);

@@ -14,21 +14,23 @@ pub(crate) mod lsm;
 pub(crate) mod memfd;
 mod overlay;
 pub mod pause;
+mod process;
 mod sources;
 mod start;
 pub(crate) mod userns;
 
+use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
 use nix::errno::Errno;
-use nix::unistd::Pid;
 
 pub use channel::failure;
 pub(crate) use channel::{Answer, Channel};
 pub use console::Console;
 pub use exec::{Exec, exec};
-pub use start::start;
+pub use process::Process;
+pub use start::{Started, start};
 
 use agent::Agent;
 use child::{Child, died, executed, not_joined, started};
@@ -39,12 +41,13 @@ use crate::bundle::Bundle;
 use crate::cgroup::{self, Cgroup};
 use crate::error::{Context, Error, Result};
 use crate::hooks::{self, Moment};
+use crate::notify;
 use crate::plan::{self, IdMaps, Plan, UserNamespace};
 use crate::profile::{self, Profile};
 use crate::state::{self, Folder, Record, Root, Seccomp, Status, ids};
 use crate::sys::clone::{Failed, Spawn, spawn};
 use crate::sys::join::Join;
-use crate::sys::pidfd::{self, Exit};
+use crate::sys::pidfd;
 use crate::validate;
 
 /// How a container is created.
@@ -58,37 +61,10 @@ pub struct Options {
     pub env: Vec<String>,
     /// Keep the caller's session keyring
     pub no_new_keyring: bool,
+    /// The service manager's socket (NOTIFY_SOCKET): the payload gets one of its own, of which little is passed on
+    pub notify_socket: Option<OsString>,
     /// A profile that the bundle is raised to; /etc/wsbox/wsbox.env and $WSBOX_PROFILE count in any case
     pub profile: Option<Profile>,
-}
-
-/// A process that was started, and what its starter holds of it.
-#[derive(Debug)]
-pub struct Process {
-    /// Its pid on the host
-    pub pid: Pid,
-    /// Its pidfd
-    pub pidfd: OwnedFd,
-    /// The master of its terminal, if it has one and no console socket was given
-    pub console: Option<OwnedFd>,
-    /// What the user should know of the config: one sentence each
-    pub warnings: Vec<String>,
-}
-
-impl Process {
-    /// Waits for its end.
-    ///
-    /// # Errors
-    /// If it is not the caller's child.
-    pub fn wait(&self) -> Result<Exit> {
-        pidfd::wait(&self.pidfd).context(|| "wait for the payload".into())
-    }
-
-    /// Kills it and waits for its end.
-    pub fn kill(&self) {
-        let _ = pidfd::send_signal(&self.pidfd, libc::SIGKILL);
-        let _ = pidfd::wait(&self.pidfd);
-    }
 }
 
 /// Creates container `id` from `bundle`; its payload waits for [`start`].
@@ -116,7 +92,8 @@ fn launch(
 ) -> Result<(Process, Record)> {
     validate::container_id(id)?;
     let raised = profile::raise(bundle, options.profile)?;
-    let bundle = &*raised.bundle;
+    let notified = options.notify_socket.as_ref().map(|_| raised.bundle.notified(&root.path().join(id))).transpose()?;
+    let bundle = notified.as_ref().unwrap_or(&*raised.bundle);
     validate::validate(&bundle.spec)?;
     lsm::check(&bundle.spec)?;
     refuse_escapes(options.preserve_fds)?;
@@ -147,9 +124,12 @@ fn launch(
         rootfs,
         console,
         preserve_fds: options.preserve_fds,
+        notify: None,
         warnings: plan.warnings.clone(),
     };
-    match launch.steps(id, wait_for_start) {
+    let launched =
+        launch.notify(options.notify_socket.as_deref(), wait_for_start).and_then(|()| launch.steps(id, wait_for_start));
+    match launched {
         Ok(process) => launch.finish(process),
         Err(error) => {
             launch.undo();
@@ -170,6 +150,7 @@ struct Launch<'a> {
     rootfs: OwnedFd,
     console: Console,
     preserve_fds: u32,
+    notify: Option<notify::Proxy>,
     warnings: Vec<String>,
 }
 
@@ -216,6 +197,16 @@ impl Launch<'_> {
             self.warnings.extend(started_hooks(self.bundle, self.record.as_ref()));
         }
         self.process(console)
+    }
+
+    /// The payload's socket for its service manager: of a container that waits, `start` opens it.
+    fn notify(&mut self, manager: Option<&OsStr>, wait_for_start: bool) -> Result<()> {
+        let Some(manager) = manager else { return Ok(()) };
+        notify::make_folder(self.folder.path())?;
+        if !wait_for_start {
+            self.notify = notify::Proxy::open(self.folder.path(), manager)?;
+        }
+        Ok(())
     }
 
     fn allocate_ids(&self) -> Result<Option<ids::Range>> {
@@ -417,7 +408,7 @@ impl Launch<'_> {
     fn process(&mut self, console: Option<OwnedFd>) -> Result<Process> {
         let child = self.child.take().ok_or_else(|| Error::system("the init", Errno::ESRCH))?;
         let (pid, pidfd) = child.spawned.executed();
-        Ok(Process { pid, pidfd, console, warnings: std::mem::take(&mut self.warnings) })
+        Ok(Process { pid, pidfd, console, notify: self.notify.take(), warnings: std::mem::take(&mut self.warnings) })
     }
 
     fn finish(self, process: Process) -> Result<(Process, Record)> {

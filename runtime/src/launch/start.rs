@@ -2,6 +2,7 @@
 //! `start`: a connection to the socket that the init of a created container listens on. The init's errors come back over it,
 //! and its end of file is the payload's execve.
 
+use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
 
 use nix::errno::Errno;
@@ -17,6 +18,7 @@ use super::{Answer, Channel, failure, plan_host, started_hooks};
 use crate::bundle::Bundle;
 use crate::cgroup;
 use crate::error::{Context, Error, Kind, Result};
+use crate::notify;
 use crate::plan;
 use crate::profile;
 use crate::state::{self, Folder, Record, Root, Status};
@@ -40,11 +42,31 @@ pub(super) fn listen(folder: &Folder) -> Result<OwnedFd> {
     Ok(socket)
 }
 
-/// Starts the payload of the created container `id`: what the user should know of its hooks, one sentence each.
+/// A payload that was started.
+#[derive(Debug)]
+pub struct Started {
+    /// What the user should know of its hooks, one sentence each
+    pub warnings: Vec<String>,
+    /// What it tells the service manager, to be passed on
+    notify: Option<(notify::Proxy, Pid, OwnedFd)>,
+}
+
+impl Started {
+    /// Passes on what the payload tells the service manager, until it says that it is ready or ends.
+    ///
+    /// # Errors
+    /// If what it says can not be received.
+    pub fn until_ready(&self) -> Result<()> {
+        self.notify.as_ref().map_or(Ok(()), |(proxy, pid, pidfd)| proxy.until_ready(*pid, pidfd))
+    }
+}
+
+/// Starts the payload of the created container `id`, which may tell the service manager at `manager` (NOTIFY_SOCKET) of itself if it was
+/// created for one.
 ///
 /// # Errors
 /// If it is not created but something else; or what the payload's execve failed with.
-pub fn start(root: &Root, id: &str) -> Result<Vec<String>> {
+pub fn start(root: &Root, id: &str, manager: Option<&OsStr>) -> Result<Started> {
     use std::os::fd::AsRawFd;
     let folder = root.open(id)?;
     let mut record =
@@ -58,6 +80,7 @@ pub fn start(root: &Root, id: &str) -> Result<Vec<String>> {
         };
         return Err(Error::new(Kind::State, "", why));
     }
+    let notify = manager.map(|manager| notified(&folder, &record, manager)).transpose()?.flatten();
     let socket = seqpacket()?;
     // Before the init can go on: whoever finds us killed must not take a running payload for one that waits.
     record.status = Status::Running;
@@ -74,11 +97,22 @@ pub fn start(root: &Root, id: &str) -> Result<Vec<String>> {
         answer = channel.receive()?;
     }
     match answer {
-        Answer::Closed if record.hooks => Ok(started_hooks(&bundle(root, &record)?, Some(&record))),
-        Answer::Closed => Ok(Vec::new()),
+        Answer::Closed if record.hooks => {
+            Ok(Started { warnings: started_hooks(&bundle(root, &record)?, Some(&record)), notify })
+        }
+        Answer::Closed => Ok(Started { warnings: Vec::new(), notify }),
         Answer::Failed(step, errno) => Err(failure(&program(root, &record)?, step, errno)),
         answer => Err(Error::system(format!("the init said {answer:?}"), Errno::EPROTO)),
     }
+}
+
+/// The payload's socket for the service manager, before the payload can look for it.
+fn notified(folder: &Folder, record: &Record, manager: &OsStr) -> Result<Option<(notify::Proxy, Pid, OwnedFd)>> {
+    let Some(proxy) = notify::Proxy::open(folder.path(), manager)? else { return Ok(None) };
+    let gone = || Error::system("the init", Errno::ESRCH);
+    let process = record.process.as_ref().ok_or_else(gone)?;
+    let pidfd = state::process::find(process)?.ok_or_else(gone)?;
+    Ok(Some((proxy, Pid::from_raw(process.pid), pidfd)))
 }
 
 /// Hands the filter's listener to the agent.

@@ -22,7 +22,7 @@ use nix::fcntl::{Flock, FlockArg};
 pub use record::{Process, Record, Seccomp, Status, VERSION, now};
 
 use crate::error::{Context, Error, Kind, Result};
-use crate::{cgroup, validate};
+use crate::{cgroup, notify, validate};
 
 /// The file that is renamed into place at each transition.
 const RECORD: &str = "state.json";
@@ -49,6 +49,11 @@ impl Root {
         let path = path.unwrap_or_else(default);
         // Host ids are owned by the path of a folder, which must be the same from every working directory.
         Self { path: std::path::absolute(&path).unwrap_or(path) }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// The folder of container `id`.
@@ -253,6 +258,7 @@ impl Folder {
             Some(range) => range.release(&self.path),
             None => ids::release_all(&self.path),
         }
+        notify::remove_folder(&self.path);
         // The record goes last but one: until then the container can be deleted again.
         for name in [START_SOCKET, CONFIG, FILTER, "state.tmp", "config.tmp", RECORD] {
             match fs::remove_file(self.path.join(name)) {
