@@ -236,11 +236,31 @@ fn those_inside_that_fail_or_hang_end_the_container() {
     }
 }
 
+/// The init has CAP_SYS_ADMIN for the filter then; its hook has what the payload has.
 #[test]
-fn start_container_needs_a_filter_that_it_can_be_under() {
+fn start_container_has_no_more_rights_without_no_new_privs() {
+    let script = "grep -E '^(CapPrm|CapEff|CapBnd|NoNewPrivs|Seccomp):' /proc/self/status | cut -f2";
+    let hook =
+        json!({"path": "/bin/sh", "args": ["sh", "-c", format!("{script} > /tmp/rights")], "env": ["PATH=/bin"]});
+    for uid in [0, 1000] {
+        let bundle = Bundle::hardened()
+            .set("/process/user", json!({"uid": uid, "gid": uid}))
+            .set("/process/noNewPrivileges", json!(false))
+            .set("/hooks", json!({"startContainer": [hook]}))
+            .script(&format!("cat /tmp/rights; echo; {script}"));
+        let said = Engine::new().run(&bundle, Door::Userns).ok().stdout;
+        let (hooks, payloads) = said.split_once("\n\n").expect("two parts");
+        assert_eq!(hooks, payloads.trim_end(), "as user {uid}");
+        assert!(hooks.ends_with("0000000000000000\n0\n2"), "{hooks}");
+    }
+}
+
+#[test]
+fn start_container_can_not_be_under_a_listener() {
     let hooks = json!({"startContainer": [{"path": "/bin/true"}]});
-    let bundle = Bundle::hardened().set("/hooks", hooks).set("/process/noNewPrivileges", json!(false)).script("true");
-    Engine::new().run(&bundle, Door::Userns).fails(1, &["hooks.startContainer", "noNewPrivileges"]);
+    let notify = json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/run/agent", "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_NOTIFY"}]});
+    let bundle = Bundle::hardened().set("/hooks", hooks).set("/linux/seccomp", notify).script("true");
+    Engine::new().run(&bundle, Door::Userns).fails(1, &["hooks.startContainer", "SCMP_ACT_NOTIFY"]);
 }
 
 /// 256 KiB of annotations are more than a pipe takes from a hook that does not read.

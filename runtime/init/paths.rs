@@ -13,6 +13,8 @@ pub struct Paths {
     pub root: i32,
     pub resolve: u64,
     pub file: bool,
+    /// O_* with which the whole path is opened
+    pub how: u64,
 }
 
 impl Paths {
@@ -20,7 +22,7 @@ impl Paths {
     /// link that somebody swaps in (CVE-2024-45310).
     pub fn make(&self, path: &CStr) -> Result<i32> {
         self.components(path, LINKS)?;
-        self.open(path)
+        sys::openat2(self.root, path, self.how, 0, self.resolve)
     }
 
     fn open(&self, path: &CStr) -> Result<i32> {

@@ -43,6 +43,8 @@ pub const DEST_LIKE_SLOT: u32 = 1;
 pub const DEST_NO_SYMLINKS: u32 = 1;
 /// Flag of Op::Dest: the place may lie in a proc file system.
 pub const DEST_IN_PROC: u32 = 2;
+/// Flag of Op::Dest: a symbolic link at the end of the path is the place itself
+pub const DEST_NOFOLLOW: u32 = 4;
 
 /// One step: about one system call. `a b c n` are numbers, `s t` offsets of data; a slot is an index into the init's
 /// table of file descriptors.

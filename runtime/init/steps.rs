@@ -4,7 +4,7 @@
 use core::ffi::CStr;
 
 use crate::paths::Paths;
-use crate::program::{DEST_IN_PROC, DEST_LIKE_SLOT, DEST_NO_SYMLINKS, Op, ROOT, Report, SLOTS};
+use crate::program::{DEST_IN_PROC, DEST_LIKE_SLOT, DEST_NO_SYMLINKS, DEST_NOFOLLOW, Op, ROOT, Report, SLOTS};
 use crate::sys::{self, *};
 use crate::{Init, Step, operation, word};
 
@@ -82,8 +82,9 @@ impl Init {
         let resolve = INSIDE | if no_symlinks { RESOLVE_NO_SYMLINKS } else { 0 };
         let path = self.text(step.s)?;
         let file = step.b == DEST_LIKE_SLOT && !sys::fstat(self.fd(step.n as u32)?)?.is_dir();
-        let fd = match sys::openat2(root, path, O_PATH, 0, resolve) {
-            Err(ENOENT) => Paths { root, resolve, file }.make(path),
+        let how = O_PATH | if step.c & DEST_NOFOLLOW != 0 { O_NOFOLLOW } else { 0 };
+        let fd = match sys::openat2(root, path, how, 0, resolve) {
+            Err(ENOENT) => Paths { root, resolve, file, how }.make(path),
             // The image has a link where a directory must be (CVE-2019-19921): runc's word for it.
             Err(ELOOP) if no_symlinks => Err(ENOTDIR),
             result => result,

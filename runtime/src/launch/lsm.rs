@@ -14,6 +14,8 @@ struct Kernel {
     resctrl: bool,
 }
 
+const NO_SELINUX: &str = "this kernel has no SELinux, or it is switched off (/sys/fs/selinux/enforce)";
+
 impl Kernel {
     #[expect(clippy::disallowed_methods, reason = "fixed files of the host's /sys")]
     fn here() -> Self {
@@ -35,8 +37,7 @@ impl Kernel {
             );
         }
         if given(process.selinux_label()) && !self.selinux {
-            let why = "this kernel has no SELinux, or it is switched off (/sys/fs/selinux/enforce)";
-            return Err(Error::invalid("process.selinuxLabel", why).hint("leave the label out"));
+            return Err(Error::invalid("process.selinuxLabel", NO_SELINUX).hint("leave the label out"));
         }
         Ok(())
     }
@@ -66,6 +67,10 @@ pub fn check_process(process: &Process) -> Result<()> {
 /// # Errors
 /// As [`check_process`].
 pub fn check(spec: &Spec) -> Result<()> {
+    let label = spec.linux().as_ref().and_then(|linux| linux.mount_label().as_deref()).unwrap_or_default();
+    if !label.is_empty() && !Kernel::here().selinux {
+        return Err(Error::invalid("linux.mountLabel", NO_SELINUX).hint("leave the label out"));
+    }
     spec.process().as_ref().map_or(Ok(()), check_process)?;
     match spec.linux().as_ref().is_some_and(|linux| linux.intel_rdt().is_some()) {
         true => Kernel::here().check_intel_rdt(),

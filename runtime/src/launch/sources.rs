@@ -47,8 +47,8 @@ impl Opener<'_> {
     fn one(&mut self, source: &Source) -> Result<OwnedFd> {
         match source {
             Source::Root(attr) => self.root(attr),
-            Source::Bind { path, field, attr } => {
-                let from = open_path(&source_path(self.bundle, path), field)?;
+            Source::Bind { path, field, attr, nofollow } => {
+                let from = open_path(&source_path(self.bundle, path), field, *nofollow)?;
                 self.tree(from.as_fd(), attr, field)
             }
             Source::Dev(wanted) => dev::make(wanted, self.user.as_ref().map(|(_, maps)| *maps)),
@@ -174,7 +174,8 @@ pub fn labels(pid: Pid) -> Result<OwnedFd> {
     openat(AT_FDCWD, path.as_str(), flags, Mode::empty()).context(|| path)
 }
 
-fn open_path(path: &Path, field: &str) -> Result<OwnedFd> {
-    openat(AT_FDCWD, path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())
+fn open_path(path: &Path, field: &str, nofollow: bool) -> Result<OwnedFd> {
+    let link_itself = if nofollow { OFlag::O_NOFOLLOW } else { OFlag::empty() };
+    openat(AT_FDCWD, path, OFlag::O_PATH | OFlag::O_CLOEXEC | link_itself, Mode::empty())
         .context(|| format!("{field}: {}", path.display()))
 }

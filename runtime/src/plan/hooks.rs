@@ -20,10 +20,9 @@ impl Builder<'_> {
 
     pub(super) fn start_container_hooks(&mut self, spec: &Spec, filter: Option<&Filter>) -> Result<()> {
         let list = spec.hooks().as_ref().and_then(|hooks| hooks.start_container().as_deref()).unwrap_or_default();
-        let no_new_privs = spec.process().as_ref().and_then(|process| process.no_new_privileges()).unwrap_or_default();
-        let alone = filter.is_none_or(|filter| no_new_privs && filter.flags & NEW_LISTENER == 0);
-        if !list.is_empty() && !alone {
-            let why = "under a filter they need process.noNewPrivileges, and a filter without SCMP_ACT_NOTIFY";
+        // Without no_new_privs the init still has CAP_SYS_ADMIN for the filter; the bounding set takes it from the hook at its execve.
+        if !list.is_empty() && filter.is_some_and(|filter| filter.flags & NEW_LISTENER != 0) {
+            let why = "can not run under a filter with SCMP_ACT_NOTIFY: its agent waits for the payload's listener";
             return Err(Error::invalid("hooks.startContainer", why));
         }
         for (at, hook) in list.iter().enumerate() {

@@ -68,8 +68,8 @@ pub type Option_ = (String, String, Option<String>);
 pub enum Source {
     /// The root file system
     Root(BindAttr),
-    /// A file or directory of the host
-    Bind { path: PathBuf, field: String, attr: BindAttr },
+    /// A file or directory of the host; `nofollow`: also a symbolic link
+    Bind { path: PathBuf, field: String, attr: BindAttr, nofollow: bool },
     /// A tmpfs with the device nodes
     Dev(Dev),
     /// A tmpfs with a folder of the image in it

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use oci_spec::runtime::{Linux, LinuxNamespaceType, Mount, Process, Spec};
 
 use super::options::Parsed;
-use super::program::{DEST_IN_PROC, DEST_NO_SYMLINKS};
+use super::program::{DEST_IN_PROC, DEST_NO_SYMLINKS, DEST_NOFOLLOW};
 use super::step::Kind;
 use super::{Builder, CopyUp, Dev, IdMaps, Slot, Source, Step, UserNamespace};
 use crate::error::{Error, Result};
@@ -147,10 +147,19 @@ impl Builder<'_> {
             let why = "tmpcopyup is for a tmpfs that is not /dev";
             return Err(Error::invalid(format!("{field}.options"), why));
         }
-        if parsed.bind || kind == "bind" {
+        let binds = parsed.bind || kind == "bind";
+        if (parsed.source_nofollow || parsed.dest_nofollow) && !binds {
+            return Err(Error::invalid(format!("{field}.options"), "src-nofollow and dest-nofollow are for a bind"));
+        }
+        if binds {
             return self.bind(mount, parsed, field, &place, spec, user);
         }
-        let parsed = parsed.flat(mount, field)?;
+        let mut parsed = parsed.flat(mount, field)?;
+        let label = linux.mount_label().as_ref().filter(|label| !label.is_empty());
+        // What the kernel makes has labels of its own (mount(8), "context").
+        if let Some(label) = label.filter(|_| !matches!(kind, "proc" | "sysfs" | "cgroup" | "cgroup2")) {
+            parsed.data.push(("linux.mountLabel".into(), "context".into(), Some(label.clone())));
+        }
         match kind {
             "" | "none" => Err(Error::invalid(format!("{field}.type"), "is missing, and the options do not say bind")),
             "cgroup" | "cgroup2" => self.cgroup(parsed, field, &place, linux),
@@ -167,7 +176,8 @@ impl Builder<'_> {
                     propagation: MS_PRIVATE,
                     ..BindAttr::default()
                 };
-                let slot = self.source(Source::Bind { path: "/sys".into(), field: field.into(), attr });
+                let slot =
+                    self.source(Source::Bind { path: "/sys".into(), field: field.into(), attr, nofollow: false });
                 self.attach(field, slot, &place, DEST_NO_SYMLINKS);
                 Ok(())
             }
@@ -277,8 +287,9 @@ impl Builder<'_> {
         }
         let ids = spec.process().as_ref().map_or((0, 0), |process| (process.user().uid(), process.user().gid()));
         let attr = bind_attr(mount, &parsed, field, user, ids)?;
-        let slot = self.source(Source::Bind { path: source.clone(), field: format!("{field}.source"), attr });
-        self.attach(field, slot, place, 0);
+        let nofollow = parsed.source_nofollow;
+        let slot = self.source(Source::Bind { path: source.clone(), field: format!("{field}.source"), attr, nofollow });
+        self.attach(field, slot, place, if parsed.dest_nofollow { DEST_NOFOLLOW } else { 0 });
         Ok(())
     }
 

@@ -23,6 +23,10 @@ pub struct Parsed {
     /// MS_SHARED, MS_SLAVE, MS_PRIVATE or MS_UNBINDABLE
     pub propagation: u64,
     pub propagation_all: bool,
+    /// src-nofollow: a link is bound itself, not what it leads to
+    pub source_nofollow: bool,
+    /// dest-nofollow: a link is covered itself, not what it leads to
+    pub dest_nofollow: bool,
     /// tmpcopyup
     pub copy_up: bool,
     /// idmap or ridmap
@@ -61,7 +65,7 @@ const PROPAGATIONS: [(&str, u64); 4] = [
 ];
 
 /// Options that would need what this version does not do.
-const REFUSED: [&str; 4] = ["remount", "copy-symlink", "src-nofollow", "dest-nofollow"];
+const REFUSED: [&str; 2] = ["remount", "copy-symlink"];
 
 impl Parsed {
     /// Sorts the options of the mount at `field`.
@@ -102,6 +106,8 @@ impl Parsed {
             "bind" => self.bind = true,
             "rbind" => (self.bind, self.recursive) = (true, true),
             "tmpcopyup" => self.copy_up = true,
+            "src-nofollow" => self.source_nofollow = true,
+            "dest-nofollow" => self.dest_nofollow = true,
             "idmap" => self.idmap = true,
             "ridmap" => (self.idmap, self.recursive) = (true, true),
             option if REFUSED.contains(&option) => {

@@ -9,10 +9,6 @@ fn refuse(field: &str) -> Error {
     Error::invalid(field, "this version of wsbox does not enforce it").hint("remove it, or run this bundle with runc")
 }
 
-fn given<T: AsRef<str>>(text: &Option<T>) -> bool {
-    text.as_ref().is_some_and(|text| !text.as_ref().is_empty())
-}
-
 /// Refuses the whole-config fields.
 pub fn check(spec: &Spec) -> Result<()> {
     let top =
@@ -20,10 +16,7 @@ pub fn check(spec: &Spec) -> Result<()> {
     refuse_first(&top)?;
     spec.linux().as_ref().map_or(Ok(()), |linux| {
         let some = |list: Option<usize>| list.is_some_and(|len| len > 0);
-        refuse_first(&[
-            ("linux.mountLabel", given(linux.mount_label())),
-            ("linux.netDevices", some(linux.net_devices().as_ref().map(|map| map.len()))),
-        ])
+        refuse_first(&[("linux.netDevices", some(linux.net_devices().as_ref().map(|map| map.len())))])
     })
 }
 

@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Binds of symbolic links, and over them: src-nofollow and dest-nofollow.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+
+use serde_json::json;
+use wsbox_integration::{Bundle, Door, Engine, TempDir};
+
+/// A link on the host to a file there, and in the image a link to another.
+fn links(options: &[&str]) -> (TempDir, Bundle) {
+    let folder = TempDir::new("links");
+    fs::write(folder.path().join("file"), "host\n").unwrap();
+    symlink("/etc/target", folder.path().join("link")).unwrap();
+    symlink(folder.path().join("file"), folder.path().join("way")).unwrap();
+    let bundle = Bundle::hardened();
+    fs::write(bundle.root().join("etc/target"), "image\n").unwrap();
+    symlink("target", bundle.root().join("etc/link")).unwrap();
+    let source = folder.path().join(if options.contains(&"src-nofollow") { "link" } else { "way" });
+    let mount = json!({"destination": "/etc/link", "type": "bind", "source": source, "options": options});
+    (folder, bundle.mount(mount).script("cat /etc/target; cat /etc/link; readlink /etc/link || true"))
+}
+
+fn said(options: &[&str], door: Door) -> String {
+    let (_folder, bundle) = links(options);
+    let bundle = bundle.user_namespace(door == Door::Userns);
+    Engine::new().run(&bundle, door).ok().stdout
+}
+
+#[test]
+fn links_are_followed_unless_told_otherwise() {
+    for door in [Door::Root, Door::Userns] {
+        // What /etc/link leads to is covered, with what the host's link leads to.
+        assert_eq!(said(&["bind", "ro"], door), "host\nhost\ntarget\n", "{door:?}");
+        // The link itself is.
+        assert_eq!(said(&["bind", "ro", "dest-nofollow"], door), "image\nhost\n", "{door:?}");
+        // By the host's link itself, which leads to the image's file.
+        assert_eq!(
+            said(&["bind", "ro", "src-nofollow", "dest-nofollow"], door),
+            "image\nimage\n/etc/target\n",
+            "{door:?}"
+        );
+    }
+}
+
+#[test]
+fn they_are_for_binds() {
+    let mount = json!({"destination": "/x", "type": "tmpfs", "source": "tmpfs", "options": ["dest-nofollow"]});
+    Engine::new().run(&Bundle::hardened().mount(mount), Door::Userns).fails(1, &["mounts[8].options", "for a bind"]);
+}
