@@ -25,6 +25,7 @@ pub mod cli;
 mod docker;
 mod doctor;
 mod error;
+mod extras;
 mod hooks;
 mod launch;
 mod notify;

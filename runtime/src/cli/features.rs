@@ -78,6 +78,7 @@ fn features() -> Value {
         caps::all().iter().filter(|cap| u32::from(cap.index()) <= last).map(ToString::to_string).collect();
     capabilities.sort();
     let (apparmor, selinux) = launch::lsm::enabled();
+    let extras = cfg!(feature = "oci-extras");
     json!({
         "ociVersionMin": "1.0.0",
         "ociVersionMax": "1.3.0",
@@ -97,13 +98,13 @@ fn features() -> Value {
             },
             "apparmor": { "enabled": apparmor },
             "selinux": { "enabled": selinux },
-            "intelRdt": { "enabled": false, "schemata": false, "monitoring": false },
+            "intelRdt": { "enabled": extras, "schemata": extras, "monitoring": extras },
             "memoryPolicy": {
                 "modes": ["MPOL_DEFAULT", "MPOL_BIND", "MPOL_INTERLEAVE", "MPOL_WEIGHTED_INTERLEAVE", "MPOL_PREFERRED", "MPOL_PREFERRED_MANY", "MPOL_LOCAL"],
                 "flags": ["MPOL_F_NUMA_BALANCING", "MPOL_F_RELATIVE_NODES", "MPOL_F_STATIC_NODES"]
             },
             "mountExtensions": { "idmap": { "enabled": true } },
-            "netDevices": { "enabled": false }
+            "netDevices": { "enabled": extras }
         },
         "potentiallyUnsafeConfigAnnotations": ["dev.wsbox."],
         "annotations": { "dev.wsbox.version": env!("CARGO_PKG_VERSION"), "org.opencontainers.runc.checkpoint.enabled": "false" }

@@ -43,12 +43,11 @@ impl Kernel {
     }
 
     fn check_intel_rdt(self) -> Result<()> {
-        let why = if self.resctrl {
-            "this version of wsbox does not make resctrl groups"
-        } else {
-            "this kernel has no resctrl file system mounted at /sys/fs/resctrl"
-        };
-        Err(Error::invalid("linux.intelRdt", why).hint("remove it, or run this bundle with runc"))
+        if self.resctrl {
+            return Ok(());
+        }
+        let why = "this kernel has no resctrl file system mounted at /sys/fs/resctrl";
+        Err(Error::invalid("linux.intelRdt", why).hint("mount -t resctrl resctrl /sys/fs/resctrl, or remove it"))
     }
 }
 

@@ -40,6 +40,7 @@ pub(crate) use host::{home, last_cap, plan_host};
 use crate::bundle::Bundle;
 use crate::cgroup::{self, Cgroup};
 use crate::error::{Context, Error, Result};
+use crate::extras;
 use crate::hooks::{self, Moment};
 use crate::notify;
 use crate::plan::{self, IdMaps, Plan, UserNamespace};
@@ -175,6 +176,7 @@ impl Launch<'_> {
         self.child()?.channel.send_program(&memfd::program(&self.plan.program.encode())?)?;
         pause::before("maps");
         self.enter_host_side(maps.as_ref())?;
+        self.carry_out_extras(id)?;
         pause::before("sources");
         let fds = self.open_sources(&init, maps.as_ref(), start_socket)?;
         pause::before("confine");
@@ -248,6 +250,7 @@ impl Launch<'_> {
             process: None,
             cgroup: self.plan.cgroup.saved(self.host),
             ids,
+            extras: extras::Made::default(),
             seccomp: self.filter_kind(),
             hooks: [Moment::Started, Moment::Stopped].iter().any(|moment| !moment.of(spec.hooks().as_ref()).is_empty()),
             created: state::now(),
@@ -317,6 +320,18 @@ impl Launch<'_> {
                 .map_err(|error| error.hint("to lower it takes CAP_SYS_RESOURCE"))?;
         }
         raise_limits(pid, &self.plan.hard_limits)
+    }
+
+    /// What few configs ask of the host's side.
+    fn carry_out_extras(&mut self, id: &str) -> Result<()> {
+        let made = extras::carry_out(&self.bundle.spec, id, self.child()?.spawned.pid)?;
+        match &mut self.record {
+            Some(record) if !made.is_empty() => {
+                record.extras = made;
+                self.folder.write(record)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The limits of memory, and the cgroups on v1, once nobody shares the init's memory.
@@ -421,6 +436,9 @@ impl Launch<'_> {
             let _ = pidfd::send_signal(&child.spawned.pidfd, libc::SIGKILL);
             let _ = pidfd::wait(&child.spawned.pidfd);
             child.spawned.executed();
+        }
+        if let Some(record) = &self.record {
+            record.extras.undo();
         }
         let removed = self.cgroup.take().map_or(Ok(()), |cgroup| cgroup.kill_all().and_then(|()| cgroup.remove()));
         // A hook that ran may have made what another takes back (runtime.md, "Lifecycle").

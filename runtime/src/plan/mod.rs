@@ -26,7 +26,7 @@ use crate::error::{Error, Result};
 use crate::{cgroup, seccomp};
 pub use attributes::Attributes;
 pub use mounts::{BindAttr, Idmap, source_path};
-pub use namespaces::{Early, UserNamespace};
+pub use namespaces::{Early, UserNamespace, is_new};
 pub use process::hard_limits;
 pub use step::{Planned, Program, Slot, Step};
 

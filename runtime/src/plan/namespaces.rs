@@ -96,13 +96,19 @@ impl Builder<'_> {
         user: &super::UserNamespace,
         options: &Options,
     ) -> Result<u64> {
+        let interfaces_go_in = linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty());
         let (mut flags, mut joined) = (0, Vec::new());
         for (kind, flag) in KINDS {
             match find(linux, kind) {
                 // The root of a cgroup namespace is the cgroup of whoever makes it: the init, once it is in its own. And a
-                // network namespace takes as long as all the others: the init makes it while the parent goes on.
+                // network namespace takes as long as all the others: the init makes it while the parent goes on, unless the parent has
+                // interfaces for it.
                 Some((_, None)) if kind == LinuxNamespaceType::Network => {
-                    self.push("linux.namespaces", Step::Unshare { flags: flag as u32 });
+                    if interfaces_go_in {
+                        flags |= flag as u64;
+                    } else {
+                        self.push("linux.namespaces", Step::Unshare { flags: flag as u32 });
+                    }
                     self.push("linux.namespaces", Step::LoUp);
                 }
                 // Entered by the payload's execve, and its clocks are set before that (time_namespaces(7)).

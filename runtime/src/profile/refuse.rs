@@ -43,6 +43,9 @@ pub(super) fn check(spec: &Spec, profile: Profile) -> Result<()> {
     let nodes = linux.devices().iter().flatten().enumerate();
     nodes.into_iter().try_for_each(|(at, node)| device(node, at, profile))?;
     spec.mounts().iter().flatten().enumerate().try_for_each(|(at, mount)| device_bind(mount, at, profile))?;
+    if linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty()) {
+        return Err(refused("linux.netDevices", "gives it interfaces of the host", profile));
+    }
     root_maps(linux, profile)?;
     spec.process().as_ref().map_or(Ok(()), scheduler)?;
     let overruled = |file: &&String| OVERRULING.contains(&file.as_str());

@@ -162,6 +162,7 @@ pub fn delete(root: &Root, id: &str, force: bool) -> Result<Vec<String>> {
         return Err(Error::new(Kind::State, "", why).hint("kill it first, or use --force"));
     }
     destroy_processes(&record, pidfd)?;
+    record.extras.undo();
     let warnings = if record.hooks { stopped_hooks(root, &record) } else { Vec::new() };
     folder.remove(record.ids.as_ref()).map(|()| warnings)
 }

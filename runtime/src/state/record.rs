@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 use super::ids::Range;
-use crate::cgroup;
+use crate::{cgroup, extras};
 
 /// The version of the file's layout.
 pub const VERSION: u32 = 1;
@@ -78,6 +78,9 @@ pub struct Record {
     /// Its host ids, if wsbox gave it some
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ids: Option<Range>,
+    /// What cold features made for it
+    #[serde(default, skip_serializing_if = "extras::Made::is_empty")]
+    pub extras: extras::Made,
     /// The filter, which `exec` installs too
     #[serde(default)]
     pub seccomp: Seccomp,

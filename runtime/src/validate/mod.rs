@@ -13,7 +13,7 @@ pub use mounts::clean;
 pub use process::process;
 
 use crate::error::{Error, Result};
-use crate::hooks;
+use crate::{extras, hooks};
 
 /// Checks a whole config.
 ///
@@ -30,6 +30,7 @@ pub fn validate(spec: &Spec) -> Result<()> {
     process(wanted, "process")?;
     linux::check(spec)?;
     mounts::check(spec)?;
+    extras::check(spec)?;
     let hooks = spec.hooks().as_ref().map(hooks::all).unwrap_or_default();
     hooks.iter().try_for_each(|(field, hook)| check_hook(field, hook))
 }

@@ -13,11 +13,7 @@ fn refuse(field: &str) -> Error {
 pub fn check(spec: &Spec) -> Result<()> {
     let top =
         [("solaris", spec.solaris().is_some()), ("windows", spec.windows().is_some()), ("vm", spec.vm().is_some())];
-    refuse_first(&top)?;
-    spec.linux().as_ref().map_or(Ok(()), |linux| {
-        let some = |list: Option<usize>| list.is_some_and(|len| len > 0);
-        refuse_first(&[("linux.netDevices", some(linux.net_devices().as_ref().map(|map| map.len())))])
-    })
+    refuse_first(&top)
 }
 
 fn refuse_first(fields: &[(&str, bool)]) -> Result<()> {
