@@ -27,6 +27,7 @@ mod doctor;
 mod error;
 mod hooks;
 mod launch;
+mod metrics;
 mod plan;
 mod profile;
 pub mod seccomp;

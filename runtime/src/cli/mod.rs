@@ -17,6 +17,7 @@ mod kill;
 mod list;
 mod listen;
 mod log;
+mod metrics;
 mod output;
 mod pause;
 mod plan;
@@ -173,6 +174,13 @@ const COMMANDS: &[Entry] = &[
         false
     ),
     entry!(
+        metrics,
+        "metrics",
+        "Serve the metrics of every container to Prometheus",
+        "  wsbox metrics\n  wsbox metrics --listen 127.0.0.1:9999\n  wsbox metrics --textfile /var/lib/prometheus/node-exporter/wsbox.prom",
+        false
+    ),
+    entry!(
         plan,
         "plan",
         "Print the program that a bundle becomes, without running anything",
@@ -267,6 +275,7 @@ pub fn main() -> ExitCode {
         Ok(code) => code.into(),
         Err(error) => {
             log::error(&error.to_string());
+            crate::metrics::counters::failed(error.kind());
             // As runc: 1 may be the payload's own.
             let code = match (error.exit_code(), command.map(|entry| entry.name)) {
                 (1, Some("exec")) => 255,

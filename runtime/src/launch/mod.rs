@@ -39,6 +39,7 @@ use crate::bundle::Bundle;
 use crate::cgroup::{self, Cgroup};
 use crate::error::{Context, Error, Result};
 use crate::hooks::{self, Moment};
+use crate::metrics::counters;
 use crate::plan::{self, IdMaps, Plan, UserNamespace};
 use crate::profile::{self, Profile};
 use crate::state::{self, Folder, Record, Root, Seccomp, Status, ids};
@@ -96,7 +97,7 @@ impl Process {
 /// # Errors
 /// What failed, on which field; nothing is left of it.
 pub fn create(root: &Root, id: &str, bundle: &Bundle, options: &Options) -> Result<Process> {
-    launch(root, id, bundle, options, true).map(|(process, _)| process)
+    counters::timed("create", || launch(root, id, bundle, options, true)).map(|(process, _)| process)
 }
 
 /// Creates container `id` from `bundle` and starts its payload.
@@ -104,7 +105,7 @@ pub fn create(root: &Root, id: &str, bundle: &Bundle, options: &Options) -> Resu
 /// # Errors
 /// As [`create`]; [`Error::exit_code`] tells a missing program (127) from one that can not be executed (126).
 pub fn run(root: &Root, id: &str, bundle: &Bundle, options: &Options) -> Result<Process> {
-    launch(root, id, bundle, options, false).map(|(process, _)| process)
+    counters::timed("run", || launch(root, id, bundle, options, false)).map(|(process, _)| process)
 }
 
 fn launch(
