@@ -116,12 +116,19 @@ fn take(pool: &Pool, owner: &Path) -> Result<Option<Range>> {
     Ok(None)
 }
 
-fn sweep_and_take(pool: &Pool, owner: &Path) -> Result<Range> {
-    for entry in fs::read_dir(DIR).context(|| DIR.into())?.flatten() {
+/// Takes back the ranges whose owner is gone. What is no number is no range: the choice of the pool stays.
+fn sweep(dir: &Path) -> Result<()> {
+    let is_range = |entry: &fs::DirEntry| entry.file_name().to_str().is_some_and(|name| name.parse::<u32>().is_ok());
+    for entry in fs::read_dir(dir).context(|| dir.display().to_string())?.flatten().filter(is_range) {
         if fs::read_link(entry.path()).is_ok_and(|folder| !folder.exists()) {
             let _ = fs::remove_file(entry.path());
         }
     }
+    Ok(())
+}
+
+fn sweep_and_take(pool: &Pool, owner: &Path) -> Result<Range> {
+    sweep(Path::new(DIR))?;
     let exhausted = || {
         let why = format!("all {} ranges of host ids are taken by containers", pool.ranges);
         Error::invalid("linux.namespaces", why)
@@ -244,5 +251,19 @@ mod tests {
         assert_eq!(find(text, "wsbox"), Some((165_536, 16_777_216)));
         assert_eq!(find(text, "huge"), None);
         assert_eq!(find(text, "wsbox2"), None);
+    }
+
+    #[test]
+    fn only_ranges_of_the_gone_are_swept() {
+        let dir = std::env::temp_dir().join(format!("wsbox-sweep-{}", std::process::id()));
+        fs::create_dir(&dir).unwrap();
+        for (name, target) in [("pool", "100000"), ("100000", "/nobody"), ("165536", "/tmp")] {
+            symlink(target, dir.join(name)).unwrap();
+        }
+        sweep(&dir).unwrap();
+        let left: std::collections::BTreeSet<_> =
+            fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        fs::remove_dir_all(dir).unwrap();
+        assert_eq!(left.into_iter().collect::<Vec<_>>(), ["165536", "pool"]);
     }
 }
