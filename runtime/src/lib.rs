@@ -18,6 +18,7 @@
 //! # Ok::<(), wsbox::Error>(())
 //! ```
 
+mod audit;
 mod bundle;
 mod cgroup;
 #[doc(hidden)]

@@ -51,6 +51,11 @@ impl Root {
         Self { path: std::path::absolute(&path).unwrap_or(path) }
     }
 
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The folder of container `id`.
     fn folder(&self, id: &str) -> Result<PathBuf> {
         validate::container_id(id)?;
