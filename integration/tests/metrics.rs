@@ -256,7 +256,7 @@ fn a_real_prometheus_raises_the_alerts() {
                     && alert["state"] == "firing"
             })
         };
-        if wanted.iter().all(|alert| fires(alert)) {
+        if wanted.iter().all(fires) {
             return;
         }
         assert!(Instant::now() < end, "of {wanted:?} there are only {firing:#?}\n{}", page(&engine));
