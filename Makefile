@@ -5,7 +5,7 @@ RELEASE := target/$(TARGET)/release/wsbox
 DEMO    := target/demo
 PREFIX  := /usr/local
 PACKAGES := busybox-static procps
-TEST_PACKAGES := $(PACKAGES) runc libcap2-bin keyutils musl-tools gcc docker.io containerd podman containernetworking-plugins tini iptables iproute2 docker-compose
+TEST_PACKAGES := $(PACKAGES) runc libcap2-bin keyutils musl-tools gcc docker.io containerd podman containernetworking-plugins tini iptables iproute2 docker-compose prometheus systemd
 BENCH_PACKAGES := $(TEST_PACKAGES) crun strace
 SUDO    := $(shell [ $$(id -u) = 0 ] || echo sudo)
 CARGO   := cargo

@@ -18,6 +18,7 @@
 //! # Ok::<(), wsbox::Error>(())
 //! ```
 
+mod audit;
 mod bundle;
 mod cgroup;
 #[doc(hidden)]
@@ -28,6 +29,7 @@ mod error;
 mod extras;
 mod hooks;
 mod launch;
+mod metrics;
 mod notify;
 mod plan;
 mod profile;

@@ -8,6 +8,7 @@ mod devices;
 mod oom;
 mod place;
 mod plan;
+mod reading;
 mod stats;
 mod tree;
 mod update;
@@ -29,6 +30,7 @@ use serde::{Deserialize, Serialize};
 pub use oom::Oom;
 pub use place::Place;
 pub use plan::Plan;
+pub use reading::Reading;
 pub use wanted::Wanted;
 use writes::Write;
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The command line: a table of commands, each in a file of its own: arguments, one library call, output.
 
+mod audit;
 mod checkpoint;
 mod completion;
 mod create;
@@ -17,6 +18,7 @@ mod kill;
 mod list;
 mod listen;
 mod log;
+mod metrics;
 mod output;
 mod pause;
 mod plan;
@@ -27,6 +29,7 @@ mod run;
 mod spec;
 mod start;
 mod state;
+mod trail;
 mod update;
 
 use std::ffi::OsString;
@@ -35,6 +38,7 @@ use std::process::ExitCode;
 
 use clap::{ArgMatches, Args, Command, FromArgMatches};
 
+use crate::audit as audit_log;
 use crate::error::Result;
 use crate::profile::Profile;
 use crate::state::Root;
@@ -64,6 +68,14 @@ struct Global {
     /// Raise every bundle to this floor: development, staging or production; /etc/wsbox/wsbox.env and $WSBOX_PROFILE may ask more
     #[arg(long, value_name = "PROFILE")]
     profile: Option<Profile>,
+    /// Log what is done to containers, one JSON object a line: a file, journald or syslog
+    #[arg(long, value_name = "FILE|journald|syslog")]
+    audit_log: Option<audit_log::Target>,
+    /// How: max-size=SIZE, max-files=N, sync=always|never, on-error=refuse|continue, with commas between
+    #[arg(long, value_name = "OPTIONS", default_value = "")]
+    audit_options: audit_log::Policy,
+    #[arg(skip)]
+    trail: trail::Trail,
     /// Accepted for runc's sake: wsbox finds out by itself
     #[arg(long, value_name = "WHETHER", hide = true)]
     rootless: Option<String>,
@@ -173,6 +185,13 @@ const COMMANDS: &[Entry] = &[
         false
     ),
     entry!(
+        metrics,
+        "metrics",
+        "Serve the metrics of every container to Prometheus",
+        "  wsbox metrics\n  wsbox metrics --listen 127.0.0.1:9999\n  wsbox metrics --textfile /var/lib/prometheus/node-exporter/wsbox.prom",
+        false
+    ),
+    entry!(
         plan,
         "plan",
         "Print the program that a bundle becomes, without running anything",
@@ -214,12 +233,24 @@ const COMMANDS: &[Entry] = &[
         "  wsbox completion bash > /etc/bash_completion.d/wsbox",
         false
     ),
+    entry!(
+        audit,
+        "audit",
+        "Check an audit log",
+        "  wsbox --audit-log /var/log/wsbox/audit.jsonl run ./bundle/\n  wsbox audit verify /var/log/wsbox/audit.jsonl",
+        false
+    ),
     entry!(debug_steps, "debug-steps", "Print the steps that WSBOX_PAUSE_AT can name (debug builds)", "", true),
 ];
 
 /// Where a service manager listens (sd_notify(3)).
 fn notify_socket() -> Option<OsString> {
     std::env::var_os("NOTIFY_SOCKET").filter(|socket| !socket.is_empty())
+}
+
+/// A warning from below the commands.
+pub(crate) fn warn(message: &str) {
+    log::warning(message);
 }
 
 fn subcommand(entry: &Entry) -> Command {
@@ -245,7 +276,8 @@ fn named(args: &[OsString]) -> Option<&'static Entry> {
     let mut args = args.iter().skip(1).map(|arg| arg.to_str().unwrap_or_default());
     while let Some(arg) = args.next() {
         match arg {
-            "--root" | "--log" | "--log-format" | "--rootless" | "--profile" | "--criu" => drop(args.next()),
+            "--root" | "--log" | "--log-format" | "--rootless" | "--profile" | "--criu" | "--audit-log"
+            | "--audit-options" => drop(args.next()),
             arg if arg.starts_with("--") && arg.contains('=') => {}
             "--debug" | "--systemd-cgroup" => {}
             arg => return COMMANDS.iter().find(|entry| entry.name == arg),
@@ -262,16 +294,21 @@ pub fn main() -> ExitCode {
         Ok(matches) => matches,
         Err(error) => return wrong_usage(&args, &error),
     };
-    let global = match Global::from_arg_matches(&matches) {
+    let mut global = match Global::from_arg_matches(&matches) {
         Ok(global) => global,
         Err(error) => return wrong_usage(&args, &error),
     };
     log::open(global.log.as_deref(), global.log_format == "json", global.debug);
     log::debug(&format!("wsbox {}: {}", env!("CARGO_PKG_VERSION"), command.map_or("", |entry| entry.name)));
-    match dispatch(&global, &matches) {
+    let done = begin_trail(&mut global, &matches, &args).and_then(|()| {
+        let done = dispatch(&global, &matches);
+        global.trail.finish(&done).and(done)
+    });
+    match done {
         Ok(code) => code.into(),
         Err(error) => {
             log::error(&error.to_string());
+            crate::metrics::counters::failed(error.kind());
             // As runc: 1 may be the payload's own.
             let code = match (error.exit_code(), command.map(|entry| entry.name)) {
                 (1, Some("exec")) => 255,
@@ -280,6 +317,15 @@ pub fn main() -> ExitCode {
             (code as u8).into()
         }
     }
+}
+
+fn begin_trail(global: &mut Global, matches: &ArgMatches, args: &[OsString]) -> Result<()> {
+    let (true, Some(entry), Some((_, own))) = (global.audit_log.is_some(), named(args), matches.subcommand()) else {
+        return Ok(());
+    };
+    let args = args.iter().map(|arg| arg.to_string_lossy().into_owned()).collect();
+    global.trail = trail::Trail::open(global, entry.name, own, args)?;
+    Ok(())
 }
 
 /// Help and versions are printed as they are. All else is an error like others, with runc's exit code, and also in the file of `--log`,

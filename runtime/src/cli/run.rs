@@ -71,6 +71,7 @@ fn name_lacking_layers(bundle: &Bundle, profile: Option<Profile>) {
 
 pub fn run(global: &Global, arguments: Arguments) -> Result<u8> {
     let (path, id) = arguments.names()?;
+    global.trail.container(&id);
     let bundle = open_bundle(&path)?;
     let (root, options) = (global.root(), arguments.start.options(global, &bundle)?);
     if arguments.detach && options.console_socket.is_none() && wants_terminal(&bundle) {
@@ -83,7 +84,8 @@ pub fn run(global: &Global, arguments: Arguments) -> Result<u8> {
     let signals = if arguments.detach { None } else { Some(foreground::Signals::block()?) };
     let mut process = launch::run(&root, &id, &bundle, &options)?;
     process.warnings.iter().for_each(|warning| log::warning(warning));
-    arguments.start.tell.tell(&process).inspect_err(|_| drop(lifecycle::delete(&root, &id, true)))?;
+    let told = arguments.start.tell.tell(&process).and_then(|()| global.trail.started());
+    told.inspect_err(|_| drop(lifecycle::delete(&root, &id, true)))?;
     let Some(signals) = signals else { return process.until_ready().map(|()| 0) };
     process.pass_notifications()?;
     let exit = foreground::follow(&process, &signals);
@@ -91,5 +93,7 @@ pub fn run(global: &Global, arguments: Arguments) -> Result<u8> {
     if !arguments.keep {
         lifecycle::delete(&root, &id, true)?.iter().for_each(|warning| log::warning(warning));
     }
-    Ok(exit?.code() as u8)
+    let exit = exit?;
+    global.trail.exited(&exit)?;
+    Ok(exit.code() as u8)
 }

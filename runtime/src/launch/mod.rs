@@ -42,6 +42,7 @@ use crate::cgroup::{self, Cgroup};
 use crate::error::{Context, Error, Result};
 use crate::extras;
 use crate::hooks::{self, Moment};
+use crate::metrics::counters;
 use crate::notify;
 use crate::plan::{self, IdMaps, Plan, UserNamespace};
 use crate::profile::{self, Profile};
@@ -73,7 +74,7 @@ pub struct Options {
 /// # Errors
 /// What failed, on which field; nothing is left of it.
 pub fn create(root: &Root, id: &str, bundle: &Bundle, options: &Options) -> Result<Process> {
-    launch(root, id, bundle, options, true).map(|(process, _)| process)
+    counters::timed("create", || launch(root, id, bundle, options, true)).map(|(process, _)| process)
 }
 
 /// Creates container `id` from `bundle` and starts its payload.
@@ -81,7 +82,7 @@ pub fn create(root: &Root, id: &str, bundle: &Bundle, options: &Options) -> Resu
 /// # Errors
 /// As [`create`]; [`Error::exit_code`] tells a missing program (127) from one that can not be executed (126).
 pub fn run(root: &Root, id: &str, bundle: &Bundle, options: &Options) -> Result<Process> {
-    launch(root, id, bundle, options, false).map(|(process, _)| process)
+    counters::timed("run", || launch(root, id, bundle, options, false)).map(|(process, _)| process)
 }
 
 fn launch(

@@ -54,8 +54,8 @@ pub fn wait(fd: impl AsFd, timeout: PollTimeout) -> Result<bool> {
     }
 }
 
-/// Clock ticks since boot at which the process began: field 22, after the name in parentheses (proc_pid_stat(5)).
-fn start_time(pid: Pid) -> Option<u64> {
+/// Clock ticks (1/100 s, USER_HZ) since boot at which the process began: field 22, after the name in parentheses (proc_pid_stat(5)).
+pub fn start_time(pid: Pid) -> Option<u64> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
 }

@@ -2,6 +2,7 @@
 //! System calls that nix lacks: thin wrappers with owned descriptors in the signature and no policy. The only unsafe code of
 //! the library lives here.
 
+pub mod activation;
 pub mod arena;
 mod bare;
 pub mod bpf;

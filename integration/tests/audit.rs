@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The audit log: what is done is in it, what can not be logged is not done, and what was changed shows.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::{Value, json};
+use wsbox_integration::engine::until;
+use wsbox_integration::leftover::assert_nothing_left;
+use wsbox_integration::{Bundle, Engine, Outcome, TempDir, unique};
+
+fn lines(log: &Path) -> Vec<Value> {
+    let text = fs::read_to_string(log).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect()
+}
+
+fn audited(engine: &Engine, log: &Path, args: &[&str]) -> Outcome {
+    let log = log.display().to_string();
+    engine.wsbox(&[&["--audit-log", &log], args].concat())
+}
+
+#[test]
+fn every_command_is_a_line_and_the_chain_holds() {
+    let (engine, folder, id) = (Engine::new(), TempDir::new("audit"), unique("a"));
+    let log = folder.path().join("audit.jsonl");
+    let bundle =
+        Bundle::hardened().args(&["sleep", "1000"]).set("/annotations", json!({"dev.wsbox.image.digest": "sha256:12"}));
+    bundle.write();
+    let path = bundle.path().display().to_string();
+    audited(&engine, &log, &["create", "--bundle", &path, &id]).ok();
+    audited(&engine, &log, &["start", &id]).ok();
+    audited(&engine, &log, &["exec", "--env", "TOKEN=secret", &id, "echo", "line\nbreak"]).ok();
+    let process = folder.path().join("process.json");
+    fs::write(&process, r#"{"cwd": "/", "args": ["true", "x"], "user": {"uid": 0, "gid": 0}}"#).unwrap();
+    audited(&engine, &log, &["exec", "--process", &process.display().to_string(), &id]).ok();
+    audited(&engine, &log, &["state", &id]).ok();
+    audited(&engine, &log, &["kill", &id, "KILL"]).ok();
+    until("its end", || engine.state(&id)["status"] == "stopped");
+    assert_ne!(audited(&engine, &log, &["start", &id]).code, 0);
+    audited(&engine, &log, &["delete", "--force", &id]).ok();
+
+    let lines = lines(&log);
+    let types: Vec<&str> = lines.iter().map(|line| line["eventType"].as_str().unwrap()).collect();
+    assert_eq!(types, ["create", "start", "exec", "exec", "kill", "start", "delete"], "state changes nothing");
+    for line in &lines {
+        assert_eq!((&line["schema"], &line["container"], &line["user"]["uid"]), (&json!(1), &json!(id), &json!(0)));
+        assert_eq!((&line["bundle"], &line["imageDigest"]), (&json!(path), &json!("sha256:12")));
+        assert_eq!(line["resource"], json!(engine.root().join(&id)));
+    }
+    let action = |at: usize| {
+        lines[at]["action"].as_array().unwrap().iter().map(|word| word.as_str().unwrap()).collect::<Vec<_>>()
+    };
+    assert_eq!(action(2), ["exec", "--env", "TOKEN", &id, "echo", "line\nbreak"]);
+    assert!(action(3).ends_with(&["--", "true", "x"]), "{:?}", action(3));
+    assert!(!fs::read_to_string(&log).unwrap().contains("secret"));
+    assert_eq!((1..=8).filter(|layer| lines[1]["metadata"]["layers"][format!("L{layer}")] == true).count(), 8);
+    assert_eq!((&lines[5]["result"], &lines[6]["result"]), (&json!("failure"), &json!("success")));
+    assert!(lines[5]["metadata"]["error"].as_str().unwrap().contains("stopped"));
+
+    let whole = log.display().to_string();
+    let verified = engine.wsbox(&["audit", "verify", &whole]).ok().stdout;
+    assert!(verified.starts_with("7 lines, unbroken"), "{verified}");
+    let changed = fs::read_to_string(&log).unwrap().replacen("KILL", "TERM", 1);
+    fs::write(&log, changed).unwrap();
+    engine.wsbox(&["audit", "verify", &whole]).fails(1, &["audit.jsonl:6", "does not follow the line before"]);
+}
+
+#[test]
+fn a_run_is_told_when_it_starts_and_when_it_ends() {
+    let (engine, folder) = (Engine::new(), TempDir::new("audit"));
+    let log = folder.path().join("audit.jsonl");
+    let bundle = Bundle::hardened().args(&["sh", "-c", "exit 7"]);
+    bundle.write();
+    let path = format!("{}/", bundle.path().display());
+    assert_eq!(audited(&engine, &log, &["--profile", "production", "run", &path]).code, 7);
+    let lines = lines(&log);
+    assert_eq!((&lines[0]["eventType"], &lines[1]["eventType"]), (&json!("run"), &json!("exit")));
+    assert_eq!(
+        (&lines[0]["metadata"]["profile"], &lines[1]["metadata"]["exitCode"]),
+        (&json!("production"), &json!(7))
+    );
+    assert_eq!(lines[0]["container"], lines[1]["container"]);
+    assert!(lines[0]["container"].as_str().unwrap().starts_with("ws-"));
+}
+
+/// Nothing runs that can not be logged, unless a flag says so.
+#[test]
+fn what_can_not_be_logged_is_not_done() {
+    let (engine, folder) = (Engine::new(), TempDir::new("audit"));
+    let marker = folder.path().join("marker");
+    fs::write(&marker, "").unwrap();
+    let bundle = Bundle::hardened()
+        .mount(json!({"destination": "/m", "type": "bind", "source": folder.path(), "options": ["bind", "rw"]}))
+        .args(&["sh", "-c", "echo ran > /m/marker"]);
+    bundle.write();
+    let (path, id) = (bundle.path().display().to_string(), unique("a"));
+    let full = folder.path().join("full");
+    fs::create_dir(&full).unwrap();
+    mount_small_tmpfs(&full);
+    let occupied = folder.path().join("occupied");
+    fs::write(&occupied, "not an audit log\n").unwrap();
+    let run = ["run", "--bundle", &path, &id];
+    for (log, why) in [
+        ("/nowhere/audit".into(), "no such file or directory"),
+        (full.join("audit").display().to_string(), "no space left on device"),
+        (occupied.display().to_string(), "none of an audit log"),
+        ("journald".to_owned(), "/run/systemd/journal/socket"),
+    ] {
+        let outcome = engine.wsbox(&[&["--audit-log", log.as_str()][..], &run].concat());
+        outcome.fails(1, &[why, "on-error=continue"]);
+        assert_eq!(fs::read_to_string(&marker).unwrap(), "", "{log}: the payload ran");
+        assert_nothing_left(engine.root(), &id);
+    }
+    let options = ["--audit-log", "/nowhere/audit", "--audit-options", "on-error=continue"];
+    let outcome = engine.wsbox(&[&options[..], &run].concat()).ok();
+    assert!(outcome.stderr.contains("warning: --audit-log /nowhere/audit"), "{}", outcome.stderr);
+    assert_eq!(fs::read_to_string(&marker).unwrap(), "ran\n");
+    nix::mount::umount(&full).unwrap();
+    engine.wsbox(&["--audit-log", "journal", "list"]).code_is_usage();
+}
+
+fn mount_small_tmpfs(on: &Path) {
+    nix::mount::mount(Some("tmpfs"), on, Some("tmpfs"), nix::mount::MsFlags::empty(), Some("size=64k")).unwrap();
+}
+
+trait Usage {
+    fn code_is_usage(self);
+}
+
+impl Usage for Outcome {
+    fn code_is_usage(self) {
+        assert_eq!(self.code, 1, "{self:?}");
+        assert!(self.stderr.contains("neither journald, syslog nor a path"), "{}", self.stderr);
+    }
+}

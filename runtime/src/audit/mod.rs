@@ -1,0 +1,254 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The audit log: who did what to which container, with what result, one JSON object a line. In a file the lines are a chain
+//! ([`chain`]); journald and syslog keep order and integrity by themselves.
+
+pub mod chain;
+mod remote;
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::error::{Error, Result};
+
+/// The version of the lines' layout.
+pub const SCHEMA: u32 = 1;
+/// The most bytes of one text in a line; what is longer is cut.
+const TEXT: usize = 4096;
+/// The most entries of one list in a line.
+const LIST: usize = 256;
+
+/// Where the lines go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// A file, chained and rotated
+    File(PathBuf),
+    /// systemd-journald, by its native protocol
+    Journald,
+    /// /dev/log, facility authpriv
+    Syslog,
+}
+
+impl FromStr for Target {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "journald" => Ok(Target::Journald),
+            "syslog" => Ok(Target::Syslog),
+            path if path.contains('/') => Ok(Target::File(path.into())),
+            other => Err(format!("{other:?} is neither journald, syslog nor a path with a /")),
+        }
+    }
+}
+
+/// How a log is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// Bytes of a file from which on the next line begins a new one
+    pub max_size: u64,
+    /// Files that are kept beside the current one
+    pub max_files: u32,
+    /// fdatasync(2) after each line
+    pub sync: bool,
+    /// A line that can not be written fails the command; else it is a warning
+    pub refuse: bool,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self { max_size: 64 << 20, max_files: 10, sync: false, refuse: true }
+    }
+}
+
+impl FromStr for Policy {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut policy = Self::default();
+        for option in text.split(',').filter(|option| !option.is_empty()) {
+            let (name, value) = option.split_once('=').unwrap_or((option, ""));
+            let bad = || {
+                format!("{option:?} is none of max-size=SIZE, max-files=N, sync=always|never, on-error=refuse|continue")
+            };
+            match (name, value) {
+                ("max-size", size) => policy.max_size = bytes(size).filter(|size| *size > 0).ok_or_else(bad)?,
+                ("max-files", count) => policy.max_files = count.parse().map_err(|_| bad())?,
+                ("sync", "always") => policy.sync = true,
+                ("sync", "never") => policy.sync = false,
+                ("on-error", "refuse") => policy.refuse = true,
+                ("on-error", "continue") => policy.refuse = false,
+                _ => return Err(bad()),
+            }
+        }
+        Ok(policy)
+    }
+}
+
+/// A number of bytes, with k, m or g for 1024, its square or its cube.
+fn bytes(text: &str) -> Option<u64> {
+    let (number, factor) = match text.char_indices().next_back()? {
+        (at, 'k') => (&text[..at], 1 << 10),
+        (at, 'm') => (&text[..at], 1 << 20),
+        (at, 'g') => (&text[..at], 1 << 30),
+        _ => (text, 1),
+    };
+    number.parse::<u64>().ok()?.checked_mul(factor)
+}
+
+/// Who asked.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct User {
+    /// The real user id
+    pub uid: u32,
+    /// The one that logged in, whatever it became since (proc_pid_loginuid(5)); none for a daemon
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub login_uid: Option<u32>,
+}
+
+impl User {
+    /// The caller.
+    pub fn caller() -> Self {
+        let login = std::fs::read_to_string("/proc/self/loginuid").ok().and_then(|text| text.trim().parse().ok());
+        Self { uid: nix::unistd::getuid().as_raw(), login_uid: login.filter(|uid| *uid != u32::MAX) }
+    }
+}
+
+/// One line.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Event {
+    /// [`SCHEMA`]
+    pub schema: u32,
+    /// RFC 3339, UTC
+    pub time: String,
+    /// The command, or `exit`
+    pub event_type: String,
+    /// The container
+    pub container: String,
+    /// Its bundle
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bundle: Option<PathBuf>,
+    /// What its image was, where the bundle says it
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image_digest: Option<String>,
+    /// Who asked
+    pub user: User,
+    /// The command with its arguments, without values of variables
+    pub action: Vec<String>,
+    /// The state folder that it was done to
+    pub resource: PathBuf,
+    /// `success` or `failure`
+    pub result: &'static str,
+    /// Why it failed, the profile, the layers in force, what was denied
+    #[serde(skip_serializing_if = "serde_json::Map::is_empty")]
+    pub metadata: serde_json::Map<String, Value>,
+}
+
+/// A log that can be written.
+#[derive(Debug)]
+pub struct Log {
+    target: Target,
+    policy: Policy,
+}
+
+impl Log {
+    /// Makes sure that a line can be written: what is about to be done is not to go unseen.
+    ///
+    /// # Errors
+    /// If it can not and the policy is to refuse.
+    pub fn open(target: Target, policy: Policy) -> Result<Self> {
+        let log = Self { target, policy };
+        let ready = match &log.target {
+            Target::File(path) => chain::File::open(path, policy).and_then(chain::File::reserve),
+            Target::Journald => remote::journald_answers(),
+            Target::Syslog => remote::syslog_answers(),
+        };
+        log.judge(ready)?;
+        Ok(log)
+    }
+
+    /// Writes one line.
+    ///
+    /// # Errors
+    /// As [`Log::open`].
+    pub fn write(&self, event: &Event) -> Result<()> {
+        let line = serde_json::to_value(event).map_err(|error| Error::invalid("--audit-log", error.to_string()));
+        let written = line.map(cut).and_then(|line| match &self.target {
+            Target::File(path) => chain::File::open(path, self.policy)?.append(&line).map(|anchor| {
+                // A journal that is not there is no reason to fail: the chain itself is whole.
+                if let Some(anchor) = anchor {
+                    let _ = remote::journald(
+                        &format!("wsbox audit anchor {anchor} of {}", path.display()),
+                        &[("WSBOX_AUDIT_ANCHOR", &anchor)],
+                    );
+                }
+            }),
+            Target::Journald => remote::journald(&line.to_string(), &[("WSBOX_CONTAINER", &event.container)]),
+            Target::Syslog => remote::syslog(&line.to_string()),
+        });
+        self.judge(written)
+    }
+
+    fn judge(&self, result: Result<()>) -> Result<()> {
+        match result {
+            Err(error) if !self.policy.refuse => {
+                crate::cli::warn(&error.to_string());
+                Ok(())
+            }
+            result => result.map_err(|error| error.hint("--audit-options on-error=continue goes on without")),
+        }
+    }
+}
+
+/// Texts that are longer than a line should have are cut, wherever they are.
+fn cut(value: Value) -> Value {
+    match value {
+        Value::String(text) if text.len() > TEXT => {
+            let end = (0..=TEXT).rev().find(|end| text.is_char_boundary(*end)).unwrap_or_default();
+            Value::String(format!("{}… ({} bytes)", &text[..end], text.len()))
+        }
+        Value::Array(list) => {
+            let more = list.len().checked_sub(LIST).filter(|more| *more > 0);
+            let more = more.map(|more| format!("… ({more} more)").into());
+            Value::Array(list.into_iter().take(LIST).map(cut).chain(more).collect())
+        }
+        Value::Object(map) => Value::Object(map.into_iter().map(|(key, value)| (key, cut(value))).collect()),
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn policies() {
+        let policy = "max-size=1m,max-files=3,sync=always,on-error=continue".parse::<Policy>();
+        assert_eq!(policy, Ok(Policy { max_size: 1 << 20, max_files: 3, sync: true, refuse: false }));
+        assert_eq!("".parse::<Policy>(), Ok(Policy::default()));
+        for bad in
+            ["max-size=0", "max-size=x", "max-files=-1", "sync", "sync=maybe", "color=red", "max-size=99999999999g"]
+        {
+            assert!(bad.parse::<Policy>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn targets() {
+        assert_eq!("./a".parse(), Ok(Target::File("./a".into())));
+        assert_eq!("journald".parse(), Ok(Target::Journald));
+        assert!("journal".parse::<Target>().is_err());
+    }
+
+    #[test]
+    fn long_texts_are_cut() {
+        let long = cut(serde_json::json!({"a": ["ü".repeat(3000)], "b": vec![1; 300]}));
+        let text = long["a"][0].as_str().unwrap();
+        assert!(text.len() < TEXT + 32 && text.ends_with("(6000 bytes)"));
+        assert_eq!((long["b"].as_array().unwrap().len(), long["b"][256].as_str()), (257, Some("… (44 more)")));
+    }
+}

@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What of a command goes into the audit log (`--audit-log`): one line when it is done, and for a `run` that waits, one when the payload
+//! has started and one when it has ended.
+
+use std::cell::{Cell, RefCell};
+use std::path::{Path, PathBuf};
+
+use clap::ArgMatches;
+use serde_json::{Map, Value, json};
+
+use super::Global;
+use crate::audit::{Event, Log, SCHEMA, User};
+use crate::error::Result;
+use crate::state::{self, Record, Root, layers};
+use crate::sys::pidfd::Exit;
+
+/// The commands that do something to a container.
+const AUDITED: [&str; 11] =
+    ["create", "run", "start", "exec", "kill", "update", "delete", "pause", "resume", "checkpoint", "restore"];
+/// Those after which the layers in force are told.
+const STARTING: [&str; 4] = ["create", "run", "start", "restore"];
+/// Annotations in which bundles and engines say what the image was.
+const DIGESTS: [&str; 2] = ["dev.wsbox.image.digest", "org.opencontainers.image.base.digest"];
+
+/// The audit log of one command; without `--audit-log`, nothing.
+#[derive(Debug, Default)]
+pub struct Trail {
+    open: Option<Open>,
+    container: RefCell<String>,
+    told: Cell<bool>,
+    /// As it was last seen: `delete` leaves none
+    record: RefCell<Option<Record>>,
+}
+
+#[derive(Debug)]
+struct Open {
+    log: Log,
+    command: &'static str,
+    action: Vec<String>,
+    root: PathBuf,
+    profile: Option<String>,
+}
+
+impl Trail {
+    /// Opens the log of a command that is to be logged.
+    ///
+    /// # Errors
+    /// If it can not be written, and no flag says to go on.
+    pub fn open(global: &Global, command: &'static str, matches: &ArgMatches, args: Vec<String>) -> Result<Self> {
+        let Some(target) = global.audit_log.clone().filter(|_| AUDITED.contains(&command)) else {
+            return Ok(Self::default());
+        };
+        let container = matches.try_get_one::<String>("id").ok().flatten().cloned().unwrap_or_default();
+        let record = global.root().read(&container).ok().into();
+        let open = Open {
+            log: Log::open(target, global.audit_options)?,
+            command,
+            action: action(command, args, matches),
+            root: global.root().path().to_owned(),
+            profile: global.profile.map(|profile| profile.to_string()),
+        };
+        Ok(Self { open: Some(open), container: container.into(), told: Cell::default(), record })
+    }
+
+    /// The container that the command makes up a name for.
+    pub fn container(&self, id: &str) {
+        self.container.replace(id.into());
+    }
+
+    /// The payload of a `run` has started.
+    ///
+    /// # Errors
+    /// If that can not be logged, and no flag says to go on.
+    pub fn started(&self) -> Result<()> {
+        self.told.set(true);
+        self.tell(|open, record, event| Event { metadata: open.metadata(record), ..event })
+    }
+
+    /// The payload of a `run` has ended.
+    ///
+    /// # Errors
+    /// As [`Trail::started`].
+    pub fn exited(&self, exit: &Exit) -> Result<()> {
+        let exit = json!({"exitCode": exit.code()});
+        self.tell(|_, _, event| Event { event_type: "exit".into(), metadata: object(exit), ..event })
+    }
+
+    /// The command is done.
+    ///
+    /// # Errors
+    /// As [`Trail::started`].
+    pub fn finish(&self, result: &Result<u8>) -> Result<()> {
+        match result {
+            Ok(_) if self.told.get() => Ok(()),
+            Ok(_) => self.started(),
+            Err(error) => {
+                let why = json!({"error": error.to_string()});
+                self.tell(|_, _, event| Event { result: "failure", metadata: object(why), ..event })
+            }
+        }
+    }
+
+    fn tell(&self, finish: impl FnOnce(&Open, Option<&Record>, Event) -> Event) -> Result<()> {
+        let Some(open) = &self.open else { return Ok(()) };
+        let container = self.container.borrow().clone();
+        if let Ok(record) = Root::new(Some(open.root.clone())).read(&container) {
+            self.record.replace(Some(record));
+        }
+        let record = self.record.borrow();
+        let record = record.as_ref();
+        let digest = record.and_then(|record| DIGESTS.iter().find_map(|key| record.annotations.get(*key)));
+        let event = Event {
+            schema: SCHEMA,
+            time: state::now(),
+            event_type: open.command.into(),
+            bundle: record.map(|record| record.bundle.clone()),
+            image_digest: digest.cloned(),
+            user: User::caller(),
+            action: open.action.clone(),
+            resource: open.root.join(&container),
+            result: "success",
+            metadata: Map::new(),
+            container,
+        };
+        open.log.write(&finish(open, record, event))
+    }
+}
+
+impl Open {
+    /// The profile, and what the kernel has in force once something started.
+    fn metadata(&self, record: Option<&Record>) -> Map<String, Value> {
+        let mut metadata = Map::new();
+        if let Some(profile) = &self.profile {
+            metadata.insert("profile".into(), profile.as_str().into());
+        }
+        let record = record.filter(|_| STARTING.contains(&self.command));
+        if let Some(seen) = record.and_then(|record| layers::observe(record).ok()) {
+            let in_force = seen.layers.iter().map(|layer| (layer.id.to_owned(), layer.in_force.into()));
+            metadata.insert("layers".into(), Value::Object(in_force.collect()));
+        }
+        metadata
+    }
+}
+
+fn object(value: Value) -> Map<String, Value> {
+    match value {
+        Value::Object(map) => map,
+        _ => Map::new(),
+    }
+}
+
+/// The command and its arguments; of variables only the names, for values are secrets as often as not.
+fn action(command: &str, args: Vec<String>, matches: &ArgMatches) -> Vec<String> {
+    let own = args.into_iter().skip_while(|arg| arg != command);
+    let mut action: Vec<String> = Vec::new();
+    for arg in own {
+        let (flag, value) = match arg.split_once('=') {
+            Some(("--env", value)) => ("--env=", value),
+            _ if matches!(action.last().map(String::as_str), Some("--env" | "-e")) => ("", arg.as_str()),
+            _ => {
+                action.push(arg);
+                continue;
+            }
+        };
+        let name = value.split('=').next().unwrap_or_default();
+        action.push(format!("{flag}{name}"));
+    }
+    action.extend(process_of(command, matches).into_iter().flatten());
+    action
+}
+
+/// The arguments in the file of `exec --process`, as engines give them.
+fn process_of(command: &str, matches: &ArgMatches) -> Option<Vec<String>> {
+    if command != "exec" {
+        return None;
+    }
+    let file = matches.try_get_one::<PathBuf>("process").ok().flatten()?;
+    let process: Value = serde_json::from_slice(&std::fs::read::<&Path>(file).ok()?).ok()?;
+    let args = process["args"].as_array()?.iter().filter_map(|arg| arg.as_str().map(str::to_owned));
+    Some(std::iter::once("--".to_owned()).chain(args).collect())
+}

@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The metrics by name: what each row of a scrape is made of.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Instant;
+
+use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder};
+use prometheus_client::metrics::MetricType;
+
+use super::containers::Sample;
+use super::counters::{BOUNDS, Counters, KINDS, TIMED};
+use crate::state::lifecycle;
+
+/// A value and the labels that it has beyond `container`.
+type Rows<'a> = Vec<(Vec<(&'static str, &'a str)>, f64)>;
+
+/// One metric of containers.
+struct Family {
+    name: &'static str,
+    help: &'static str,
+    kind: MetricType,
+    rows: for<'a> fn(&'a Sample) -> Rows<'a>,
+}
+
+/// Writes to places of containers, by container and place: how often, and whether some went uncounted.
+pub type Changed = BTreeMap<String, BTreeMap<String, u64>>;
+
+macro_rules! family {
+    ($name:literal, $kind:ident, $help:literal, $rows:expr) => {
+        Family { name: $name, help: $help, kind: MetricType::$kind, rows: $rows }
+    };
+}
+
+/// A row without more labels, if there is a value.
+fn one(value: Option<f64>) -> Rows<'static> {
+    value.map(|value| (Vec::new(), value)).into_iter().collect()
+}
+
+fn count(value: Option<u64>) -> Rows<'static> {
+    one(value.map(|value| value as f64))
+}
+
+/// One row for each name.
+fn named<'a>(label: &'static str, counts: &'a BTreeMap<String, u64>) -> Rows<'a> {
+    counts.iter().map(|(name, count)| (vec![(label, name.as_str())], *count as f64)).collect()
+}
+
+const FAMILIES: &[Family] = &[
+    family!("container_memory_usage_bytes", Gauge, "Memory in use", |sample| count(sample.reading.memory)),
+    family!("container_spec_memory_limit_bytes", Gauge, "Memory that it may use", |sample| {
+        count(sample.reading.memory_limit)
+    }),
+    family!("container_cpu_usage_seconds", Counter, "CPU time", |sample| one(sample.reading.cpu)),
+    family!("container_cpu_periods", Counter, "Periods of the CPU limit in which anything ran", |sample| {
+        count(sample.reading.periods)
+    }),
+    family!("container_cpu_throttled_periods", Counter, "Those in which the CPU limit was used up", |sample| {
+        count(sample.reading.throttled_periods)
+    }),
+    family!("container_cpu_throttled_seconds", Counter, "Time for which the CPU limit held it back", |sample| {
+        one(sample.reading.throttled)
+    }),
+    family!("container_pids", Gauge, "Processes and threads", |sample| count(sample.reading.pids)),
+    family!("container_spec_pids_limit", Gauge, "Processes and threads that it may have", |sample| {
+        count(sample.reading.pids_limit)
+    }),
+    family!("container_oom_kills", Counter, "Processes killed for want of memory", |sample| {
+        count(sample.reading.oom_kills)
+    }),
+    family!("container_limit_hits", Counter, "How often it ran into a limit", |sample| {
+        let hits = [("memory", sample.reading.memory_hits), ("pids", sample.reading.pids_hits)];
+        hits.into_iter().filter_map(|(limit, hits)| Some((vec![("limit", limit)], hits? as f64))).collect()
+    }),
+    family!("container_pressure_waiting_seconds", Counter, "Time in which some or all of it waited (PSI)", |sample| {
+        let row = |(resource, kind, seconds): &(&'static str, &'static str, f64)| {
+            (vec![("resource", *resource), ("kind", *kind)], *seconds)
+        };
+        sample.reading.pressure.iter().map(row).collect()
+    }),
+    family!("container_process_count", Gauge, "Processes by name", |sample| named("process", &sample.processes)),
+    family!("wsbox_container_layer_in_force", Gauge, "Whether the kernel has the layer in force: 1 or 0", |sample| {
+        let row = |(layer, holds): &(&'static str, bool)| (vec![("layer", *layer)], f64::from(u8::from(*holds)));
+        sample.layers.iter().map(row).collect()
+    }),
+    family!("container_start_time_seconds", Gauge, "When its first process began, since the epoch", |sample| {
+        one(sample.started)
+    }),
+    family!("wsbox_container_status", Gauge, "What the container is doing: 1 for that status", |sample| {
+        vec![(vec![("status", lifecycle::word(sample.status))], 1.0)]
+    }),
+];
+
+/// Everything that a scrape tells.
+pub fn encode(
+    encoder: &mut DescriptorEncoder,
+    samples: &[Sample],
+    changed: &Changed,
+    counters: &Counters,
+    begun: Instant,
+) -> fmt::Result {
+    for family in FAMILIES {
+        let rows = samples.iter().map(|sample| (sample.name.as_str(), (family.rows)(sample)));
+        encode_rows(encoder, (family.name, family.help, family.kind), rows)?;
+    }
+    encode_changes(encoder, changed)?;
+    encode_starts(encoder, counters)?;
+    encode_errors(encoder, counters)?;
+    let took =
+        encoder.encode_descriptor("wsbox_scrape_seconds", "How long this scrape took", None, MetricType::Gauge)?;
+    value(took, MetricType::Gauge, begun.elapsed().as_secs_f64())
+}
+
+fn encode_rows<'a>(
+    encoder: &mut DescriptorEncoder,
+    (name, help, kind): (&str, &str, MetricType),
+    rows: impl Iterator<Item = (&'a str, Rows<'a>)>,
+) -> fmt::Result {
+    let mut rows = rows.filter(|(_, rows)| !rows.is_empty()).peekable();
+    if rows.peek().is_none() {
+        return Ok(());
+    }
+    let mut metric = encoder.encode_descriptor(name, help, None, kind)?;
+    for (container, rows) in rows {
+        for (labels, number) in rows {
+            let labels: Vec<(&str, &str)> = std::iter::once(("container", container)).chain(labels).collect();
+            value(metric.encode_family(&labels)?, kind, number)?;
+        }
+    }
+    Ok(())
+}
+
+fn value(mut encoder: MetricEncoder, kind: MetricType, number: f64) -> fmt::Result {
+    match kind {
+        MetricType::Counter => encoder.encode_counter::<[(&str, &str); 0], f64, f64>(&number, None),
+        _ => encoder.encode_gauge(&number),
+    }
+}
+
+fn encode_changes(encoder: &mut DescriptorEncoder, changed: &Changed) -> fmt::Result {
+    let rows = changed.iter().map(|(container, places)| (container.as_str(), named("path", places)));
+    let help = "Writes to files below a watched place of a writable root, since `wsbox metrics` watches it";
+    encode_rows(encoder, ("container_fs_changes", help, MetricType::Gauge), rows)
+}
+
+fn encode_starts(encoder: &mut DescriptorEncoder, counters: &Counters) -> fmt::Result {
+    let help = "How long `run` and `create` took until the container stood";
+    let mut metric = encoder.encode_descriptor("wsbox_start_seconds", help, None, MetricType::Histogram)?;
+    for (command, histogram) in TIMED.iter().zip(&counters.starts) {
+        let bounds = BOUNDS.into_iter().chain([f64::INFINITY]);
+        let buckets: Vec<(f64, u64)> = bounds.zip(histogram.counts.iter().copied()).collect();
+        let labels = [("command", *command)];
+        let mut metric = metric.encode_family(&labels)?;
+        metric.encode_histogram::<[(&str, &str); 0]>(histogram.sum, histogram.counts.iter().sum(), &buckets, None)?;
+    }
+    Ok(())
+}
+
+fn encode_errors(encoder: &mut DescriptorEncoder, counters: &Counters) -> fmt::Result {
+    let help = "Commands of wsbox that failed, by the kind of the error";
+    let mut metric = encoder.encode_descriptor("wsbox_errors", help, None, MetricType::Counter)?;
+    for (kind, count) in KINDS.iter().zip(&counters.errors) {
+        value(metric.encode_family(&[("kind", *kind)])?, MetricType::Counter, *count as f64)?;
+    }
+    Ok(())
+}

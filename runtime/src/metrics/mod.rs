@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `wsbox metrics`: every container of the host in OpenMetrics' words, whichever door it came through. A scrape reads the kernel
+//! and the state folders; nothing is kept of a container but what is told below.
+
+mod changes;
+mod containers;
+pub mod counters;
+mod families;
+mod server;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, prometheus_text, text};
+use prometheus_client::registry::Registry;
+
+pub use server::serve;
+
+use crate::error::{Error, Result};
+use changes::Changes;
+use containers::{Containers, Sample};
+
+/// For how long the layers that were read of a container are told again: nothing but `update` changes one, and to ask for the
+/// interfaces of a network namespace takes a thread.
+const LAYERS_KEEP: Duration = Duration::from_secs(60);
+
+/// What to look at.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The state roots; empty: those of the command line, of Docker and of containerd
+    pub roots: Vec<PathBuf>,
+    /// Places in a writable root where every write is counted
+    pub watched: Vec<String>,
+}
+
+/// Which of the two text formats.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// OpenMetrics 1.0
+    OpenMetrics,
+    /// Prometheus' older one, which the textfile collector of node_exporter reads
+    Prometheus,
+}
+
+/// Answers scrapes.
+#[derive(Debug)]
+pub struct Exporter {
+    registry: Registry,
+}
+
+impl Exporter {
+    /// Begins to count starts, errors and changed files.
+    ///
+    /// # Errors
+    /// If the host's counters can not be made, or the kernel has no fanotify(7).
+    pub fn new(options: Options) -> Result<Self> {
+        counters::begin()?;
+        let source = Source {
+            containers: Containers::new(options.roots),
+            changes: Changes::watch(options.watched)?,
+            layers: Mutex::default(),
+        };
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(source));
+        Ok(Self { registry })
+    }
+
+    /// All metrics, now.
+    ///
+    /// # Errors
+    /// If the host's counters can not be read.
+    pub fn scrape(&self, format: Format) -> Result<String> {
+        let mut page = String::new();
+        let encoded = match format {
+            Format::OpenMetrics => text::encode(&mut page, &self.registry),
+            Format::Prometheus => prometheus_text::encode(&mut page, &self.registry),
+        };
+        encoded.map_err(|_| Error::invalid("metrics", "the host's counters can not be read"))?;
+        Ok(page)
+    }
+}
+
+/// The layers of a container and when they were read.
+type Layers = HashMap<(PathBuf, String), (Instant, Vec<(&'static str, bool)>)>;
+
+#[derive(Debug)]
+struct Source {
+    containers: Containers,
+    changes: Changes,
+    layers: Mutex<Layers>,
+}
+
+impl Source {
+    /// Every container; those whose layers were read long ago have them read anew.
+    fn samples(&self) -> Vec<Sample> {
+        let mut known = self.layers.lock().unwrap_or_else(PoisonError::into_inner);
+        let (mut samples, now) = (self.containers.read(), Instant::now());
+        let mut fresh = Layers::new();
+        for sample in &mut samples {
+            let key = (sample.root.clone(), sample.record.id.clone());
+            let entry = match known.remove(&key) {
+                Some((read, layers)) if now.duration_since(read) < LAYERS_KEEP => (read, layers),
+                _ => (now, sample.read_layers()),
+            };
+            sample.layers.clone_from(&entry.1);
+            fresh.insert(key, entry);
+        }
+        *known = fresh;
+        samples
+    }
+}
+
+impl Collector for Source {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), std::fmt::Error> {
+        let begun = Instant::now();
+        let samples = self.samples();
+        let changes = self.changes.of(&samples);
+        let counters = counters::read().map_err(|_| std::fmt::Error)?;
+        families::encode(&mut encoder, &samples, &changes, &counters, begun)
+    }
+}
