@@ -6,11 +6,16 @@ DEMO    := target/demo
 PREFIX  := /usr/local
 PACKAGES := busybox-static procps
 TEST_PACKAGES := $(PACKAGES) runc libcap2-bin keyutils musl-tools gcc docker.io containerd podman containernetworking-plugins tini iptables iproute2 docker-compose prometheus systemd
+# The guest's host side (qemu for test-guest-qemu), and what is in its image.
+GUEST_PACKAGES := user-mode-linux mmdebstrap e2fsprogs cpio util-linux gcc libc6-dev jq
+GUEST_QEMU_PACKAGES := $(GUEST_PACKAGES) qemu-system-x86 qemu-system-common
+GUEST_IMAGE := systemd systemd-sysv dbus dbus-user-session libpam-systemd udev kmod linux-image-cloud-amd64 uidmap jq libcap2-bin keyutils \
+	docker.io containerd podman runc crun containernetworking-plugins tini iptables iproute2 docker-compose busybox-static procps bsdutils
 BENCH_PACKAGES := $(TEST_PACKAGES) crun strace
 SUDO    := $(shell [ $$(id -u) = 0 ] || echo sudo)
 CARGO   := cargo
 
-.PHONY: run test bench lint install clean build toolchain packages test-packages bench-packages
+.PHONY: run test guest test-guest test-guest-qemu bench lint install clean build toolchain packages test-packages bench-packages
 
 ## run: install what is missing, build, make a bundle, run it in all eight layers, show what the kernel has in force
 run: packages build $(DEMO)/config.json
@@ -20,6 +25,20 @@ run: packages build $(DEMO)/config.json
 test: test-packages toolchain
 	$(CARGO) build --profile quick --target $(TARGET) --workspace --bins
 	$(CARGO) test --profile quick --target $(TARGET) --workspace --no-fail-fast
+
+## guest: the image of a machine with pure cgroup v2, systemd and Docker, from Debian packages
+guest:
+	@sh integration/packages.sh "$(SUDO)" $(GUEST_PACKAGES)
+	$(SUDO) integration/guest/image.sh $(GUEST_IMAGE)
+
+## test-guest: the suites of integration/guest/suites in it, in two guests at once
+test-guest: guest toolchain
+	@TARGET=$(TARGET) integration/guest/test.sh uml $(GUEST_IMAGE)
+
+## test-guest-qemu: what user-mode Linux lacks, on an emulated machine with two CPUs
+test-guest-qemu: guest toolchain
+	@sh integration/packages.sh "$(SUDO)" $(GUEST_QEMU_PACKAGES)
+	@TARGET=$(TARGET) integration/guest/test.sh qemu $(GUEST_IMAGE)
 
 ## bench: wsbox beside crun, runc and the floor
 bench: bench-packages toolchain

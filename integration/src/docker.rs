@@ -31,6 +31,20 @@ impl Daemon {
         DAEMON.get_or_init(|| Self::start("docker", "", ""))
     }
 
+    /// The one that leaves its cgroups to systemd, as a service of it: Docker's default where all is cgroup v2.
+    pub fn systemd() -> &'static Self {
+        static DAEMON: OnceLock<Daemon> = OnceLock::new();
+        DAEMON.get_or_init(|| {
+            let service = r#"unit=${1##*/}.service
+trap 'systemctl stop "$unit"' EXIT
+systemd-run --quiet --collect --unit "$unit" --property Delegate=yes --property TasksMax=infinity \
+    --property StandardOutput=file:"$1/log" --property StandardError=file:"$1/log" "#;
+            // The host's own network is in no namespace here.
+            let options = "--bridge none --iptables=false --exec-opt native.cgroupdriver=systemd";
+            Self::up(Sandbox::on_host("systemd", &format!("{}{service}{}", settings(), dockerd(options))))
+        })
+    }
+
     /// The one with `userns-remap: default`, and the user that this takes.
     pub fn remapped() -> &'static Self {
         static DAEMON: OnceLock<Daemon> = OnceLock::new();
@@ -45,17 +59,13 @@ for file in subuid subgid; do echo dockremap:100000:65536 >>/etc/$file; done
     }
 
     fn start(what: &str, before: &str, options: &str) -> Self {
-        let wsbox = wsbox_path();
-        let dockerd = format!(
-            r#"{before}
-cat >"$1/daemon.json" <<END
-{{"runtimes": {{"crun": {{"path": "/usr/bin/crun"}}, "wsbox": {{"path": "{wsbox}"}}, "{STRICT}": {{"path": "{wsbox}", "runtimeArgs": ["--profile", "production"]}}}}}}
-END
-dockerd --config-file "$1/daemon.json" --data-root "$1/lib" --exec-root "$1/exec" --pidfile "$1/pid" -H "unix://$1/socket" --cgroup-parent "/${{1##*/}}" \
-    --init-path /usr/bin/tini-static --exec-opt native.cgroupdriver=cgroupfs {options} </dev/null >"$1/log" 2>&1 &
-"#
-        );
-        let daemon = Self { sandbox: Sandbox::start(what, &dockerd) };
+        let cgroups = r#"--cgroup-parent "/${1##*/}" --exec-opt native.cgroupdriver=cgroupfs"#;
+        let dockerd = dockerd(&format!("{cgroups} {options}"));
+        Self::up(Sandbox::start(what, &format!("{before}{}{dockerd} </dev/null >\"$1/log\" 2>&1 &\n", settings())))
+    }
+
+    fn up(sandbox: Sandbox) -> Self {
+        let daemon = Self { sandbox };
         let end = Instant::now() + Duration::from_secs(60);
         while daemon.docker(&["version"]).code != 0 {
             let log = std::fs::read_to_string(daemon.path().join("log")).unwrap_or_default();
@@ -100,6 +110,24 @@ dockerd --config-file "$1/daemon.json" --data-root "$1/lib" --exec-root "$1/exec
     }
 }
 
+/// Writes the settings of a daemon.
+fn settings() -> String {
+    let wsbox = wsbox_path();
+    format!(
+        r#"
+cat >"$1/daemon.json" <<END
+{{"runtimes": {{"crun": {{"path": "/usr/bin/crun"}}, "wsbox": {{"path": "{wsbox}"}}, "{STRICT}": {{"path": "{wsbox}", "runtimeArgs": ["--profile", "production"]}}}}}}
+END
+"#
+    )
+}
+
+/// The command of a daemon, with all that it keeps below $1.
+fn dockerd(options: &str) -> String {
+    let places = r#"--init-path /usr/bin/tini-static --config-file "$1/daemon.json" --data-root "$1/lib" --exec-root "$1/exec" --pidfile "$1/pid" -H "unix://$1/socket""#;
+    format!("dockerd {places} {options}")
+}
+
 /// The plain daemon, with wsbox-strict.
 pub fn strict() -> Docker {
     Docker { daemon: Daemon::plain(), runtime: STRICT }
@@ -117,6 +145,15 @@ pub struct Docker {
 /// Runs a case with both runtimes at once; it has to pass with both.
 pub fn both(case: impl Fn(Docker) + Sync) {
     on(Daemon::plain(), case);
+}
+
+/// [`both`], and where systemd has all controllers on cgroup v2 also on the daemon that leaves cgroups to it.
+pub fn both_drivers(case: impl Fn(Docker) + Sync) {
+    on(Daemon::plain(), &case);
+    let v2 = Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
+    if v2 && Path::new("/run/systemd/system").exists() {
+        on(Daemon::systemd(), &case);
+    }
 }
 
 /// [`both`] on the daemon with remapped ids.

@@ -7,8 +7,10 @@ use std::path::{Path, PathBuf};
 /// Cgroups of containers whose id holds `id`, in every hierarchy.
 pub fn cgroups(id: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
-    for hierarchy in fs::read_dir("/sys/fs/cgroup").expect("cgroups").flatten() {
-        for place in [hierarchy.path(), hierarchy.path().join("wsbox")] {
+    let top = PathBuf::from("/sys/fs/cgroup");
+    let hierarchies = fs::read_dir(&top).expect("cgroups").flatten().map(|hierarchy| hierarchy.path());
+    for hierarchy in hierarchies.filter(|path| path.is_dir()).chain([top.clone()]) {
+        for place in [hierarchy.clone(), hierarchy.join("wsbox")] {
             let entries = fs::read_dir(place).into_iter().flatten().flatten();
             found.extend(
                 entries.filter(|entry| entry.file_name().to_string_lossy().contains(id)).map(|entry| entry.path()),

@@ -26,6 +26,9 @@ rm -rf "$1"
 [ -z "$left" ] || { echo "cgroups are left: $left" >&2; exit 1; }
 "#;
 
+/// The same without namespaces, for what systemd has to see as it is: the script ends what it started.
+const BARE: &str = r#"sh -eu "$1/inside" "$1" || echo "inside: $?"; rm -rf "$1""#;
+
 /// An own /run, but for the host's lock on user ids, and own copies of where engines keep settings and state: no engine of the host
 /// is met, and none of its files is changed.
 const INSIDE: &str = r#"
@@ -59,13 +62,22 @@ pub struct Sandbox {
 impl Sandbox {
     /// New ones, in which `script` (of sh, with the folder as $1) has run; what it puts into the background lives on.
     pub fn start(what: &str, script: &str) -> Self {
+        Self::kept(what, OUTSIDE, &format!("{INSIDE}{script}"))
+    }
+
+    /// No namespaces, just the folder and the script, whose traps run at the end.
+    pub fn on_host(what: &str, script: &str) -> Self {
+        Self::kept(what, BARE, script)
+    }
+
+    fn kept(what: &str, outside: &str, script: &str) -> Self {
         assert!(nix::unistd::geteuid().is_root(), "the integration tests need root");
         let dir = PathBuf::from("/tmp").join(unique(what));
         std::fs::create_dir(&dir).expect("a new folder in /tmp");
         let mut inside = std::fs::File::create(dir.join("inside")).expect("a script");
-        write!(inside, "{INSIDE}{script}\necho ready\ncat >/dev/null\n").expect("a script");
+        write!(inside, "{script}\necho ready\ncat >/dev/null\n").expect("a script");
         let mut keeper = Command::new("sh")
-            .args(["-c", OUTSIDE, "sh"])
+            .args(["-c", outside, "sh"])
             .arg(&dir)
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
             .current_dir("/")
@@ -77,7 +89,12 @@ impl Sandbox {
         let mut line = String::new();
         let stdout = keeper.stdout.take().expect("it is piped");
         BufReader::new(stdout).read_line(&mut line).expect("a line");
-        let pid = if line == "ready\n" { child_of(child_of(keeper.id())) } else { 0 };
+        // Of the innermost shell; without namespaces any will do.
+        let pid = match line.as_str() {
+            "ready\n" if outside == BARE => std::process::id(),
+            "ready\n" => child_of(child_of(keeper.id())),
+            _ => 0,
+        };
         keep(keeper, &dir);
         assert_ne!(pid, 0, "the sandbox does not start: {line}");
         Self { dir, pid }

@@ -92,9 +92,11 @@ fn l6_cpu_is_throttled() {
     let bundle = Bundle::hardened().set("/linux/resources/cpu", json!({"quota": 2000, "period": 100_000}));
     let (_bundle, id) = engine.sleeping(bundle);
     engine.wsbox(&["exec", "--detach", &id, "sh", "-c", "while :; do :; done"]).ok();
-    let stat = format!("/sys/fs/cgroup/cpu/wsbox/{id}/cpu.stat");
+    // On v1, on v2.
+    let stat = ["cpu/wsbox", "wsbox"].map(|parent| format!("/sys/fs/cgroup/{parent}/{id}/cpu.stat"));
     let throttled = || {
-        fs::read_to_string(&stat)
+        fs::read_to_string(&stat[0])
+            .or_else(|_| fs::read_to_string(&stat[1]))
             .unwrap()
             .lines()
             .any(|line| line.strip_prefix("nr_throttled ").is_some_and(|n| n != "0"))

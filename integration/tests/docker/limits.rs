@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Limits: what the container's cgroup holds, seen from inside, and that it is in force.
 
-use wsbox_integration::docker::{Docker, both};
+use wsbox_integration::docker::{Docker, both, both_drivers};
 
 /// What a file of the container's own cgroup holds; on v1 in the hierarchy of the controller.
 fn cgroup(docker: Docker, flags: &str, v1: &str, v2: &str) -> String {
@@ -13,7 +13,7 @@ fn cgroup(docker: Docker, flags: &str, v1: &str, v2: &str) -> String {
 
 #[test]
 fn memory() {
-    both(|docker| {
+    both_drivers(|docker| {
         assert_eq!(cgroup(docker, "--memory 64m", "memory/memory.limit_in_bytes", "memory.max"), "67108864");
         let reservation = "--memory 64m --memory-reservation 32m";
         assert_eq!(cgroup(docker, reservation, "memory/memory.soft_limit_in_bytes", "memory.low"), "33554432");
@@ -25,7 +25,7 @@ fn memory() {
 
 #[test]
 fn cpu() {
-    both(|docker| {
+    both_drivers(|docker| {
         let quota = cgroup(docker, "--cpus 0.5", "cpu/cpu.cfs_quota_us", "cpu.max");
         assert!(["50000", "50000 100000"].contains(&quota.as_str()), "{quota}");
         let quota = cgroup(docker, "--cpu-period 50000 --cpu-quota 20000", "cpu/cpu.cfs_quota_us", "cpu.max");
@@ -37,7 +37,7 @@ fn cpu() {
 
 #[test]
 fn cpuset() {
-    both(|docker| {
+    both_drivers(|docker| {
         assert_eq!(docker.says("--network none --cpuset-cpus 0 --cpuset-mems 0", "nproc"), "1");
         assert_eq!(cgroup(docker, "--cpuset-cpus 1", "cpuset/cpuset.cpus", "cpuset.cpus"), "1");
     });
@@ -45,7 +45,7 @@ fn cpuset() {
 
 #[test]
 fn pids() {
-    both(|docker| {
+    both_drivers(|docker| {
         let script = "for i in 1 2 3 4 5 6 7 8 9; do sleep 5 & done; wait";
         let outcome = docker.run("--network none --pids-limit 5", script);
         assert!(outcome.stderr.contains("can't fork"), "{outcome:?}");
@@ -56,7 +56,7 @@ fn pids() {
 
 #[test]
 fn block_io() {
-    both(|docker| {
+    both_drivers(|docker| {
         // The disk below /tmp has to be a real one.
         let Some(disk) = disk() else { panic!("/tmp lies on no block device") };
         let flags = format!("--device-read-bps {disk}:1mb --device-write-iops {disk}:77");
@@ -79,7 +79,7 @@ fn disk() -> Option<String> {
 
 #[test]
 fn rlimits() {
-    both(|docker| {
+    both_drivers(|docker| {
         let flags = "--network none --ulimit nofile=100:200 --ulimit nproc=512 --ulimit core=0 --ulimit fsize=8192";
         let text = docker.says(flags, "cat /proc/self/limits");
         let limit = |name: &str| {
@@ -100,7 +100,7 @@ fn rlimits() {
 
 #[test]
 fn oom_score_and_swappiness() {
-    both(|docker| {
+    both_drivers(|docker| {
         assert_eq!(docker.says("--network none --oom-score-adj 500", "cat /proc/self/oom_score_adj"), "500");
         if std::path::Path::new("/sys/fs/cgroup/memory/memory.swappiness").exists() {
             assert_eq!(cgroup(docker, "--memory-swappiness 10", "memory/memory.swappiness", ""), "10");
@@ -112,7 +112,7 @@ fn oom_score_and_swappiness() {
 
 #[test]
 fn shared_memory_size() {
-    both(|docker| {
+    both_drivers(|docker| {
         assert_eq!(
             docker.says("--network none --shm-size 8m", "df -k /dev/shm | tail -1 | tr -s ' ' | cut -d' ' -f2"),
             "8192"

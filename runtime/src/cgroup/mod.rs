@@ -10,6 +10,7 @@ mod place;
 mod plan;
 mod reading;
 mod stats;
+mod systemd;
 mod tree;
 mod update;
 mod v2;
@@ -31,6 +32,8 @@ pub use oom::Oom;
 pub use place::Place;
 pub use plan::Plan;
 pub use reading::Reading;
+use systemd::Scope;
+pub use systemd::{Instance, Saved as SavedScope};
 pub use wanted::Wanted;
 use writes::Write;
 
@@ -94,13 +97,17 @@ pub struct Saved {
     /// The v1 controllers that it is in
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     v1: Vec<String>,
+    /// The scope of systemd's that it is
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    scope: Option<SavedScope>,
 }
 
 impl Plan {
     /// Where the cgroup will be, known before it is made.
     pub fn saved(&self, host: Host) -> Saved {
         let v1 = if host == Host::V2 { Vec::new() } else { self.v1_controllers() };
-        Saved { root: host.root().into(), path: self.path.clone(), v1 }
+        let scope = self.scope.as_ref().map(systemd::Plan::saved);
+        Saved { root: host.root().into(), path: self.path.clone(), v1, scope }
     }
 
     /// The limits as this host has them.
@@ -136,6 +143,11 @@ impl Saved {
         let everywhere = Plan { everywhere: true, ..Plan::new(None, id, None)? };
         Ok(everywhere.saved(host))
     }
+
+    /// The systemd that made it.
+    pub fn systemd(&self) -> Option<&Instance> {
+        self.scope.as_ref().map(|scope| &scope.instance)
+    }
 }
 
 /// The limits that the kernel has in force.
@@ -154,6 +166,7 @@ pub struct Limits {
 pub struct Cgroup {
     v2: v2::Group,
     saved: Saved,
+    scope: Option<Scope>,
     /// Limits that wait for the init
     waiting: Vec<Write>,
 }
@@ -168,11 +181,32 @@ impl Cgroup {
         let limits = plan.writes(host)?;
         let writes = if host == Host::V2 { limits.clone() } else { Vec::new() };
         let v2 = v2::Group::create(&saved.root, &saved.path, &writes)?;
-        let cgroup = Self { v2, saved, waiting: writes };
+        let cgroup = Self { v2, saved, scope: None, waiting: writes };
         match cgroup.limit(host, plan, &limits) {
             Ok(()) => Ok(cgroup),
             Err(error) => {
                 let _ = cgroup.remove();
+                Err(error)
+            }
+        }
+    }
+
+    /// The same where systemd makes it: as a scope, which needs a process to begin with. `holder` may end once the cgroup has another.
+    ///
+    /// # Errors
+    /// As [`Cgroup::create`]; and what systemd does not do.
+    pub fn create_scope(host: Host, plan: &Plan, scope: &systemd::Plan, holder: Pid) -> Result<Self> {
+        let (saved, writes) = (plan.saved(host), plan.writes(host)?);
+        let scope = Scope::start(scope, &writes, holder)?;
+        let made = v2::Group::open(&saved.root, &saved.path).and_then(|v2| {
+            writes.iter().filter(|write| !systemd::waits(write)).try_for_each(|write| v2.write_limit(write))?;
+            devices::attach(v2.dir(), &plan.devices).map(|()| v2)
+        });
+        let waiting = writes.into_iter().filter(systemd::waits).collect();
+        match made {
+            Ok(v2) => Ok(Self { v2, saved, scope: Some(scope), waiting }),
+            Err(error) => {
+                let _ = scope.stop();
                 Err(error)
             }
         }
@@ -206,7 +240,8 @@ impl Cgroup {
     /// # Errors
     /// If its directory is gone, among others.
     pub fn open(saved: &Saved) -> Result<Self> {
-        Ok(Self { v2: v2::Group::open(&saved.root, &saved.path)?, saved: saved.clone(), waiting: Vec::new() })
+        let scope = saved.scope.as_ref().map(Scope::open);
+        Ok(Self { v2: v2::Group::open(&saved.root, &saved.path)?, saved: saved.clone(), scope, waiting: Vec::new() })
     }
 
     /// The same; None if its directory is gone, or was never made.
@@ -244,6 +279,10 @@ impl Cgroup {
     /// Puts a process that has memory of its own by now under the limits that waited for that, and into the v1 cgroups; on
     /// v2 it was born into its own.
     pub fn confine(&self, pid: Pid) -> Result<()> {
+        if let Some(scope) = &self.scope {
+            scope.set(&self.waiting)?;
+            return self.waiting.iter().try_for_each(|write| self.v2.write_limit(write));
+        }
         self.v2.write_waiting(&self.waiting)?;
         #[cfg(feature = "cgroup-compat")]
         if !self.saved.v1.is_empty() {
@@ -280,12 +319,21 @@ impl Cgroup {
 
     /// Waits until its last process has ended, and removes it with all below it.
     pub fn remove(&self) -> Result<()> {
+        if let Some(scope) = &self.scope {
+            self.v2.empty()?;
+            // Without systemd the folder goes all the same.
+            let stopped = scope.stop();
+            return self.v2.remove().and(stopped);
+        }
         self.v2.remove()?;
-        Self::remove_v1(&self.saved)
+        Self::remove_rest(&self.saved)
     }
 
-    /// Removes what is left on v1 of a cgroup whose v2 directory is gone.
-    pub fn remove_v1(saved: &Saved) -> Result<()> {
+    /// Removes what is left of a cgroup whose v2 directory is gone: those on v1, or systemd's scope.
+    pub fn remove_rest(saved: &Saved) -> Result<()> {
+        if let Some(scope) = &saved.scope {
+            return Scope::open(scope).stop();
+        }
         #[cfg(feature = "cgroup-compat")]
         if !saved.v1.is_empty() {
             return compat::remove(&saved.path, &saved.v1);

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What a config asks of its cgroup: where it lies, its limits, its devices. Pure.
 
+use std::collections::HashMap;
 use std::path::{Component, Path};
 
 use oci_spec::runtime::LinuxResources;
 
 use super::devices::{self, Rule};
+use super::systemd::{self, Instance};
 use super::wanted::Wanted;
 use crate::error::{Error, Result};
 
@@ -20,6 +22,8 @@ pub struct Plan {
     pub limits: Wanted,
     /// The device rules; none: no program
     pub devices: Vec<Rule>,
+    /// The scope of systemd's that it is, if systemd makes it
+    pub scope: Option<systemd::Plan>,
 }
 
 impl Plan {
@@ -31,11 +35,30 @@ impl Plan {
         let named = cgroups_path.filter(|path| !path.as_os_str().is_empty());
         let everywhere = named.is_some();
         let path = named.map_or_else(|| Ok(format!("wsbox/{id}")), relative)?;
+        Self::at(path, everywhere, resources)
+    }
+
+    /// The plan for container `id` whose cgroup is a scope of this systemd's, wsbox-ID.scope unless the config says otherwise.
+    ///
+    /// # Errors
+    /// As [`Plan::new`]; and an annotation for systemd that is not taken.
+    pub fn in_scope(
+        instance: &Instance,
+        cgroups_path: Option<&Path>,
+        id: &str,
+        resources: Option<&LinuxResources>,
+        annotations: Option<&HashMap<String, String>>,
+    ) -> Result<Self> {
+        let scope = systemd::Plan::new(instance, cgroups_path, id, annotations)?;
+        Ok(Self { scope: Some(scope.clone()), ..Self::at(scope.path(), true, resources)? })
+    }
+
+    fn at(path: String, everywhere: bool, resources: Option<&LinuxResources>) -> Result<Self> {
         let Some(resources) = resources else {
-            return Ok(Self { path, everywhere, limits: Wanted::default(), devices: Vec::new() });
+            return Ok(Self { path, everywhere, limits: Wanted::default(), devices: Vec::new(), scope: None });
         };
         let devices = devices::rules(resources.devices().as_deref().unwrap_or_default())?;
-        Ok(Self { path, everywhere, limits: Wanted::new(resources)?, devices })
+        Ok(Self { path, everywhere, limits: Wanted::new(resources)?, devices, scope: None })
     }
 }
 
@@ -48,7 +71,7 @@ fn relative(path: &Path) -> Result<String> {
     }
     if text.contains(':') && !text.contains('/') {
         return Err(
-            bad("is the form of the systemd manager").hint("this version of wsbox makes cgroups by itself only")
+            bad("is the form of the systemd manager").hint("give --systemd-cgroup, or a path such as /wsbox/web1")
         );
     }
     let mut parts = Vec::new();

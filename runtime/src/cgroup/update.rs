@@ -83,13 +83,21 @@ impl Made {
     pub fn undo(&self) {
         let _ = in_some_order(&self.0, Change::before);
     }
-}
 
-/// Makes all of these writes, in an order that the kernel takes, or none.
-pub fn make(writes: Vec<(PathBuf, Write)>) -> Result<Made> {
-    let made = Made(writes.into_iter().map(Change::open).collect::<Result<_>>()?);
-    in_some_order(&made.0, |change| change.write.value.clone()).inspect_err(|_| made.undo())?;
-    Ok(made)
+    /// What takes them back.
+    fn before(&self) -> Vec<Write> {
+        self.0.iter().map(|change| Write { value: change.before(), ..change.write.clone() }).collect()
+    }
+
+    fn open(writes: Vec<(PathBuf, Write)>) -> Result<Self> {
+        writes.into_iter().map(Change::open).collect::<Result<_>>().map(Self)
+    }
+
+    /// Makes all of them, in an order that the kernel takes, or none.
+    fn put(self) -> Result<Self> {
+        in_some_order(&self.0, |change| change.write.value.clone()).inspect_err(|_| self.undo())?;
+        Ok(self)
+    }
 }
 
 /// One limit may have to wait for another, such as that of memory for that of memory and swap: which, depends on whether they
@@ -126,10 +134,11 @@ impl Cgroup {
     /// The limit that the kernel refused, by its field; the others are as they were.
     pub fn update(&mut self, change: &Wanted, all: &Wanted) -> Result<Updated> {
         let writes = self.touched(change, all)?;
+        let kept = self.kept(&writes, all)?;
         let joined = self.make_missing(&writes)?;
-        let result = make(self.with_places(writes)).and_then(|made| {
+        let result = self.put(writes, &kept).and_then(|made| {
             let checked = self.limits().and_then(|found| must_be_in_force(&found, all));
-            checked.inspect_err(|_| made.undo()).map(|()| made)
+            checked.inspect_err(|_| self.take_back(&made)).map(|()| made)
         });
         match result {
             Ok(made) => Ok(Updated { made, joined }),
@@ -138,6 +147,32 @@ impl Cgroup {
                 Err(error)
             }
         }
+    }
+
+    /// What systemd is to know of these writes: whether there is a weight depends on SCHED_IDLE.
+    fn kept(&self, writes: &[Write], all: &Wanted) -> Result<Vec<Write>> {
+        let shares = |write: &Write| matches!(write.file.as_str(), "cpu.weight" | "cpu.idle");
+        if self.scope.is_none() || !writes.iter().any(shares) {
+            return Ok(writes.to_vec());
+        }
+        let others = writes.iter().filter(|write| !shares(write)).cloned();
+        Ok(others.chain(all.v2_writes()?.into_iter().filter(shares)).collect())
+    }
+
+    /// Through systemd first, which keeps some limits less precisely than they are written then.
+    fn put(&self, writes: Vec<Write>, kept: &[Write]) -> Result<Made> {
+        let opened = Made::open(self.with_places(writes))?;
+        let Some(scope) = &self.scope else { return opened.put() };
+        let before = opened.before();
+        let made = scope.set(kept).and_then(|()| opened.put());
+        made.inspect_err(|_| drop(scope.set(&before)))
+    }
+
+    fn take_back(&self, made: &Made) {
+        if let Some(scope) = &self.scope {
+            let _ = scope.set(&made.before());
+        }
+        made.undo();
     }
 
     /// Bytes, where memory is counted.
@@ -149,7 +184,7 @@ impl Cgroup {
 
     /// Takes an update back whose record could not be kept.
     pub fn undo(&mut self, updated: &Updated) {
-        updated.made.undo();
+        self.take_back(&updated.made);
         self.forget(&updated.joined);
     }
 

@@ -80,7 +80,8 @@ impl Group {
         faccessat(&self.dir, "memory.current", AccessFlags::F_OK, AtFlags::empty()).is_ok()
     }
 
-    fn write_limit(&self, write: &Write) -> Result<()> {
+    /// Writes one limit.
+    pub fn write_limit(&self, write: &Write) -> Result<()> {
         self.write(&write.file, &write.value).map_err(|errno| refused(write, errno, &self.shown))
     }
 
@@ -158,6 +159,11 @@ impl Group {
     /// Processes of this group and of those below it.
     pub fn procs(&self) -> Result<Vec<Pid>> {
         tree::procs(&self.dir).context(|| self.subject("cgroup.procs"))
+    }
+
+    /// Waits until the last process has ended.
+    pub fn empty(&self) -> Result<()> {
+        self.wait_for("populated 0")
     }
 
     /// Removes it and what the payload made below it, once the last process has ended.

@@ -68,6 +68,7 @@ impl StartOptions {
             preserve_fds: self.preserve_fds.saturating_add(passed),
             env,
             no_new_keyring: self.no_new_keyring,
+            systemd_cgroup: global.systemd_cgroup,
         })
     }
 }

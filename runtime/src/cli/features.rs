@@ -87,7 +87,7 @@ fn features() -> Value {
         "linux": {
             "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"],
             "capabilities": capabilities,
-            "cgroup": { "v1": cfg!(feature = "cgroup-compat"), "v2": true, "systemd": false, "systemdUser": false, "rdma": true },
+            "cgroup": { "v1": cfg!(feature = "cgroup-compat"), "v2": true, "systemd": cfg!(feature = "cgroup-compat"), "systemdUser": cfg!(feature = "cgroup-compat"), "rdma": true },
             "seccomp": {
                 "enabled": true,
                 "actions": ["SCMP_ACT_ALLOW", "SCMP_ACT_ERRNO", "SCMP_ACT_KILL", "SCMP_ACT_KILL_PROCESS", "SCMP_ACT_KILL_THREAD", "SCMP_ACT_LOG", "SCMP_ACT_NOTIFY", "SCMP_ACT_TRACE", "SCMP_ACT_TRAP"],

@@ -59,7 +59,7 @@ struct Global {
     /// Say more
     #[arg(long)]
     debug: bool,
-    /// Let systemd make the cgroups (not in this version: an error)
+    /// Let systemd make the cgroup of a new container: linux.cgroupsPath is SLICE:PREFIX:NAME then
     #[arg(long)]
     systemd_cgroup: bool,
     /// The criu program of checkpoint and restore
@@ -347,11 +347,6 @@ fn wrong_usage(args: &[OsString], error: &clap::Error) -> ExitCode {
 }
 
 fn dispatch(global: &Global, matches: &ArgMatches) -> Result<u8> {
-    // All others find in the record where the cgroup is.
-    if global.systemd_cgroup && matches!(matches.subcommand_name(), Some("create" | "run")) {
-        let error = crate::Error::invalid("--systemd-cgroup", "this version of wsbox makes cgroups by itself only");
-        return Err(error.hint("leave it out, or set native.cgroupdriver=cgroupfs in the engine"));
-    }
     match matches.subcommand() {
         Some((name, matches)) => match COMMANDS.iter().find(|entry| entry.name == name) {
             Some(entry) => (entry.run)(global, matches),

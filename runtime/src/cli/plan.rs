@@ -25,8 +25,10 @@ pub fn run(global: &Global, arguments: Arguments) -> Result<u8> {
     let raised = profile::raise(&bundle, global.profile)?;
     let bundle = &*raised.bundle;
     validate::validate(&bundle.spec)?;
-    let host = launch::plan_host(cgroup::Host::detect()?)?;
+    let hierarchies = cgroup::Host::detect()?;
+    let host = launch::plan_host(hierarchies)?;
     let options = plan::Options {
+        systemd: global.systemd_cgroup.then(|| cgroup::Instance::detect(hierarchies)).transpose()?,
         home: launch::home(&bundle.spec, bundle.open_root()?),
         seccomp_floor: raised.seccomp,
         ..plan::Options::default()

@@ -9,6 +9,7 @@ pub mod console;
 mod copy_up;
 mod dev;
 mod exec;
+mod holder;
 mod host;
 pub(crate) mod lsm;
 pub(crate) mod memfd;
@@ -34,6 +35,7 @@ pub use start::{Started, start};
 
 use agent::Agent;
 use child::{Child, died, executed, not_joined, started};
+use holder::Holder;
 use host::{attributes, raise_limits, refuse_escapes};
 pub(crate) use host::{home, last_cap, plan_host};
 
@@ -65,6 +67,8 @@ pub struct Options {
     pub no_new_keyring: bool,
     /// The service manager's socket (NOTIFY_SOCKET): the payload gets one of its own, of which little is passed on
     pub notify_socket: Option<OsString>,
+    /// Let systemd make the cgroup; root's is the host's, another user's is the user's own
+    pub systemd_cgroup: bool,
     /// A profile that the bundle is raised to; /etc/wsbox/wsbox.env and $WSBOX_PROFILE count in any case
     pub profile: Option<Profile>,
 }
@@ -108,6 +112,7 @@ fn launch(
         no_new_keyring: options.no_new_keyring,
         home: home(&bundle.spec, &rootfs),
         seccomp_floor: raised.seccomp,
+        systemd: options.systemd_cgroup.then(|| cgroup::Instance::detect(host)).transpose()?,
         fresh_network: raised.in_force && (wait_for_start || bundle.spec.hooks().is_some()),
     };
     let mut plan = plan::container(&bundle.spec, id, &plan_host(host)?, &plan_options)?;
@@ -166,13 +171,14 @@ impl Launch<'_> {
         let maps = self.maps(ids.as_ref());
         pause::before("record");
         self.record_creating(id, ids)?;
+        let init = memfd::init()?;
         pause::before("cgroup");
-        self.cgroup = Some(Cgroup::create(self.host, &self.plan.cgroup)?);
+        let holder = self.make_cgroup(&init)?;
         pause::before("program");
         let start_socket = if wait_for_start { Some(start::listen(&self.folder)?) } else { None };
-        let init = memfd::init()?;
         pause::before("clone");
         self.clone_init(&init)?;
+        drop(holder);
         let maps = self.joined_maps()?.or(maps);
         self.child()?.channel.send_program(&memfd::program(&self.plan.program.encode())?)?;
         pause::before("maps");
@@ -210,6 +216,18 @@ impl Launch<'_> {
             self.notify = notify::Proxy::open(self.folder.path(), manager)?;
         }
         Ok(())
+    }
+
+    /// A scope of systemd's is there for as long as a process is in it: until the init is, that is a holder.
+    fn make_cgroup(&mut self, init: &OwnedFd) -> Result<Option<Holder>> {
+        let (host, plan) = (self.host, &self.plan.cgroup);
+        let Some(scope) = &plan.scope else {
+            self.cgroup = Some(Cgroup::create(host, plan)?);
+            return Ok(None);
+        };
+        let holder = Holder::new(init)?;
+        self.cgroup = Some(Cgroup::create_scope(host, plan, scope, holder.pid())?);
+        Ok(Some(holder))
     }
 
     fn allocate_ids(&self) -> Result<Option<ids::Range>> {

@@ -135,7 +135,8 @@ fn serve(root: &Root, record: &Record, channel: &Channel, number: i32) -> Result
 fn program(root: &Root, record: &Record) -> Result<plan::Program> {
     let bundle = bundle(root, record)?;
     let fresh_network = profile::made_under_one(&bundle.spec);
-    let options = plan::Options { wait_for_start: true, fresh_network, ..plan::Options::default() };
+    let systemd = record.cgroup.systemd().cloned();
+    let options = plan::Options { wait_for_start: true, fresh_network, systemd, ..plan::Options::default() };
     plan::container(&bundle.spec, &record.id, &plan_host(cgroup::Host::detect()?)?, &options).map(|plan| plan.program)
 }
 

@@ -58,6 +58,8 @@ pub struct Options {
     pub seccomp_floor: Vec<LinuxSeccomp>,
     /// Leave the network namespace for a fresh one last of all: what an engine put into it until then stays behind.
     pub fresh_network: bool,
+    /// The systemd that makes the cgroup.
+    pub systemd: Option<cgroup::Instance>,
 }
 
 /// An option of a file system: the field that it comes from, its key, its value.
@@ -231,7 +233,11 @@ pub fn container(spec: &Spec, id: &str, host: &Host, options: &Options) -> Resul
         process::filter(linux.seccomp().as_ref(), &options.seccomp_floor, mounts::makes_set_id_files(spec, &user))?;
     let mut builder = Builder::new(host, mounts::most_sources(spec, linux, host))?;
     builder.warnings.extend(filter.iter().flat_map(|filter| filter.warnings.clone()));
-    let mut cgroup = cgroup::Plan::new(linux.cgroups_path().as_deref(), id, linux.resources().as_ref())?;
+    let (path, resources) = (linux.cgroups_path().as_deref(), linux.resources().as_ref());
+    let mut cgroup = match &options.systemd {
+        Some(instance) => cgroup::Plan::in_scope(instance, path, id, resources, spec.annotations().as_ref()),
+        None => cgroup::Plan::new(path, id, resources),
+    }?;
     if mounts::may_open_devices(spec, &user) {
         cgroup.deny_devices(linux.devices().as_deref().unwrap_or_default());
     }

@@ -190,14 +190,14 @@ pub fn destroy_processes(record: &Record, pidfd: Option<OwnedFd>) -> Result<()> 
                 .hint("a process hangs in the kernel"));
         }
     }
-    cgroup.map_or_else(|| Cgroup::remove_v1(&record.cgroup), |cgroup| cgroup.remove())
+    cgroup.map_or_else(|| Cgroup::remove_rest(&record.cgroup), |cgroup| cgroup.remove())
 }
 
 /// Kills what is in the cgroup of a container that no more is known of.
 fn destroy_cgroup(saved: &cgroup::Saved) -> Result<()> {
     match Cgroup::find(saved)? {
         Some(cgroup) => cgroup.kill_all().and_then(|()| cgroup.remove()),
-        None => Cgroup::remove_v1(saved),
+        None => Cgroup::remove_rest(saved),
     }
 }
 
