@@ -42,6 +42,8 @@ pub struct Init {
     at: u32,
     chosen: u32,
     in_cwd: bool,
+    /// The file system of empty things while it is mounted over the root, or -1
+    lent: core::cell::Cell<i32>,
 }
 
 /// `argument` is the number of the control socket.
@@ -51,7 +53,7 @@ fn main(argument: &CStr) -> ! {
     let undumpable = sys::prctl(steps::PR_SET_DUMPABLE, 0, 0).map(drop);
     // It had to survive our own exec; the end of it tells the parent of the payload's.
     let closes = sys::close_on_exec(control);
-    let mut init = Init { control, program: &mut [], fds: [-1; SLOTS], at: 0, chosen: 0, in_cwd: false };
+    let mut init = Init { control, program: &mut [], fds: [-1; SLOTS], at: 0, chosen: 0, in_cwd: false, lent: core::cell::Cell::new(-1) };
     let started = undumpable.and(closes).and_then(|()| init.report(Report::Started, 0, 0, None));
     let error = match started.and_then(|()| init.receive_program()).and_then(|()| init.run()) {
         Ok(()) => EPROTO,
@@ -108,6 +110,9 @@ impl Init {
         let count = word(self.program, 4).ok_or(EBADMSG)?;
         while self.at < count {
             let step = self.step().ok_or(EBADMSG)?;
+            if self.lent.get() >= 0 && step.op != Op::Mask as u32 {
+                self.take_back()?;
+            }
             self.carry_out(step)?;
             self.at += 1;
         }

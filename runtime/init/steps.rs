@@ -113,7 +113,23 @@ impl Init {
     fn mask(&self, empty: i32, path: &CStr) -> Result<()> {
         let Some(target) = self.open_present(path)? else { return Ok(()) };
         let cover = if sys::fstat(target)?.is_dir() { c"dir" } else { c"file" };
-        attach_and_close(sys::open_tree(empty, cover, false)?, target)
+        let tree = match sys::open_tree(empty, cover, false) {
+            // Before Linux 6.15 only of what is mounted.
+            Err(EINVAL) if self.lent.get() < 0 => {
+                sys::move_mount(empty, self.fd(ROOT)?)?;
+                self.lent.set(empty);
+                sys::open_tree(empty, cover, false)
+            }
+            result => result,
+        }?;
+        attach_and_close(tree, target)
+    }
+
+    /// Takes the empty things off the root, where nobody has seen them: a root that was entered before does not change.
+    pub fn take_back(&self) -> Result<()> {
+        sys::fchdir(self.lent.replace(-1))?;
+        sys::detach_here()?;
+        sys::chdir(c"/")
     }
 
     fn read_only(&self, path: &CStr) -> Result<()> {
