@@ -2,7 +2,7 @@
 //! Device access by eBPF (BPF_PROG_TYPE_CGROUP_DEVICE, kernel's cgroup-v2.rst "Device controller"): the rules as a program,
 //! attached to the container's v2 cgroup, on hybrid hosts too.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceCgroup, LinuxDeviceType};
 
@@ -122,6 +122,40 @@ pub fn attach(cgroup: impl AsFd, rules: &[Rule]) -> Result<()> {
     let field = || "linux.resources.devices".to_owned();
     let program = bpf::load_device_program(&compile(rules)).context(field)?;
     bpf::attach_device_program(cgroup, program).context(field)
+}
+
+/// What took a program's place.
+pub struct Replaced {
+    /// The program that is in force, and the one before, if there was one
+    programs: Option<(OwnedFd, Option<OwnedFd>)>,
+}
+
+impl Replaced {
+    /// Puts the one before in force again.
+    pub fn undo(&self, cgroup: impl AsFd) {
+        let _ = match &self.programs {
+            None => Ok(()),
+            Some((now, Some(before))) => bpf::replace_device_program(cgroup, before, now),
+            Some((now, None)) => bpf::detach_device_program(cgroup, now),
+        };
+    }
+}
+
+/// Puts other rules in the place of those that a cgroup has, at once: there is no moment without (BPF_F_REPLACE). No rules change
+/// nothing.
+pub fn replace(cgroup: impl AsFd, rules: &[Rule]) -> Result<Replaced> {
+    if rules.is_empty() {
+        return Ok(Replaced { programs: None });
+    }
+    let field = || "linux.resources.devices".to_owned();
+    let program = bpf::load_device_program(&compile(rules)).context(field)?;
+    let before = bpf::device_program(&cgroup).context(field)?;
+    let replaced = match &before {
+        Some(before) => bpf::replace_device_program(&cgroup, &program, before),
+        None => bpf::attach_device_program(&cgroup, &program),
+    };
+    replaced.context(field)?;
+    Ok(Replaced { programs: Some((program, before)) })
 }
 
 /// An instruction: opcode, destination and source register, offset, immediate (linux/bpf.h, struct bpf_insn).

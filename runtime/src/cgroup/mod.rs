@@ -5,6 +5,9 @@
 #[cfg(feature = "cgroup-compat")]
 mod compat;
 mod devices;
+mod ids;
+mod levels;
+mod met;
 mod oom;
 mod place;
 mod plan;
@@ -26,6 +29,8 @@ use nix::unistd::Pid;
 use oci_spec::runtime::LinuxDevice;
 use serde::{Deserialize, Serialize};
 
+pub use devices::{Rule, rules as device_rules};
+pub use met::{Level, Met};
 pub use oom::Oom;
 pub use place::Place;
 pub use plan::Plan;
@@ -36,6 +41,9 @@ use crate::error::{Context, Error, Result};
 
 const V2_ROOT: &str = "/sys/fs/cgroup";
 const HYBRID_ROOT: &str = "/sys/fs/cgroup/unified";
+
+/// v1's "no limit" for memory is the largest multiple of a page.
+const NO_MEMORY_LIMIT: u64 = i64::MAX as u64 & !0xfff;
 
 /// How this host's hierarchies are laid out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -223,6 +231,11 @@ impl Cgroup {
     /// The v2 directory, for CLONE_INTO_CGROUP.
     pub fn clone_fd(&self) -> BorrowedFd<'_> {
         self.v2.dir().as_fd()
+    }
+
+    /// Why nobody can be born in it (EOPNOTSUPP), and what to do.
+    pub fn takes_no_process(&self) -> String {
+        levels::threaded(&self.saved.root.join(&self.saved.path))
     }
 
     /// Its directory in the v1 hierarchy that is mounted by this name, or in the v2 one, as an O_PATH descriptor.

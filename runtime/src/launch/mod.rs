@@ -310,6 +310,7 @@ impl Launch<'_> {
             Errno::EPERM => error.hint("wsbox needs root, or a user namespace that this host allows"),
             Errno::ENOSPC | Errno::EUSERS => error.hint("a limit in /proc/sys/user is reached"),
             Errno::EAGAIN => error.hint("is pids.max of the cgroup, or the limit of processes, reached?"),
+            Errno::EOPNOTSUPP => error.hint(self.cgroup.as_ref().map(Cgroup::takes_no_process).unwrap_or_default()),
             _ => error,
         }
     }
