@@ -92,6 +92,9 @@ fn cpu_is_enforced() {
     let now = if on_v1() { stat("throttled_time") / 1000 } else { stat("throttled_usec") };
     assert!(met["throttled"].as_u64().unwrap() >= 3 && 0 < waited && waited <= now, "{met}, now {now}");
     assert!(met["text"].as_str().unwrap().starts_with("held back by its CPU limit for "), "{met}");
+    let bundle = limited(json!({"cpu": {"quota": 10000, "period": 100_000}})).script("timeout 1 yes >/dev/null");
+    let said = on_terminal(&engine, &bundle, &unique("cpu"));
+    assert!(said.contains("warning: held back by its CPU limit for "), "{said}");
 }
 
 #[test]
@@ -101,7 +104,11 @@ fn a_full_tmpfs_is_told() {
     let said = on_terminal(&engine, &Bundle::hardened().script(fill), &unique("tmpfs"));
     assert!(said.contains("warning: /tmp is full: it may hold 64 MiB"), "{said}");
     let (_bundle, id) = engine.sleeping(Bundle::hardened());
-    let met = || inspect(&engine, &id)["limitsMet"].clone();
+    // A slow machine may have held it back as well.
+    let met = || {
+        let all = inspect(&engine, &id)["limitsMet"].as_array().unwrap().clone();
+        all.into_iter().filter(|met| met["limit"] != "cpu").collect::<Value>()
+    };
     assert_eq!(met(), json!([]));
     engine.wsbox(&["exec", &id, "sh", "-c", "dd if=/dev/zero of=/dev/shm/x bs=1M; true"]);
     let want = json!([{"limit": "tmpfs", "mount": "/dev/shm", "size": 64 * MIB, "inodes": false, "text": "/dev/shm is full: it may hold 64 MiB"}]);

@@ -223,29 +223,16 @@ fn compile_rule(rule: &Rule) -> Vec<u64> {
 mod tests {
     use super::*;
 
-    /// Enough of an interpreter for what `compile` emits.
+    /// What another's machine makes of the program; r1 points to struct bpf_cgroup_dev_ctx of linux/bpf.h.
     fn run(program: &[u64], kind: u8, access: u8, major: u32, minor: u32) -> bool {
-        let context = [u64::from(access) << 16 | u64::from(kind), u64::from(major), u64::from(minor)];
-        let mut registers = [0u64; 11];
-        let mut at = 0usize;
-        loop {
-            let bytes = program[at].to_ne_bytes();
-            let (to, from) = ((bytes[1] & 15) as usize, (bytes[1] >> 4) as usize);
-            let offset = i16::from_ne_bytes([bytes[2], bytes[3]]);
-            let immediate = u64::from(u32::from_ne_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]));
-            let mut jump = false;
-            match bytes[0] {
-                LOAD_WORD => registers[to] = context[offset as usize / 4],
-                MOVE => registers[to] = registers[from],
-                MOVE_IMMEDIATE => registers[to] = immediate,
-                AND => registers[to] &= immediate,
-                SHIFT_RIGHT => registers[to] >>= immediate,
-                JUMP_UNLESS_EQUAL => jump = registers[to] != immediate,
-                JUMP_IF_EQUAL => jump = registers[to] == immediate,
-                EXIT => return registers[0] == 1,
-                code => panic!("opcode {code:#x}"),
-            }
-            at = (at as i64 + 1 + if jump { i64::from(offset) } else { 0 }) as usize;
+        let context = [u32::from(access) << 16 | u32::from(kind), major, minor];
+        let code: Vec<u8> = program.iter().flat_map(|instruction| instruction.to_ne_bytes()).collect();
+        let mut memory: Vec<u8> = context.iter().flat_map(|word| word.to_ne_bytes()).collect();
+        let machine = rbpf::EbpfVmRaw::new(Some(&code)).expect("a program that can be run");
+        match machine.execute_program(&mut memory).expect("an answer") {
+            0 => false,
+            1 => true,
+            other => panic!("{other} is no answer"),
         }
     }
 

@@ -2,8 +2,6 @@
 //! The levels above a v2 cgroup: those that are missing are made, and on each the controllers enabled that the cgroup needs
 //! (cgroup-v2.rst, "Controlling Controllers"). What is refused is told with the file, the reason and the way out.
 
-use std::fs::File;
-use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
@@ -15,27 +13,62 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 use super::writes::{self, Write};
 use crate::error::{Error, Result};
 
+/// What was changed on the way to a cgroup, to be taken back if nothing comes of it.
+#[derive(Debug, Default)]
+pub struct Changed {
+    made: Vec<String>,
+    /// Levels, and what disables the controllers that were enabled there
+    enabled: Vec<(String, String)>,
+}
+
+impl Changed {
+    /// Takes it back, but for what somebody else uses by now.
+    pub fn undo(&self, root: &OwnedFd) {
+        for (level, value) in self.enabled.iter().rev() {
+            let _ =
+                open(root, level, SUBTREE, OFlag::O_WRONLY).and_then(|file| nix::unistd::write(file, value.as_bytes()));
+        }
+        for level in self.made.iter().rev() {
+            let _ = unlinkat(root, level.as_str(), UnlinkatFlags::RemoveDir);
+        }
+    }
+}
+
 /// The way from the root of the hierarchy down to a cgroup.
 #[derive(Debug)]
 pub struct Levels<'a> {
     root: &'a OwnedFd,
     shown: &'a Path,
     path: &'a str,
-    /// How much of `path` is our own making, by the ends of the levels
-    made: Vec<usize>,
+    changed: Changed,
 }
 
 impl<'a> Levels<'a> {
     /// To `path` below the root, which is `shown` in errors.
     pub fn new(root: &'a OwnedFd, shown: &'a Path, path: &'a str) -> Self {
-        Self { root, shown, path, made: Vec::new() }
+        Self { root, shown, path, changed: Changed::default() }
+    }
+
+    /// Makes the cgroup, with the controllers that `limits` need.
+    ///
+    /// # Errors
+    /// What is refused, with the way out; what was done before is taken back.
+    pub fn walk(mut self, limits: &[Write]) -> Result<Changed> {
+        let result = self.enable(limits).and_then(|()| self.make());
+        match result {
+            Ok(()) => Ok(self.changed),
+            Err(error) => {
+                self.changed.undo(self.root);
+                Err(error)
+            }
+        }
     }
 
     /// Makes the last level, and those above it if they are missing. To have made it is to own it: of two that want the same
     /// one fails here.
-    pub fn make(&mut self) -> Result<()> {
-        let made = match self.mkdir(self.path.len()) {
-            Err(Errno::ENOENT) => self.make_above().and_then(|()| self.mkdir(self.path.len())),
+    fn make(&mut self) -> Result<()> {
+        let made = match self.mkdir(self.path) {
+            Err(Errno::ENOENT) => self.make_above().and_then(|()| self.mkdir(self.path)),
             result => result,
         };
         made.map_err(|errno| match errno {
@@ -46,48 +79,44 @@ impl<'a> Levels<'a> {
 
     fn make_above(&mut self) -> nix::Result<()> {
         for (end, _) in self.path.match_indices('/') {
-            match self.mkdir(end) {
-                Ok(()) => self.made.push(end),
+            let level = &self.path[..end];
+            match self.mkdir(level) {
+                Ok(()) => self.changed.made.push(level.to_owned()),
                 Err(Errno::EEXIST) => {}
                 // Read-only, or not ours to write: what is there already will do.
-                Err(errno) if !self.exists(&self.path[..end]) => return Err(errno),
+                Err(errno) if open(self.root, level, "cgroup.procs", OFlag::O_PATH).is_err() => return Err(errno),
                 Err(_) => {}
             }
         }
         Ok(())
     }
 
-    fn mkdir(&self, end: usize) -> nix::Result<()> {
-        mkdirat(self.root, &self.path[..end], Mode::from_bits_truncate(0o755))
+    fn mkdir(&self, level: &str) -> nix::Result<()> {
+        mkdirat(self.root, level, Mode::from_bits_truncate(0o755))
     }
 
-    fn exists(&self, level: &str) -> bool {
-        self.open(level, "cgroup.procs", OFlag::O_PATH).is_ok()
-    }
-
-    /// Removes the levels that were made on the way, unless somebody else uses them by now.
-    pub fn undo(&mut self) {
-        for end in std::mem::take(&mut self.made).into_iter().rev() {
-            let _ = unlinkat(self.root, &self.path[..end], UnlinkatFlags::RemoveDir);
-        }
-    }
-
-    /// Enables, at every level above the last, the controllers that the limits need: one write a level, none without limits.
+    /// Enables, at every level above the last, the controllers that the limits need and that are not enabled yet.
     pub fn enable(&mut self, limits: &[Write]) -> Result<()> {
         let controllers = writes::controllers(limits);
         if controllers.is_empty() {
             return Ok(());
         }
         self.make_above().map_err(|errno| self.not_made(errno))?;
-        let value: String = controllers.iter().map(|controller| format!("+{controller} ")).collect();
-        let levels = std::iter::once("").chain(self.path.match_indices('/').map(|(end, _)| &self.path[..end]));
-        for level in levels {
-            let opened = self.open(level, SUBTREE, OFlag::O_WRONLY);
-            match opened.and_then(|file| nix::unistd::write(file, value.as_bytes())) {
-                Ok(_) => {}
-                // Of a delegated cgroup the levels above are somebody else's, who has enabled what there is to use.
-                Err(_) if self.lacks(level, SUBTREE, &controllers).is_none() => {}
-                Err(errno) => return Err(self.not_enabled(errno, level, &controllers, limits)),
+        let path = self.path;
+        for level in std::iter::once("").chain(path.match_indices('/').map(|(end, _)| &path[..end])) {
+            let listed = self.read(level, SUBTREE).unwrap_or_default();
+            let lacks = |name: &&str| listed.split_whitespace().all(|listed| listed != *name);
+            let missing: Vec<&str> = controllers.iter().copied().filter(lacks).collect();
+            if missing.is_empty() {
+                continue;
+            }
+            let each = |sign: &str| missing.iter().map(|name| format!("{sign}{name} ")).collect::<String>();
+            open(self.root, level, SUBTREE, OFlag::O_WRONLY)
+                .and_then(|file| nix::unistd::write(file, each("+").as_bytes()))
+                .map_err(|errno| self.not_enabled(errno, level, &missing, limits))?;
+            // At the root they hold nobody back.
+            if !level.is_empty() {
+                self.changed.enabled.push((level.to_owned(), each("-")));
             }
         }
         Ok(())
@@ -100,15 +129,11 @@ impl<'a> Levels<'a> {
         controllers.iter().copied().find(|name| !has(name))
     }
 
-    fn open(&self, level: &str, file: &str, flags: OFlag) -> nix::Result<OwnedFd> {
-        let name = if level.is_empty() { file.to_owned() } else { format!("{level}/{file}") };
-        openat(self.root, name.as_str(), flags | OFlag::O_CLOEXEC, Mode::empty())
-    }
-
     fn read(&self, level: &str, file: &str) -> Option<String> {
-        let mut text = String::new();
-        File::from(self.open(level, file, OFlag::O_RDONLY).ok()?).read_to_string(&mut text).ok()?;
-        Some(text)
+        // Longer than all names of controllers together, and than a pid.
+        let mut text = [0u8; 256];
+        let count = nix::unistd::read(open(self.root, level, file, OFlag::O_RDONLY).ok()?, &mut text).ok()?;
+        Some(String::from_utf8_lossy(&text[..count]).into_owned())
     }
 
     fn shown(&self, level: &str) -> PathBuf {
@@ -136,7 +161,9 @@ impl<'a> Levels<'a> {
             );
             return Error::invalid(field(name), why).hint(not_delegated(name, level));
         }
-        let name = self.lacks(level, SUBTREE, controllers).unwrap_or_default();
+        // One that takes whole processes is the one that minds who is there.
+        let threads = ["cpu", "cpuset", "perf_event", "pids"];
+        let name = controllers.iter().find(|name| !threads.contains(name)).or(controllers.first()).unwrap_or(&"");
         let subject = format!("{}: write \"+{name}\" to {}", field(name), dir.join(SUBTREE).display());
         let error = Error::system(subject, errno);
         match errno {
@@ -149,6 +176,11 @@ impl<'a> Levels<'a> {
             _ => not_ours(error, errno, self.shown),
         }
     }
+}
+
+fn open(root: &OwnedFd, level: &str, file: &str, flags: OFlag) -> nix::Result<OwnedFd> {
+    let name = if level.is_empty() { file.to_owned() } else { format!("{level}/{file}") };
+    openat(root, name.as_str(), flags | OFlag::O_CLOEXEC, Mode::empty())
 }
 
 const SUBTREE: &str = "cgroup.subtree_control";

@@ -178,7 +178,7 @@ impl Cgroup {
         match cgroup.limit(host, plan, &limits) {
             Ok(()) => Ok(cgroup),
             Err(error) => {
-                let _ = cgroup.remove();
+                let _ = cgroup.discard();
                 Err(error)
             }
         }
@@ -292,6 +292,12 @@ impl Cgroup {
     /// Waits until its last process has ended, and removes it with all below it.
     pub fn remove(&self) -> Result<()> {
         self.v2.remove()?;
+        Self::remove_v1(&self.saved)
+    }
+
+    /// Removes it as if it had never been: of one that was just made, and that nothing came of.
+    pub fn discard(&self) -> Result<()> {
+        self.v2.discard()?;
         Self::remove_v1(&self.saved)
     }
 

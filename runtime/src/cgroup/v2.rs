@@ -13,7 +13,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::Mode;
 use nix::unistd::{AccessFlags, Pid, UnlinkatFlags, faccessat, unlinkat};
 
-use super::levels::Levels;
+use super::levels::{Changed, Levels};
 use super::writes::Write;
 use super::{Limits, ids, tree};
 use crate::error::{Context, Error, Result};
@@ -28,22 +28,24 @@ pub struct Group {
     path: String,
     dir: OwnedFd,
     shown: PathBuf,
+    changed: Changed,
 }
 
 impl Group {
     /// Makes the group at `path` below `root`, with the controllers that `writes` need enabled on the way, and writes those
     /// that need not wait.
     pub fn create(root: &Path, path: &str, writes: &[Write]) -> Result<Self> {
-        let dir = open_root(root)?;
-        let mut levels = Levels::new(&dir, root, path);
-        let made = levels.enable(writes).and_then(|()| levels.make());
-        made.and_then(|()| Self::open(root, path)?.with(writes)).inspect_err(|_| levels.undo())
+        let (shown, root_dir) = (root.join(path), open_root(root)?);
+        let changed = Levels::new(&root_dir, root, path).walk(writes)?;
+        let dir =
+            open(&root_dir, path).context(|| shown.display().to_string()).inspect_err(|_| changed.undo(&root_dir))?;
+        Self { root: root_dir, path: path.into(), dir, shown, changed }.with(writes)
     }
 
     /// Itself under those of the limits that need not wait; removed if one is not taken.
     fn with(self, writes: &[Write]) -> Result<Self> {
         let mut now = writes.iter().filter(|write| !write.waits());
-        now.try_for_each(|write| self.write_limit(write)).inspect_err(|_| drop(self.remove()))?;
+        now.try_for_each(|write| self.write_limit(write)).inspect_err(|_| drop(self.discard()))?;
         Ok(self)
     }
 
@@ -52,7 +54,14 @@ impl Group {
         let shown = root.join(path);
         let root = open_root(root)?;
         let dir = open(&root, path).context(|| format!("cgroup {}", shown.display()))?;
-        Ok(Self { root, path: path.into(), dir, shown })
+        Ok(Self { root, path: path.into(), dir, shown, changed: Changed::default() })
+    }
+
+    /// Removes it, and what was changed on the way to it when it was made.
+    pub fn discard(&self) -> Result<()> {
+        self.remove()?;
+        self.changed.undo(&self.root);
+        Ok(())
     }
 
     /// Its directory.

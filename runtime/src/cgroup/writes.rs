@@ -61,6 +61,9 @@ impl Write {
                 error.hint("more than that is in use: choose a higher limit, or end some of its processes")
             }
             Errno::ENODEV => error.hint("there is no device of this number"),
+            Errno::EINVAL if self.file.starts_with("cpu.weight") || self.file == "cpu.shares" => {
+                error.hint("the kernel does not take this value, or cpu.idle is 1, which leaves no weight")
+            }
             Errno::EINVAL if self.file.starts_with("cpu.rt") => {
                 error.hint("the cgroup above has not so much realtime to give: see its cpu.rt_runtime_us")
             }

@@ -78,7 +78,13 @@ fn name_limits(root: &Root, id: &str, watch: Option<LimitWatch>, exit: Option<Ex
     let person = watch.is_some();
     let killed = exit.is_some_and(|exit| exit.code() == 128 + libc::SIGKILL);
     let Some(watch) = watch.or_else(|| if killed { LimitWatch::new(root, id).ok() } else { None }) else { return };
-    let told = watch.met().into_iter().filter(|met| person || matches!(met, Met::Memory { .. }));
+    let worth = |met: &Met| match met {
+        Met::Memory { .. } => true,
+        // Less than a tenth of a second nobody has waited.
+        Met::Cpu { microseconds, .. } => person && *microseconds >= 100_000,
+        Met::Pids { .. } | Met::Tmpfs { .. } => person,
+    };
+    let told = watch.met().into_iter().filter(worth);
     told.for_each(|met| log::warning(&met.to_string()));
 }
 
