@@ -3,6 +3,7 @@
 
 pub mod bundle;
 pub mod canary;
+pub mod cgroup;
 pub mod docker;
 pub mod engine;
 pub mod leftover;

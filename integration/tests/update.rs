@@ -193,8 +193,8 @@ fn nonsense_is_refused_by_field_and_changes_nothing() {
             "bytes in use",
         ),
         (
-            "{\"pids\": {\"limit\": 7}, \"devices\": [{\"allow\": true, \"access\": \"rwm\"}]}",
-            "linux.resources.devices",
+            "{\"pids\": {\"limit\": 7}, \"devices\": [{\"allow\": true, \"access\": \"rwx\"}]}",
+            "linux.resources.devices[0].access",
         ),
         ("{\"pids\": {\"limit\": 7}, \"unified\": {\"memory.high\": \"1\"}}", "linux.resources.unified"),
         (

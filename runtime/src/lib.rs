@@ -39,9 +39,11 @@ mod sys;
 mod validate;
 
 pub use bundle::Bundle;
+pub use cgroup::{Level, Met};
 pub use error::{Error, Kind, Result};
 pub use launch::{Exec, Options, Process, Started, create, exec, run, start};
 pub use profile::Profile;
 pub use state::lifecycle::{delete, kill, pause, resume};
+pub use state::met::LimitWatch;
 pub use state::{Root, update};
 pub use sys::pidfd::Exit;

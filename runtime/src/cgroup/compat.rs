@@ -18,13 +18,10 @@ use nix::errno::Errno;
 use nix::sys::statfs::{CGROUP_SUPER_MAGIC, statfs};
 use nix::unistd::Pid;
 
-use super::Limits;
 use super::wanted::Wanted;
 use super::writes::{self, Write};
+use super::{Limits, NO_MEMORY_LIMIT};
 use crate::error::{Context, Error, Result};
-
-/// v1's "no limit" for memory is the largest multiple of a page.
-const NO_LIMIT: i64 = i64::MAX & !0xfff;
 
 /// The controllers that these limits need, or all that this host has mounted.
 pub fn controllers(writes: &[Write], everywhere: bool) -> Vec<String> {
@@ -92,25 +89,12 @@ fn write_all(cgroup: &Cgroup, plan: &[Write]) -> Result<()> {
 fn write_one(cgroup: &Cgroup, write: &Write) -> Result<()> {
     let controller = cgroup.subsystems().iter().find(|subsystem| subsystem.controller_name() == write.controller());
     let dir = controller.map(|subsystem| subsystem.to_controller().path().to_owned()).unwrap_or_default();
-    // The weights of BFQ have files of their own.
-    let bfq = write.file.replace("blkio.weight", "blkio.bfq.weight");
-    let names = [write.file.as_str(), bfq.as_str()];
-    let file = names.map(|name| dir.join(name)).into_iter().find(|file| file.exists());
-    let Some(file) = file else { return Err(not_taken(write, &dir.join(&write.file), Errno::ENOENT)) };
+    let write = write.settled(|file| dir.join(file).exists());
+    let file = dir.join(&write.file);
     let written =
         OpenOptions::new().write(true).open(&file).and_then(|mut open| open.write_all(write.value.as_bytes()));
     let errno = |error: std::io::Error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO));
-    written.map_err(|error| not_taken(write, &file, errno(error)))
-}
-
-fn not_taken(write: &Write, file: &Path, errno: Errno) -> Error {
-    let error = Error::system(format!("{}: write {:?} to {}", write.field, write.value, file.display()), errno);
-    match errno {
-        Errno::ENOENT => error.hint("this kernel has no such limit"),
-        Errno::EBUSY => error.hint("more is in use than the limit allows"),
-        Errno::EINVAL | Errno::ERANGE => error.hint("the kernel does not take this value"),
-        _ => error,
-    }
+    written.map_err(|error| write.refused(&file, errno(error)))
 }
 
 fn refused(field: &str, value: impl ToString, error: &cgroups_rs::fs::error::Error) -> Error {
@@ -167,7 +151,7 @@ fn read(cgroup: &Cgroup) -> Limits {
         }),
         memory_max: memory
             .and_then(|memory| positive(memory.memory_stat().limit_in_bytes))
-            .filter(|limit| *limit < NO_LIMIT as u64),
+            .filter(|limit| *limit < NO_MEMORY_LIMIT),
         cpu: cpu.and_then(|cpu| Some((positive(cpu.cfs_quota().ok()?)?, cpu.cfs_period().ok()?))),
     }
 }

@@ -2,7 +2,7 @@
 //! Device access by eBPF (BPF_PROG_TYPE_CGROUP_DEVICE, kernel's cgroup-v2.rst "Device controller"): the rules as a program,
 //! attached to the container's v2 cgroup, on hybrid hosts too.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceCgroup, LinuxDeviceType};
 
@@ -124,6 +124,40 @@ pub fn attach(cgroup: impl AsFd, rules: &[Rule]) -> Result<()> {
     bpf::attach_device_program(cgroup, program).context(field)
 }
 
+/// What took a program's place.
+pub struct Replaced {
+    /// The program that is in force, and the one before, if there was one
+    programs: Option<(OwnedFd, Option<OwnedFd>)>,
+}
+
+impl Replaced {
+    /// Puts the one before in force again.
+    pub fn undo(&self, cgroup: impl AsFd) {
+        let _ = match &self.programs {
+            None => Ok(()),
+            Some((now, Some(before))) => bpf::replace_device_program(cgroup, before, now),
+            Some((now, None)) => bpf::detach_device_program(cgroup, now),
+        };
+    }
+}
+
+/// Puts other rules in the place of those that a cgroup has, at once: there is no moment without (BPF_F_REPLACE). No rules change
+/// nothing.
+pub fn replace(cgroup: impl AsFd, rules: &[Rule]) -> Result<Replaced> {
+    if rules.is_empty() {
+        return Ok(Replaced { programs: None });
+    }
+    let field = || "linux.resources.devices".to_owned();
+    let program = bpf::load_device_program(&compile(rules)).context(field)?;
+    let before = bpf::device_program(&cgroup).context(field)?;
+    let replaced = match &before {
+        Some(before) => bpf::replace_device_program(&cgroup, &program, before),
+        None => bpf::attach_device_program(&cgroup, &program),
+    };
+    replaced.context(field)?;
+    Ok(Replaced { programs: Some((program, before)) })
+}
+
 /// An instruction: opcode, destination and source register, offset, immediate (linux/bpf.h, struct bpf_insn).
 fn instruction(code: u8, to: u8, from: u8, offset: i16, immediate: i32) -> u64 {
     let mut bytes = [code, from << 4 | to, 0, 0, 0, 0, 0, 0];
@@ -189,29 +223,16 @@ fn compile_rule(rule: &Rule) -> Vec<u64> {
 mod tests {
     use super::*;
 
-    /// Enough of an interpreter for what `compile` emits.
+    /// What another's machine makes of the program; r1 points to struct bpf_cgroup_dev_ctx of linux/bpf.h.
     fn run(program: &[u64], kind: u8, access: u8, major: u32, minor: u32) -> bool {
-        let context = [u64::from(access) << 16 | u64::from(kind), u64::from(major), u64::from(minor)];
-        let mut registers = [0u64; 11];
-        let mut at = 0usize;
-        loop {
-            let bytes = program[at].to_ne_bytes();
-            let (to, from) = ((bytes[1] & 15) as usize, (bytes[1] >> 4) as usize);
-            let offset = i16::from_ne_bytes([bytes[2], bytes[3]]);
-            let immediate = u64::from(u32::from_ne_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]));
-            let mut jump = false;
-            match bytes[0] {
-                LOAD_WORD => registers[to] = context[offset as usize / 4],
-                MOVE => registers[to] = registers[from],
-                MOVE_IMMEDIATE => registers[to] = immediate,
-                AND => registers[to] &= immediate,
-                SHIFT_RIGHT => registers[to] >>= immediate,
-                JUMP_UNLESS_EQUAL => jump = registers[to] != immediate,
-                JUMP_IF_EQUAL => jump = registers[to] == immediate,
-                EXIT => return registers[0] == 1,
-                code => panic!("opcode {code:#x}"),
-            }
-            at = (at as i64 + 1 + if jump { i64::from(offset) } else { 0 }) as usize;
+        let context = [u32::from(access) << 16 | u32::from(kind), major, minor];
+        let code: Vec<u8> = program.iter().flat_map(|instruction| instruction.to_ne_bytes()).collect();
+        let mut memory: Vec<u8> = context.iter().flat_map(|word| word.to_ne_bytes()).collect();
+        let machine = rbpf::EbpfVmRaw::new(Some(&code)).expect("a program that can be run");
+        match machine.execute_program(&mut memory).expect("an answer") {
+            0 => false,
+            1 => true,
+            other => panic!("{other} is no answer"),
         }
     }
 

@@ -5,6 +5,9 @@
 #[cfg(feature = "cgroup-compat")]
 mod compat;
 mod devices;
+mod ids;
+mod levels;
+mod met;
 mod oom;
 mod place;
 mod plan;
@@ -28,6 +31,8 @@ use nix::unistd::Pid;
 use oci_spec::runtime::LinuxDevice;
 use serde::{Deserialize, Serialize};
 
+pub use devices::{Rule, rules as device_rules};
+pub use met::{Level, Met};
 pub use oom::Oom;
 pub use place::Place;
 pub use plan::Plan;
@@ -41,6 +46,9 @@ use crate::error::{Context, Error, Result};
 
 const V2_ROOT: &str = "/sys/fs/cgroup";
 const HYBRID_ROOT: &str = "/sys/fs/cgroup/unified";
+
+/// v1's "no limit" for memory is the largest multiple of a page.
+const NO_MEMORY_LIMIT: u64 = i64::MAX as u64 & !0xfff;
 
 /// How this host's hierarchies are laid out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -185,7 +193,7 @@ impl Cgroup {
         match cgroup.limit(host, plan, &limits) {
             Ok(()) => Ok(cgroup),
             Err(error) => {
-                let _ = cgroup.remove();
+                let _ = cgroup.discard();
                 Err(error)
             }
         }
@@ -262,6 +270,11 @@ impl Cgroup {
         self.v2.dir().as_fd()
     }
 
+    /// Why nobody can be born in it (EOPNOTSUPP), and what to do.
+    pub fn takes_no_process(&self) -> String {
+        levels::threaded(&self.saved.root.join(&self.saved.path))
+    }
+
     /// Its directory in the v1 hierarchy that is mounted by this name, or in the v2 one, as an O_PATH descriptor.
     pub fn open_dir(&self, hierarchy: Option<&str>) -> Result<OwnedFd> {
         let root = hierarchy.map_or_else(|| self.saved.root.clone(), |name| PathBuf::from(V2_ROOT).join(name));
@@ -326,6 +339,15 @@ impl Cgroup {
             return self.v2.remove().and(stopped);
         }
         self.v2.remove()?;
+        Self::remove_rest(&self.saved)
+    }
+
+    /// Removes it as if it had never been: of one that was just made, and that nothing came of.
+    pub fn discard(&self) -> Result<()> {
+        if self.scope.is_some() {
+            return self.remove();
+        }
+        self.v2.discard()?;
         Self::remove_rest(&self.saved)
     }
 

@@ -67,8 +67,17 @@ impl Cgroup {
     /// A cgroup has no links in it.
     fn open_below(&self, path: &str) -> Result<OwnedFd> {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
-        let shown = || format!("--cgroup {}", self.saved.root.join(&self.saved.path).join(path).display());
-        openat(self.v2.dir(), path, flags, Mode::empty()).context(shown)
+        let shown = || format!("cgroup {}", self.saved.root.join(&self.saved.path).join(path).display());
+        openat(self.v2.dir(), if path.is_empty() { "." } else { path }, flags, Mode::empty()).context(shown)
+    }
+
+    /// The v2 cgroup that a process of the container is in by now, the container's own or one below.
+    pub fn place_of(&self, pid: i32) -> Result<OwnedFd> {
+        let file = format!("/proc/{pid}/cgroup");
+        let text = std::fs::read_to_string(&file).context(|| file.clone())?;
+        let place = text.lines().find_map(|line| line.strip_prefix("0::/")?.strip_prefix(&self.saved.path));
+        let outside = || Error::invalid(file, "the container's first process is not in the container's cgroup");
+        self.open_below(&below("", place.ok_or_else(outside)?)?)
     }
 
     /// Moves a process, which is in the container's own cgroups, to those of v1 that `place` names.

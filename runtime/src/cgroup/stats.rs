@@ -6,25 +6,25 @@ use std::path::PathBuf;
 
 use serde_json::{Map, Value, json};
 
-use super::{Cgroup, V2_ROOT};
+use super::{Cgroup, V2_ROOT, ids};
 
 /// cpuacct.stat counts in ticks of 1/100 s (USER_HZ), in nanoseconds.
 const TICK: u64 = 10_000_000;
 
 /// One directory, and the files that can be read there.
-struct Files(PathBuf);
+pub(super) struct Files(pub PathBuf);
 
 impl Files {
-    fn text(&self, name: &str) -> Option<String> {
+    pub fn text(&self, name: &str) -> Option<String> {
         std::fs::read_to_string(self.0.join(name)).ok()
     }
 
-    fn number(&self, name: &str) -> Option<u64> {
+    pub fn number(&self, name: &str) -> Option<u64> {
         self.text(name).and_then(|text| number(text.trim()))
     }
 
     /// Lines of a name and a number.
-    fn table(&self, name: &str) -> Map<String, Value> {
+    pub fn table(&self, name: &str) -> Map<String, Value> {
         let text = self.text(name).unwrap_or_default();
         let line =
             |line: &str| line.split_once(' ').and_then(|(key, value)| Some((key.to_owned(), number(value)?.into())));
@@ -44,7 +44,7 @@ fn number(text: &str) -> Option<u64> {
     if text == "max" { Some(u64::MAX) } else { text.parse().ok() }
 }
 
-fn get(table: &Map<String, Value>, key: &str) -> u64 {
+pub(super) fn get(table: &Map<String, Value>, key: &str) -> u64 {
     table.get(key).and_then(Value::as_u64).unwrap_or_default()
 }
 
@@ -133,10 +133,10 @@ fn cpu(cpuacct: Option<&Files>, cpu: Option<&Files>, v2: &Files) -> Value {
 }
 
 fn cpuset(files: &Files) -> Value {
-    let ids = |name: &str| list(ranges(files.text(name).unwrap_or_default().trim()));
+    let named = |name: &str| list(ids::list(files.text(name).unwrap_or_default().trim()));
     let flag = |name: &str| files.number(name).unwrap_or_default().into();
     let relax = files.text("cpuset.sched_relax_domain_level").and_then(|text| text.trim().parse::<i64>().ok());
-    let either = |own: &str, effective: &str| if ids(own).is_null() { ids(effective) } else { ids(own) };
+    let either = |own: &str, effective: &str| if named(own).is_null() { named(effective) } else { named(own) };
     object([
         ("cpus", either("cpuset.cpus", "cpuset.cpus.effective")),
         ("cpu_exclusive", flag("cpuset.cpu_exclusive")),
@@ -150,15 +150,6 @@ fn cpuset(files: &Files) -> Value {
         ("sched_load_balance", flag("cpuset.sched_load_balance")),
         ("sched_relax_domain_level", relax.unwrap_or_default().into()),
     ])
-}
-
-/// cpuset(7), "List format".
-fn ranges(text: &str) -> Vec<u64> {
-    let part = |part: &str| {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        Some(first.parse::<u64>().ok()?..=last.parse::<u64>().ok()?)
-    };
-    text.split(',').filter_map(part).flatten().collect()
 }
 
 fn entry(limit: Option<u64>, usage: Option<u64>, max: Option<u64>, failures: Option<u64>) -> Value {
@@ -298,13 +289,6 @@ fn pressure(text: &str) -> Option<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn lists_of_ids() {
-        assert_eq!(ranges("0-2,5"), [0, 1, 2, 5]);
-        assert_eq!(ranges(""), Vec::<u64>::new());
-        assert_eq!(ranges("x,3"), [3]);
-    }
 
     #[test]
     fn pressure_is_read() {

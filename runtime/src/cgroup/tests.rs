@@ -61,7 +61,9 @@ fn limits() -> serde_json::Value {
 
 #[test]
 fn limits_are_in_force() {
-    let group = Group::new("limits", limits());
+    let mut group = Group::new("limits", limits());
+    // On v2 that of memory waits for somebody to be in it.
+    group.shell("sleep 100");
     let found = group.cgroup.limits().unwrap();
     assert_eq!(found, Limits { pids_max: Some(9), memory_max: Some(64 << 20), cpu: Some((50000, 100_000)) });
 }

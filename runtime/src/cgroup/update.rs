@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use nix::errno::Errno;
 use nix::unistd::Pid;
 
+use super::devices::{self, Rule};
 use super::wanted::Wanted;
 use super::writes::{self, Write};
 use super::{Cgroup, must_be_in_force, v1_dir};
@@ -24,17 +25,11 @@ struct Change {
 
 impl Change {
     fn open((dir, write): (PathBuf, Write)) -> Result<Self> {
-        // The weights of BFQ have files of their own.
-        let bfq = dir.join(write.file.replace("blkio.weight", "blkio.bfq.weight"));
-        let path = Some(dir.join(&write.file)).filter(|path| path.exists()).unwrap_or(bfq);
-        let step = || format!("{}: {}", write.field, path.display());
-        let file = match File::options().read(true).write(true).open(&path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Err(Error::invalid(&write.field, format!("this kernel has no {}", path.display())));
-            }
-            result => result.context(step)?,
-        };
-        let old = std::io::read_to_string(&file).context(step)?;
+        let write = write.settled(|file| dir.join(file).exists()).into_owned();
+        let path = dir.join(&write.file);
+        let refused = |error: std::io::Error| write.refused(&path, errno(&error));
+        let file = File::options().read(true).write(true).open(&path).map_err(refused)?;
+        let old = std::io::read_to_string(&file).context(|| format!("{}: {}", write.field, path.display()))?;
         Ok(Self { write, path, file, old })
     }
 
@@ -59,20 +54,10 @@ impl Change {
             _ => self.old.trim_end().to_owned(),
         }
     }
+}
 
-    fn refused(&self, error: &std::io::Error) -> Error {
-        let errno = Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO));
-        let (field, value) = (&self.write.field, &self.write.value);
-        let error = Error::system(format!("{field}: write {value:?} to {}", self.path.display()), errno);
-        match errno {
-            Errno::EBUSY if self.write.file.starts_with("memory.") => error.hint("more than that is in use"),
-            Errno::EINVAL if self.write.file.starts_with("cpu.rt") => {
-                error.hint("the cgroup above has not so much realtime to give: see its cpu.rt_runtime_us")
-            }
-            Errno::EINVAL | Errno::ERANGE | Errno::EACCES => error.hint("the kernel does not take this value here"),
-            _ => error,
-        }
-    }
+fn errno(error: &std::io::Error) -> Errno {
+    Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO))
 }
 
 /// Changes that were made.
@@ -90,7 +75,8 @@ impl Made {
     }
 
     fn open(writes: Vec<(PathBuf, Write)>) -> Result<Self> {
-        writes.into_iter().map(Change::open).collect::<Result<_>>().map(Self)
+        let needed = writes.into_iter().filter(|(dir, write)| !write.needs_no_file() || dir.join(&write.file).exists());
+        needed.map(Change::open).collect::<Result<_>>().map(Self)
     }
 
     /// Makes all of them, in an order that the kernel takes, or none.
@@ -109,7 +95,7 @@ fn in_some_order(changes: &[Change], value: impl Fn(&Change) -> String) -> Resul
         left.retain(|change| match change.put(&value(change)) {
             Ok(()) => false,
             Err(error) => {
-                first.get_or_insert_with(|| change.refused(&error));
+                first.get_or_insert_with(|| change.write.refused(&change.path, errno(&error)));
                 true
             }
         });
@@ -125,23 +111,28 @@ pub struct Updated {
     made: Made,
     /// v1 controllers that it was not in before
     joined: Vec<String>,
+    devices: devices::Replaced,
 }
 
 impl Cgroup {
-    /// Puts those of the limits `all` in force that `change` names.
+    /// Puts those of the limits `all` in force that `change` names, and rules of devices in the place of those that it has, if
+    /// there are any.
     ///
     /// # Errors
     /// The limit that the kernel refused, by its field; the others are as they were.
-    pub fn update(&mut self, change: &Wanted, all: &Wanted) -> Result<Updated> {
+    pub fn update(&mut self, change: &Wanted, all: &Wanted, devices: &[Rule]) -> Result<Updated> {
         let writes = self.touched(change, all)?;
         let kept = self.kept(&writes, all)?;
+        self.make_room(&writes)?;
         let joined = self.make_missing(&writes)?;
-        let result = self.put(writes, &kept).and_then(|made| {
+        let result = self.put(&writes, &kept).and_then(|made| {
             let checked = self.limits().and_then(|found| must_be_in_force(&found, all));
-            checked.inspect_err(|_| self.take_back(&made)).map(|()| made)
+            let checked = checked.and_then(|()| self.check_ids(&writes));
+            let replaced = checked.and_then(|()| devices::replace(self.v2.dir(), devices));
+            replaced.inspect_err(|_| self.take_back(&made)).map(|replaced| (made, replaced))
         });
         match result {
-            Ok(made) => Ok(Updated { made, joined }),
+            Ok((made, devices)) => Ok(Updated { made, joined, devices }),
             Err(error) => {
                 self.forget(&joined);
                 Err(error)
@@ -160,7 +151,7 @@ impl Cgroup {
     }
 
     /// Through systemd first, which keeps some limits less precisely than they are written then.
-    fn put(&self, writes: Vec<Write>, kept: &[Write]) -> Result<Made> {
+    fn put(&self, writes: &[Write], kept: &[Write]) -> Result<Made> {
         let opened = Made::open(self.with_places(writes))?;
         let Some(scope) = &self.scope else { return opened.put() };
         let before = opened.before();
@@ -175,6 +166,15 @@ impl Cgroup {
         made.undo();
     }
 
+    fn make_room(&self, writes: &[Write]) -> Result<()> {
+        let mut limits = writes.iter().filter(|write| write.file == "memory.max");
+        limits.try_for_each(|write| self.v2.make_room(write))
+    }
+
+    fn check_ids(&self, writes: &[Write]) -> Result<()> {
+        if self.on_v1() { Ok(()) } else { writes.iter().try_for_each(|write| self.v2.check_ids(write)) }
+    }
+
     /// Bytes, where memory is counted.
     pub fn memory_in_use(&self) -> Option<u64> {
         let (root, file) = if self.on_v1() { ("memory", "memory.usage_in_bytes") } else { ("", "memory.current") };
@@ -185,6 +185,7 @@ impl Cgroup {
     /// Takes an update back whose record could not be kept.
     pub fn undo(&mut self, updated: &Updated) {
         self.take_back(&updated.made);
+        updated.devices.undo(self.v2.dir());
         self.forget(&updated.joined);
     }
 
@@ -251,10 +252,10 @@ impl Cgroup {
         Ok(writes(all)?.into_iter().filter(touched).collect())
     }
 
-    fn with_places(&self, writes: Vec<Write>) -> Vec<(PathBuf, Write)> {
+    fn with_places(&self, writes: &[Write]) -> Vec<(PathBuf, Write)> {
         let v2 = self.saved.root.join(&self.saved.path);
         let dir = |write: &Write| if self.on_v1() { v1_dir(&self.saved.path, write) } else { v2.clone() };
-        writes.into_iter().map(|write| (dir(&write), write)).collect()
+        writes.iter().map(|write| (dir(write), write.clone())).collect()
     }
 
     fn on_v1(&self) -> bool {

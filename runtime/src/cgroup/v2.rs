@@ -10,11 +10,12 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::stat::{Mode, mkdirat};
+use nix::sys::stat::Mode;
 use nix::unistd::{AccessFlags, Pid, UnlinkatFlags, faccessat, unlinkat};
 
-use super::writes::{self, Write};
-use super::{Limits, tree};
+use super::levels::{Changed, Levels};
+use super::writes::Write;
+use super::{Limits, ids, tree};
 use crate::error::{Context, Error, Result};
 
 /// How long the kernel may take to freeze, or to end what was killed.
@@ -27,29 +28,25 @@ pub struct Group {
     path: String,
     dir: OwnedFd,
     shown: PathBuf,
+    changed: Changed,
 }
 
 impl Group {
     /// Makes the group at `path` below `root`, with the controllers that `writes` need enabled on the way, and writes those
     /// that need not wait.
     pub fn create(root: &Path, path: &str, writes: &[Write]) -> Result<Self> {
-        let shown = root.join(path);
-        let dir = open_root(root)?;
-        enable(&dir, path, writes, &shown)?;
-        make(&dir, path).map_err(|errno| not_made(errno, &shown))?;
-        let group = Self {
-            dir: open(&dir, path).context(|| shown.display().to_string())?,
-            root: dir,
-            path: path.into(),
-            shown,
-        };
-        match writes.iter().filter(|write| !write.waits()).try_for_each(|write| group.write_limit(write)) {
-            Ok(()) => Ok(group),
-            Err(error) => {
-                let _ = group.remove();
-                Err(error)
-            }
-        }
+        let (shown, root_dir) = (root.join(path), open_root(root)?);
+        let changed = Levels::new(&root_dir, root, path).walk(writes)?;
+        let dir =
+            open(&root_dir, path).context(|| shown.display().to_string()).inspect_err(|_| changed.undo(&root_dir))?;
+        Self { root: root_dir, path: path.into(), dir, shown, changed }.with(writes)
+    }
+
+    /// Itself under those of the limits that need not wait; removed if one is not taken.
+    fn with(self, writes: &[Write]) -> Result<Self> {
+        let mut now = writes.iter().filter(|write| !write.waits());
+        now.try_for_each(|write| self.write_limit(write)).inspect_err(|_| drop(self.discard()))?;
+        Ok(self)
     }
 
     /// A group that is there.
@@ -57,7 +54,14 @@ impl Group {
         let shown = root.join(path);
         let root = open_root(root)?;
         let dir = open(&root, path).context(|| format!("cgroup {}", shown.display()))?;
-        Ok(Self { root, path: path.into(), dir, shown })
+        Ok(Self { root, path: path.into(), dir, shown, changed: Changed::default() })
+    }
+
+    /// Removes it, and what was changed on the way to it when it was made.
+    pub fn discard(&self) -> Result<()> {
+        self.remove()?;
+        self.changed.undo(&self.root);
+        Ok(())
     }
 
     /// Its directory.
@@ -72,17 +76,43 @@ impl Group {
 
     /// Enables the controllers that `writes` need on the way to it.
     pub fn enable(&self, writes: &[Write]) -> Result<()> {
-        enable(&self.root, &self.path, writes, &self.shown)
+        let root = self.shown.ancestors().nth(self.path.split('/').count()).unwrap_or(&self.shown);
+        Levels::new(&self.root, root, &self.path).enable(writes)
     }
 
     /// Whether memory is counted here: the kernel then kills in it when it is short.
     pub fn counts_memory(&self) -> bool {
-        faccessat(&self.dir, "memory.current", AccessFlags::F_OK, AtFlags::empty()).is_ok()
+        self.has("memory.current")
+    }
+
+    fn has(&self, file: &str) -> bool {
+        faccessat(&self.dir, file, AccessFlags::F_OK, AtFlags::empty()).is_ok()
     }
 
     /// Writes one limit.
     pub fn write_limit(&self, write: &Write) -> Result<()> {
-        self.write(&write.file, &write.value).map_err(|errno| refused(write, errno, &self.shown))
+        let write = write.settled(|file| self.has(file));
+        match self.write(&write.file, &write.value) {
+            Err(Errno::ENOENT) if write.needs_no_file() => Ok(()),
+            Err(errno) => Err(write.refused(&self.shown.join(&write.file), errno)),
+            Ok(()) => self.check_ids(&write),
+        }
+    }
+
+    /// Where the cgroups above have none of the CPUs or nodes that are asked for, the kernel gives what they have (cgroup-v2.rst,
+    /// cpuset.cpus).
+    pub fn check_ids(&self, write: &Write) -> Result<()> {
+        if !matches!(write.file.as_str(), "cpuset.cpus" | "cpuset.mems") {
+            return Ok(());
+        }
+        let file = format!("{}.effective", write.file);
+        let found = self.read(&file).context(|| self.subject(&file))?;
+        let asked = ids::list(&write.value);
+        if ids::list(found.trim()).iter().all(|id| asked.contains(id)) {
+            return Ok(());
+        }
+        let why = format!("{:?} gives {:?}: see {}", write.value, found.trim(), self.subject(&file));
+        Err(Error::invalid(&write.field, why).hint("the cgroups above have none of these: choose some that they have"))
     }
 
     fn write(&self, file: &str, value: &str) -> nix::Result<()> {
@@ -99,6 +129,19 @@ impl Group {
         Ok(text)
     }
 
+    /// Lets the kernel take back what nobody needs, until no more than `limit` bytes are in use: it would kill for a limit below
+    /// (cgroup-v2.rst, memory.max and memory.reclaim), where v1 refuses one.
+    pub fn make_room(&self, write: &Write) -> Result<()> {
+        let Ok(limit) = write.value.parse::<u64>() else { return Ok(()) };
+        let used =
+            || self.read("memory.current").ok().and_then(|text| text.trim().parse::<u64>().ok()).unwrap_or_default();
+        let over = used().saturating_sub(limit);
+        if over > 0 {
+            let _ = self.write("memory.reclaim", &over.to_string());
+        }
+        if used() > limit { Err(write.refused(&self.shown.join(&write.file), Errno::EBUSY)) } else { Ok(()) }
+    }
+
     fn subject(&self, file: &str) -> String {
         self.shown.join(file).display().to_string()
     }
@@ -107,7 +150,10 @@ impl Group {
     pub fn freeze(&self, frozen: bool) -> Result<()> {
         let value = if frozen { "1" } else { "0" };
         self.write("cgroup.freeze", value).context(|| self.subject("cgroup.freeze"))?;
-        self.wait_for(&format!("frozen {value}"))
+        // Half frozen is not paused.
+        self.wait_for(&format!("frozen {value}")).inspect_err(|_| {
+            let _ = self.write("cgroup.freeze", "0");
+        })
     }
 
     /// Whether it was told to freeze.
@@ -198,78 +244,4 @@ fn open_root(root: &Path) -> Result<OwnedFd> {
 
 fn open(root: &OwnedFd, path: &str) -> nix::Result<OwnedFd> {
     openat(root, path, OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
-}
-
-/// Makes the last level, and those above it if they are missing. To have made it is to own it: of two that want the same
-/// one fails here.
-fn make(root: &OwnedFd, path: &str) -> nix::Result<()> {
-    let mode = Mode::from_bits_truncate(0o755);
-    match mkdirat(root, path, mode) {
-        Err(Errno::ENOENT) => {
-            make_parents(root, path)?;
-            mkdirat(root, path, mode)
-        }
-        result => result,
-    }
-}
-
-fn not_made(errno: Errno, shown: &Path) -> Error {
-    match errno {
-        Errno::EEXIST => super::taken(shown),
-        _ => Error::system(format!("linux.cgroupsPath: make {}", shown.display()), errno),
-    }
-}
-
-fn make_parents(root: &OwnedFd, path: &str) -> nix::Result<()> {
-    for (at, _) in path.match_indices('/') {
-        match mkdirat(root, &path[..at], Mode::from_bits_truncate(0o755)) {
-            Ok(()) | Err(Errno::EEXIST) => {}
-            Err(errno) => return Err(errno),
-        }
-    }
-    Ok(())
-}
-
-/// Enables, at every level above the group, the controllers that its limits need: one write a level, none without limits.
-fn enable(root: &OwnedFd, path: &str, limits: &[Write], shown: &Path) -> Result<()> {
-    let controllers = writes::controllers(limits);
-    if controllers.is_empty() {
-        return Ok(());
-    }
-    make_parents(root, path).context(|| format!("linux.cgroupsPath: make {}", shown.display()))?;
-    let value: String = controllers.iter().map(|controller| format!("+{controller} ")).collect();
-    let levels = std::iter::once("").chain(path.match_indices('/').map(|(at, _)| &path[..at]));
-    for level in levels {
-        let file = if level.is_empty() {
-            "cgroup.subtree_control".to_owned()
-        } else {
-            format!("{level}/cgroup.subtree_control")
-        };
-        let fd =
-            openat(root, file.as_str(), OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty()).context(|| file.clone())?;
-        nix::unistd::write(fd, value.as_bytes()).map_err(|errno| not_enabled(errno, &file, limits))?;
-    }
-    Ok(())
-}
-
-fn not_enabled(errno: Errno, file: &str, writes: &[Write]) -> Error {
-    let fields: Vec<&str> = writes.iter().map(|write| write.field.as_str()).collect();
-    let error = Error::system(format!("{}: enable the controllers in {file}", fields.join(", ")), errno);
-    match errno {
-        Errno::ENOENT | Errno::EINVAL => {
-            error.hint("this host does not offer one of them there: remove the limit, or delegate the controller")
-        }
-        Errno::EBUSY => error.hint("that cgroup has processes of its own: choose another linux.cgroupsPath"),
-        _ => error,
-    }
-}
-
-fn refused(write: &Write, errno: Errno, shown: &Path) -> Error {
-    let subject = format!("{}: write {:?} to {}", write.field, write.value, shown.join(&write.file).display());
-    let error = Error::system(subject, errno);
-    match errno {
-        Errno::ENOENT => error.hint("this kernel has no such limit"),
-        Errno::EINVAL | Errno::ERANGE => error.hint("the kernel does not take this value"),
-        _ => error,
-    }
 }

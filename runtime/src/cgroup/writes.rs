@@ -2,6 +2,9 @@
 //! Limits as writes to the files of cgroup v2 (cgroup-v2.rst) and of the v1 controllers (Documentation/admin-guide/cgroup-v1).
 //! Pure; in an order that the kernel takes for a new cgroup.
 
+use std::path::Path;
+
+use nix::errno::Errno;
 use oci_spec::runtime::LinuxThrottleDevice;
 
 use super::wanted::Wanted;
@@ -16,6 +19,8 @@ pub struct Write {
     pub value: String,
     /// The field that asks for it
     pub field: String,
+    /// The file that a kernel whose scheduler of block devices is BFQ has for it, and what is written there
+    pub bfq: Option<(String, String)>,
 }
 
 impl Write {
@@ -23,6 +28,50 @@ impl Write {
     /// killer ends every process that shares its victim's (mm/oom_kill.c, __oom_kill_process).
     pub fn waits(&self) -> bool {
         self.file.starts_with("memory.")
+    }
+
+    /// The same for the cgroup in which `exists` tells of files.
+    pub fn settled(&self, exists: impl Fn(&str) -> bool) -> std::borrow::Cow<'_, Self> {
+        match &self.bfq {
+            Some((file, value)) if exists(file) => std::borrow::Cow::Owned(Self {
+                file: file.clone(),
+                value: value.clone(),
+                field: self.field.clone(),
+                bfq: None,
+            }),
+            _ => std::borrow::Cow::Borrowed(self),
+        }
+    }
+
+    /// Whether a kernel without the file is as good: one that has no swap, and so no limit of it.
+    pub fn needs_no_file(&self) -> bool {
+        self.file == "memory.swap.max"
+            && (self.value == "max" || (self.value == "0" && !Path::new("/proc/swaps").exists()))
+    }
+
+    /// The error for a kernel that did not take it, with the way out.
+    pub fn refused(&self, path: &Path, errno: Errno) -> Error {
+        let error = Error::system(format!("{}: write {:?} to {}", self.field, self.value, path.display()), errno);
+        match errno {
+            Errno::ENOENT if self.field.contains(".unified[") => {
+                error.hint("cgroups have no file of this name: the kernel's cgroup-v2.rst lists them")
+            }
+            Errno::ENOENT => error.hint("this kernel has no such limit"),
+            Errno::EBUSY if self.file.starts_with("memory.") => {
+                error.hint("more than that is in use: choose a higher limit, or end some of its processes")
+            }
+            Errno::ENODEV => error.hint("there is no device of this number"),
+            Errno::EINVAL if self.file.starts_with("cpu.weight") || self.file == "cpu.shares" => {
+                error.hint("the kernel does not take this value, or cpu.idle is 1, which leaves no weight")
+            }
+            Errno::EINVAL if self.file.starts_with("cpu.rt") => {
+                error.hint("the cgroup above has not so much realtime to give: see its cpu.rt_runtime_us")
+            }
+            Errno::EINVAL | Errno::ERANGE | Errno::EACCES | Errno::EOPNOTSUPP => {
+                error.hint("the kernel does not take this value here")
+            }
+            _ => error,
+        }
     }
 
     /// The controller that the file belongs to.
@@ -49,8 +98,18 @@ impl List {
             file: file.into(),
             value: value.to_string(),
             field: format!("linux.resources.{field}"),
+            bfq: None,
         };
         self.0.extend(value.map(|value| write(&value)));
+    }
+
+    /// A weight of block devices.
+    fn add_weight(&mut self, files: [&str; 2], values: Option<[String; 2]>, field: &str) {
+        let Some([value, bfq]) = values else { return };
+        self.add(files[0], Some(value), field);
+        if let Some(write) = self.0.last_mut() {
+            write.bfq = Some((files[1].to_owned(), bfq));
+        }
     }
 }
 
@@ -112,14 +171,20 @@ impl Wanted {
         list.add("pids.max", self.pids.map(pids), "pids.limit");
         self.v2_cpu(&mut list);
         self.v2_io(&mut list);
-        for (size, limit) in &self.hugepages {
-            list.add(&format!("hugetlb.{size}.max"), Some(max(*limit)), "hugepageLimits");
+        for (at, (size, limit)) in self.hugepages.iter().enumerate() {
+            let field = format!("hugepageLimits[{at}].limit");
+            // Reservations too: else a page too many is told at its first use, by SIGBUS.
+            list.add(&format!("hugetlb.{size}.max"), Some(max(*limit)), &field);
+            list.add(&format!("hugetlb.{size}.rsvd.max"), Some(max(*limit)), &field);
         }
         for (device, limit) in &self.rdma {
             list.add("rdma.max", Some(format!("{device} {limit}")), &format!("rdma[{device:?}]"));
         }
         for (file, value) in &self.unified {
-            list.add(file, Some(value), &format!("unified[{file:?}]"));
+            // Files of one line for each device take one of them at a time.
+            for line in value.lines() {
+                list.add(file, Some(line), &format!("unified[{file:?}]"));
+            }
         }
         Ok(list.0)
     }
@@ -147,12 +212,14 @@ impl Wanted {
     }
 
     fn v2_io(&self, list: &mut List) {
-        let weight = |weight: u16| io_weight(u64::from(weight));
-        let general = self.block_io.weight().filter(|weight| *weight != 0).map(weight);
-        list.add("io.weight", general.map(|weight| format!("default {weight}")), "blockIO.weight");
+        // BFQ has v1's scale.
+        let of = |of: &str, weight: u16| [format!("{of} {}", io_weight(u64::from(weight))), format!("{of} {weight}")];
+        let files = ["io.weight", "io.bfq.weight"];
+        let general = self.block_io.weight().filter(|weight| *weight != 0);
+        list.add_weight(files, general.map(|weight| of("default", weight)), "blockIO.weight");
         for device in self.block_io.weight_device().iter().flatten() {
-            let value = device.weight().map(|own| format!("{}:{} {}", device.major(), device.minor(), weight(own)));
-            list.add("io.weight", value, "blockIO.weightDevice");
+            let own = device.weight().map(|own| of(&format!("{}:{}", device.major(), device.minor()), own));
+            list.add_weight(files, own, "blockIO.weightDevice");
         }
         for ((field, devices), key) in throttles(self).into_iter().zip(["rbps", "wbps", "riops", "wiops"]) {
             for device in devices.iter().flatten() {
@@ -178,8 +245,10 @@ impl Wanted {
         list.add("pids.max", self.pids.map(pids), "pids.limit");
         self.v1_cpu(&mut list);
         self.v1_io(&mut list);
-        for (size, limit) in &self.hugepages {
-            list.add(&format!("hugetlb.{size}.limit_in_bytes"), Some(limit), "hugepageLimits");
+        for (at, (size, limit)) in self.hugepages.iter().enumerate() {
+            let field = format!("hugepageLimits[{at}].limit");
+            list.add(&format!("hugetlb.{size}.limit_in_bytes"), Some(limit), &field);
+            list.add(&format!("hugetlb.{size}.rsvd.limit_in_bytes"), Some(limit), &field);
         }
         list.add("net_cls.classid", self.class_id, "network.classID");
         for priority in &self.priorities {
@@ -206,12 +275,15 @@ impl Wanted {
 
     fn v1_io(&self, list: &mut List) {
         let set = |weight: &u16| *weight != 0;
-        list.add("blkio.weight", self.block_io.weight().filter(set), "blockIO.weight");
+        let both = |value: String| [value.clone(), value];
+        let general = self.block_io.weight().filter(set).map(|weight| both(weight.to_string()));
+        list.add_weight(["blkio.weight", "blkio.bfq.weight"], general, "blockIO.weight");
         list.add("blkio.leaf_weight", self.block_io.leaf_weight().filter(set), "blockIO.leafWeight");
         for device in self.block_io.weight_device().iter().flatten() {
             let number = format!("{}:{}", device.major(), device.minor());
             let line = |weight: u16| format!("{number} {weight}");
-            list.add("blkio.weight_device", device.weight().map(line), "blockIO.weightDevice");
+            let files = ["blkio.weight_device", "blkio.bfq.weight_device"];
+            list.add_weight(files, device.weight().map(line).map(both), "blockIO.weightDevice");
             list.add("blkio.leaf_weight_device", device.leaf_weight().map(line), "blockIO.weightDevice");
         }
         let files = ["read_bps_device", "write_bps_device", "read_iops_device", "write_iops_device"];
@@ -229,9 +301,19 @@ fn unlimited(rate: u64, word: &str) -> String {
     if rate == 0 { word.to_owned() } else { rate.to_string() }
 }
 
-/// Shares of 2 to 262144 as a weight of 1 to 10000, on a straight line as runc draws it.
+/// Shares of 2 to 262144 as a weight of 1 to 10000, on the curve that takes the default 1024 to the default 100, as runc since 1.3.2 and
+/// crun since 1.23 draw it; before, it was a straight line, on which 1024 came to 39. The spec leaves it open.
 fn weight(shares: u64) -> u64 {
-    1 + (shares.clamp(2, 262_144) - 2) * 9999 / 262_142
+    match shares {
+        ..=2 => 1,
+        262_144.. => 10_000,
+        _ => {
+            let log = (shares as f64).log2();
+            let exponent = (log * log + 125.0 * log) / 612.0 - 7.0 / 34.0;
+            // Rounded up, but for what is whole but for the last bits.
+            (10f64.powf(exponent) - 1e-6).ceil() as u64
+        }
+    }
 }
 
 /// A weight of 10 to 1000 as one of 1 to 10000, as runc has it.
@@ -240,140 +322,5 @@ fn io_weight(weight: u64) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::{Value, json};
-
-    use super::*;
-
-    fn wanted(json: Value) -> Result<Wanted> {
-        Wanted::new(&serde_json::from_value(json).unwrap())
-    }
-
-    fn pairs(writes: Vec<Write>) -> Vec<(String, String)> {
-        writes.into_iter().map(|write| (write.file, write.value)).collect()
-    }
-
-    fn v1(json: Value) -> Vec<(String, String)> {
-        pairs(wanted(json).unwrap().v1_writes().unwrap())
-    }
-
-    fn v2(json: Value) -> Vec<(String, String)> {
-        pairs(wanted(json).unwrap().v2_writes().unwrap())
-    }
-
-    fn owned<const N: usize>(pairs: [(&str, &str); N]) -> Vec<(String, String)> {
-        pairs.map(|(file, value)| (file.to_owned(), value.to_owned())).to_vec()
-    }
-
-    #[test]
-    fn limits_become_writes() {
-        let json = json!({"memory": {"limit": 1000, "swap": 1500}, "pids": {"limit": 7}, "cpu": {"quota": 5000, "period": 10000, "shares": 1024}});
-        let want = [
-            ("memory.max", "1000"),
-            ("memory.oom.group", "1"),
-            ("memory.swap.max", "500"),
-            ("pids.max", "7"),
-            ("cpu.max", "5000 10000"),
-            ("cpu.weight", "39"),
-        ];
-        assert_eq!(v2(json.clone()), owned(want));
-        let want = [
-            ("memory.limit_in_bytes", "1000"),
-            ("memory.memsw.limit_in_bytes", "1500"),
-            ("pids.max", "7"),
-            ("cpu.cfs_period_us", "10000"),
-            ("cpu.cfs_quota_us", "5000"),
-            ("cpu.shares", "1024"),
-        ];
-        assert_eq!(v1(json), owned(want));
-        assert_eq!(v2(json!({"memory": {"limit": -1}})), owned([("memory.max", "max")]));
-        assert_eq!(v1(json!({"memory": {"limit": -1}})), owned([("memory.limit_in_bytes", "-1")]));
-        assert_eq!(v2(json!({"pids": {"limit": -1}})), owned([("pids.max", "max")]));
-        assert_eq!((weight(2), weight(1), weight(262_144), weight(999_999_999)), (1, 1, 10_000, 10_000));
-        assert_eq!((io_weight(10), io_weight(500), io_weight(1000)), (1, 4950, 10_000));
-    }
-
-    #[test]
-    fn zeros_of_engines_ask_nothing() {
-        let zeros = json!({"memory": {"limit": 0, "disableOOMKiller": false}, "pids": {"limit": 0}, "cpu": {"shares": 0, "quota": 0},
-            "blockIO": {"weight": 0, "leafWeight": 0}, "network": {"classID": 0, "priorities": []}, "hugepageLimits": []});
-        assert_eq!((v1(zeros.clone()), v2(zeros)), (vec![], vec![]));
-    }
-
-    #[test]
-    fn block_devices() {
-        let json = json!({"blockIO": {"weight": 500, "weightDevice": [{"major": 8, "minor": 0, "weight": 10}],
-            "throttleReadBpsDevice": [{"major": 8, "minor": 0, "rate": 1048576}],
-            "throttleWriteIOPSDevice": [{"major": 8, "minor": 16, "rate": 0}]}});
-        let want = [
-            ("io.weight", "default 4950"),
-            ("io.weight", "8:0 1"),
-            ("io.max", "8:0 rbps=1048576"),
-            ("io.max", "8:16 wiops=max"),
-        ];
-        assert_eq!(v2(json.clone()), owned(want));
-        let want = [
-            ("blkio.weight", "500"),
-            ("blkio.weight_device", "8:0 10"),
-            ("blkio.throttle.read_bps_device", "8:0 1048576"),
-            ("blkio.throttle.write_iops_device", "8:16 0"),
-        ];
-        assert_eq!(v1(json), owned(want));
-    }
-
-    #[test]
-    fn the_rest() {
-        let json =
-            json!({"hugepageLimits": [{"pageSize": "2MB", "limit": 4194304}], "rdma": {"mlx5_1": {"hcaHandles": 3}}});
-        let rdma = ("rdma.max", "mlx5_1 hca_handle=3 hca_object=max");
-        assert_eq!(v2(json.clone()), owned([("hugetlb.2MB.max", "4194304"), rdma]));
-        assert_eq!(v1(json), owned([("hugetlb.2MB.limit_in_bytes", "4194304"), rdma]));
-        let json = json!({"memory": {"swappiness": 10, "disableOOMKiller": true, "kernelTCP": 4096}, "cpu": {"realtimeRuntime": 5, "idle": 1},
-            "network": {"classID": 3, "priorities": [{"name": "eth0", "priority": 5}]}});
-        let want = [
-            ("memory.kmem.tcp.limit_in_bytes", "4096"),
-            ("memory.swappiness", "10"),
-            ("memory.oom_control", "1"),
-            ("cpu.idle", "1"),
-            ("cpu.rt_runtime_us", "5"),
-            ("net_cls.classid", "3"),
-            ("net_prio.ifpriomap", "eth0 5"),
-        ];
-        assert_eq!(v1(json), owned(want));
-    }
-
-    #[test]
-    fn what_the_other_version_has_is_refused_by_field() {
-        for (json, field) in [
-            (json!({"memory": {"disableOOMKiller": true}}), "linux.resources.memory.disableOOMKiller:"),
-            (json!({"memory": {"swappiness": 10}}), "linux.resources.memory.swappiness:"),
-            (json!({"network": {"classID": 1}}), "linux.resources.network.classID:"),
-        ] {
-            assert!(wanted(json.clone()).unwrap().v2_writes().unwrap_err().to_string().starts_with(field), "{json}");
-        }
-        let unified = wanted(json!({"unified": {"memory.high": "1"}})).unwrap();
-        assert!(unified.v1_writes().unwrap_err().to_string().starts_with("linux.resources.unified:"));
-    }
-
-    #[test]
-    fn nonsense_is_refused_by_field() {
-        for (json, field) in [
-            (json!({"unified": {"../x": "1"}}), "linux.resources.unified"),
-            (json!({"unified": {"cgroup.procs": "1"}}), "linux.resources.unified"),
-            (json!({"memory": {"limit": 10, "swap": 5}}), "linux.resources.memory.swap:"),
-            (json!({"memory": {"swap": 5}}), "linux.resources.memory.swap:"),
-            (json!({"memory": {"limit": -5}}), "linux.resources.memory.limit:"),
-            (json!({"memory": {"swappiness": 101}}), "linux.resources.memory.swappiness:"),
-            (json!({"memory": {"kernel": 4096}}), "linux.resources.memory.kernel:"),
-            (json!({"blockIO": {"weight": 5}}), "linux.resources.blockIO.weight:"),
-            (json!({"cpu": {"cpus": "0;1"}}), "linux.resources.cpu.cpus:"),
-            (
-                json!({"hugepageLimits": [{"pageSize": "../2MB", "limit": 1}]}),
-                "linux.resources.hugepageLimits[0].pageSize:",
-            ),
-            (json!({"rdma": {"a b": {}}}), "linux.resources.rdma"),
-        ] {
-            assert!(wanted(json.clone()).unwrap_err().to_string().starts_with(field), "{json}");
-        }
-    }
-}
+#[path = "writes_tests.rs"]
+mod tests;

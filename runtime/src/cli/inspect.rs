@@ -2,8 +2,9 @@
 //! `wsbox inspect`
 
 use super::{Global, output};
-use crate::error::Result;
+use crate::error::{Kind, Result};
 use crate::state::layers;
+use crate::state::met::{self, LimitWatch};
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
@@ -16,14 +17,30 @@ pub struct Arguments {
 }
 
 pub fn run(global: &Global, arguments: Arguments) -> Result<u8> {
-    let layers = layers::observe(&global.root().read(&arguments.id)?)?;
-    if arguments.format == "json" {
-        return output::json(&layers);
-    }
-    let head = ["LAYER", "IN FORCE", "WHAT THE KERNEL SAYS"].map(str::to_owned).to_vec();
-    let row = |layer: &layers::Layer| {
-        let name = format!("{} {}", layer.id, layer.name);
-        vec![name, if layer.in_force { "yes" } else { "no" }.to_owned(), layer.evidence.clone()]
+    let (root, id) = (global.root(), &arguments.id);
+    let record = root.read(id)?;
+    let met = LimitWatch::new(&root, id)?.met();
+    let layers = match layers::observe(&record) {
+        // What ended a container is asked when it has ended.
+        Err(error) if error.kind() == Kind::State && !met.is_empty() => None,
+        result => Some(result?),
     };
-    output::table(&std::iter::once(head).chain(layers.layers.iter().map(row)).collect::<Vec<_>>())
+    if arguments.format == "json" {
+        let mut value = match &layers {
+            Some(layers) => serde_json::to_value(layers).unwrap_or_default(),
+            None => serde_json::json!({"id": id, "pid": 0, "layers": []}),
+        };
+        value["limitsMet"] = met::to_json(&met);
+        return output::json(&value);
+    }
+    if let Some(layers) = &layers {
+        let head = ["LAYER", "IN FORCE", "WHAT THE KERNEL SAYS"].map(str::to_owned).to_vec();
+        let row = |layer: &layers::Layer| {
+            let name = format!("{} {}", layer.id, layer.name);
+            vec![name, if layer.in_force { "yes" } else { "no" }.to_owned(), layer.evidence.clone()]
+        };
+        output::table(&std::iter::once(head).chain(layers.layers.iter().map(row)).collect::<Vec<_>>())?;
+    }
+    let lines = met.iter().map(|met| format!("limit met: {met}\n"));
+    output::text(&lines.collect::<String>())
 }

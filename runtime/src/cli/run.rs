@@ -7,11 +7,14 @@ use std::path::{Path, PathBuf};
 use super::create::{StartOptions, open_bundle};
 use super::{Global, foreground, log};
 use crate::bundle::Bundle;
+use crate::cgroup::Met;
 use crate::error::{Context, Error, Result};
 use crate::launch;
 use crate::plan::harden;
 use crate::profile::{self, Profile};
-use crate::state::lifecycle;
+use crate::state::met::LimitWatch;
+use crate::state::{Root, lifecycle};
+use crate::sys::pidfd::Exit;
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
@@ -69,6 +72,22 @@ fn name_lacking_layers(bundle: &Bundle, profile: Option<Profile>) {
     }
 }
 
+/// Tells a person which limits were met, and everybody why the payload was killed if that was for want of memory. Nothing is read
+/// for a program's sake of a payload that was not killed.
+fn name_limits(root: &Root, id: &str, watch: Option<LimitWatch>, exit: Option<Exit>) {
+    let person = watch.is_some();
+    let killed = exit.is_some_and(|exit| exit.code() == 128 + libc::SIGKILL);
+    let Some(watch) = watch.or_else(|| if killed { LimitWatch::new(root, id).ok() } else { None }) else { return };
+    let worth = |met: &Met| match met {
+        Met::Memory { .. } => true,
+        // Less than a tenth of a second nobody has waited.
+        Met::Cpu { microseconds, .. } => person && *microseconds >= 100_000,
+        Met::Pids { .. } | Met::Tmpfs { .. } => person,
+    };
+    let told = watch.met().into_iter().filter(worth);
+    told.for_each(|met| log::warning(&met.to_string()));
+}
+
 pub fn run(global: &Global, arguments: Arguments) -> Result<u8> {
     let (path, id) = arguments.names()?;
     global.trail.container(&id);
@@ -88,8 +107,10 @@ pub fn run(global: &Global, arguments: Arguments) -> Result<u8> {
     told.inspect_err(|_| drop(lifecycle::delete(&root, &id, true)))?;
     let Some(signals) = signals else { return process.until_ready().map(|()| 0) };
     process.pass_notifications()?;
+    let watch = if std::io::stderr().is_terminal() { LimitWatch::new(&root, &id).ok() } else { None };
     let exit = foreground::follow(&process, &signals);
     crate::launch::pause::before("exited");
+    name_limits(&root, &id, watch, exit.as_ref().ok().copied());
     if !arguments.keep {
         lifecycle::delete(&root, &id, true)?.iter().for_each(|warning| log::warning(warning));
     }

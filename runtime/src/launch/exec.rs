@@ -144,10 +144,10 @@ impl Joining<'_> {
     fn enter(&self, container: OwnedFd) -> Result<Process> {
         let (channel, control) = Channel::pair()?;
         let init = memfd::init()?;
-        let request = Spawn {
+        let request = |cgroup| Spawn {
             join: &[],
             namespaces: 0,
-            cgroup: Some(self.place.clone_fd().unwrap_or(self.cgroup.clone_fd())),
+            cgroup: Some(cgroup),
             init: init.as_fd(),
             control: control.as_fd(),
             keep_below: 3 + self.preserve_fds,
@@ -156,7 +156,16 @@ impl Joining<'_> {
             ambient: false,
             last_cap: 0,
         };
-        let spawned = spawn(&request).map_err(Errno::from).context(|| "clone3 into the container's cgroup".into())?;
+        let own = self.place.clone_fd().unwrap_or(self.cgroup.clone_fd());
+        let spawned = match spawn(&request(own)).map_err(Errno::from) {
+            // It has cgroups below with controllers, and so takes no process itself (cgroup-v2.rst, "No Internal Process Constraint").
+            Err(Errno::EBUSY) if self.place.clone_fd().is_none() => {
+                let pid = self.record.process.as_ref().map_or(0, |process| process.pid);
+                spawn(&request(self.cgroup.place_of(pid)?.as_fd())).map_err(Errno::from)
+            }
+            result => result,
+        };
+        let spawned = spawned.context(|| "clone3 into the container's cgroup".into())?;
         drop(control);
         match self.follow(&spawned, &channel, container) {
             Ok((Some(payload), console)) => {

@@ -323,6 +323,7 @@ impl Launch<'_> {
             Errno::EPERM => error.hint("wsbox needs root, or a user namespace that this host allows"),
             Errno::ENOSPC | Errno::EUSERS => error.hint("a limit in /proc/sys/user is reached"),
             Errno::EAGAIN => error.hint("is pids.max of the cgroup, or the limit of processes, reached?"),
+            Errno::EOPNOTSUPP => error.hint(self.cgroup.as_ref().map(Cgroup::takes_no_process).unwrap_or_default()),
             _ => error,
         }
     }
@@ -459,7 +460,7 @@ impl Launch<'_> {
         if let Some(record) = &self.record {
             record.extras.undo();
         }
-        let removed = self.cgroup.take().map_or(Ok(()), |cgroup| cgroup.kill_all().and_then(|()| cgroup.remove()));
+        let removed = self.cgroup.take().map_or(Ok(()), |cgroup| cgroup.kill_all().and_then(|()| cgroup.discard()));
         // A hook that ran may have made what another takes back (runtime.md, "Lifecycle").
         if let Some(record) = self.record.as_ref().filter(|record| record.process.is_some()) {
             hooks::run_all(Moment::Stopped, self.bundle.spec.hooks().as_ref(), record);

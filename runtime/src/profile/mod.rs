@@ -134,13 +134,18 @@ pub fn made_under_one(container: &Spec) -> bool {
     container.annotations().as_ref().is_some_and(|annotations| annotations.contains_key(ANNOTATION))
 }
 
+/// Whether a container was made under a profile, or one is asked for.
+pub fn binds(container: &Spec, asked: Option<Profile>) -> Result<bool> {
+    Ok(made_under_one(container) || settings::asked(asked)?)
+}
+
 /// Keeps the limits of the container with config `container` to its profile, or to the one in force now, whatever is asked for them:
 /// one sentence for the user.
 ///
 /// # Errors
 /// As [`raise`].
 pub fn keep_limits(container: &Spec, resources: &mut LinuxResources, asked: Option<Profile>) -> Result<Vec<String>> {
-    if !made_under_one(container) && !settings::asked(asked)? {
+    if !binds(container, asked)? {
         return Ok(Vec::new());
     }
     let before = resources.clone();

@@ -10,8 +10,9 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde_json::{Value, json};
 
+use super::met::{self, LimitWatch};
 use super::{Root, lifecycle};
-use crate::cgroup::{Cgroup, Oom};
+use crate::cgroup::{Cgroup, Met, Oom};
 use crate::error::{Context, Error, Kind, Result};
 
 /// A running container.
@@ -20,6 +21,7 @@ pub struct Watch {
     pid: i32,
     pidfd: OwnedFd,
     cgroup: Cgroup,
+    limits: LimitWatch,
 }
 
 impl Watch {
@@ -30,29 +32,49 @@ impl Watch {
         let stopped = || Error::new(Kind::State, "", format!("container with id {id} is not running"));
         let known = record.process.as_ref().ok_or_else(stopped)?;
         let pidfd = lifecycle::process(&record)?.ok_or_else(stopped)?;
-        Ok(Self { id: id.into(), pid: known.pid, pidfd, cgroup: Cgroup::open(&record.cgroup)? })
+        let cgroup = Cgroup::open(&record.cgroup)?;
+        Ok(Self { id: id.into(), pid: known.pid, pidfd, cgroup, limits: LimitWatch::new(root, id)? })
     }
 
-    /// One event of type `stats`.
+    /// One event of type `stats`: runc's numbers, and the limits that were met.
     pub fn stats(&self) -> Value {
         let mut data = self.cgroup.stats();
+        data["limits_met"] = met::to_json(&self.limits.met());
         data["network_interfaces"] = interfaces(self.pid);
         json!({"type": "stats", "id": self.id, "data": data})
     }
 
-    /// Hands every event to `tell`, stats each `interval`, until the container ends or `tell` says false.
+    /// Of type `oom`, with the limit that was met: v1 tells before it kills and counts.
+    fn out_of_memory(&self) -> Value {
+        let found = || self.cgroup.met().into_iter().find(|met| matches!(met, Met::Memory { .. }));
+        let until = Instant::now() + Duration::from_millis(100);
+        let mut met = found();
+        while met.is_none() && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(1));
+            met = found();
+        }
+        let mut event = json!({"type": "oom", "id": self.id});
+        if let Some(data) = met.and_then(|met| met::to_json(&[met]).get_mut(0).map(Value::take)) {
+            event["data"] = data;
+        }
+        event
+    }
+
+    /// Hands every event to `tell`, stats each `interval`, until the container ends or `tell` says false. The last one, of type
+    /// `limits`, says which were met, if any were.
     pub fn follow(&self, interval: Duration, mut tell: impl FnMut(&Value) -> Result<bool>) -> Result<()> {
         let mut oom = self.cgroup.watch_oom()?;
-        let out_of_memory = json!({"type": "oom", "id": self.id});
         let mut next = Instant::now() + interval;
         loop {
             let ended = self.wait(oom.as_ref(), next)?;
             // Also at the end: it may be what ended it.
-            if oom.as_mut().is_some_and(Oom::happened) && !tell(&out_of_memory)? {
+            if oom.as_mut().is_some_and(Oom::happened) && !tell(&self.out_of_memory())? {
                 return Ok(());
             }
             if ended {
-                return Ok(());
+                let met = self.limits.met();
+                let last = json!({"type": "limits", "id": self.id, "data": {"limits_met": met::to_json(&met)}});
+                return if met.is_empty() { Ok(()) } else { tell(&last).map(drop) };
             }
             if Instant::now() >= next {
                 next += interval;

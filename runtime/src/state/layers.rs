@@ -5,6 +5,7 @@
 use std::fs;
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 
 use nix::sched::{CloneFlags, setns};
 use serde::Serialize;
@@ -139,6 +140,15 @@ pub(crate) fn root(mountinfo: &str) -> Layer {
     let in_force = root && sizes.iter().all(|(_, size)| size.is_some());
     let evidence = format!("/ {}, tmpfs: {}", if root { "ro" } else { "rw" }, list.join(", "));
     Layer { id: "L3", name: "read-only root", in_force, evidence }
+}
+
+/// Where tmpfs are mounted that can be written; octal escapes are of blanks and such (proc_pid_mountinfo(5)), which wsbox mounts
+/// nowhere.
+pub(crate) fn writable_tmpfs(mountinfo: &str) -> impl Iterator<Item = PathBuf> {
+    let writable = |(place, options, kind, _): (&str, &str, &str, &str)| {
+        (kind == "tmpfs" && options.split(',').all(|option| option != "ro")).then(|| PathBuf::from(place))
+    };
+    mountinfo.lines().filter_map(parse_mount).filter_map(writable)
 }
 
 /// (place, mount options, type, options of the file system)

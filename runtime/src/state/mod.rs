@@ -6,6 +6,7 @@ pub mod events;
 pub mod ids;
 pub mod layers;
 pub mod lifecycle;
+pub mod met;
 pub mod process;
 mod record;
 pub mod update;

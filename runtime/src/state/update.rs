@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::{Folder, Record, Root, Status, lifecycle};
 use crate::bundle::Bundle;
-use crate::cgroup::{Cgroup, Plan, Wanted};
+use crate::cgroup::{self, Cgroup, Plan, Rule, Wanted};
 use crate::error::{Error, Kind, Result};
 use crate::profile::{self, Profile};
 
@@ -24,7 +24,7 @@ pub fn update(root: &Root, id: &str, change: &LinuxResources, asked: Option<Prof
         return Err(not_running());
     }
     let bundle = Bundle::from_config(record.bundle.clone(), root.config(id)?.0)?;
-    refuse_other_devices(&bundle, change)?;
+    let devices = other_devices(&bundle, change, asked)?;
     let (change, config) = merged(&bundle, change)?;
     let merged = Bundle::from_config(record.bundle.clone(), config)?;
     let (change, mut resources) = (change, resources(&merged));
@@ -35,7 +35,7 @@ pub fn update(root: &Root, id: &str, change: &LinuxResources, asked: Option<Prof
     if change.memory().is_some_and(|memory| memory.check_before_update().unwrap_or_default()) {
         fits(&cgroup, all.memory)?;
     }
-    let updated = cgroup.update(&Wanted::of(&change)?, &all)?;
+    let updated = cgroup.update(&Wanted::of(&change)?, &all, &devices)?;
     keep(&folder, &mut record, &cgroup, &config).inspect_err(|_| cgroup.undo(&updated))?;
     cgroup.settle(&updated).map(|()| warnings)
 }
@@ -44,14 +44,18 @@ fn resources(bundle: &Bundle) -> LinuxResources {
     bundle.spec.linux().as_ref().and_then(|linux| linux.resources().clone()).unwrap_or_default()
 }
 
-/// A program for other devices would not be the one that the config's nodes were made for; an engine sends those that it sent before.
-fn refuse_other_devices(bundle: &Bundle, change: &LinuxResources) -> Result<()> {
+/// What may be opened from now on. Nodes of a container are made at its start: rules for others let a payload open what it can make
+/// itself, so under a profile they stay as they are. An engine sends those that it sent before.
+fn other_devices(bundle: &Bundle, change: &LinuxResources, asked: Option<Profile>) -> Result<Vec<Rule>> {
     let given = change.devices().as_deref().unwrap_or_default();
     if given.is_empty() || Some(given) == resources(bundle).devices().as_deref() {
-        return Ok(());
+        return Ok(Vec::new());
     }
-    let error = Error::invalid("linux.resources.devices", "a container's devices are settled when it is created");
-    Err(error.hint("leave them out, or give those of its config.json"))
+    if profile::binds(&bundle.spec, asked)? {
+        let error = Error::invalid("linux.resources.devices", "a profile settles them when the container is created");
+        return Err(error.hint("leave them out, or give those of its config.json"));
+    }
+    cgroup::device_rules(given)
 }
 
 /// The change without what is unset, and the config with it.

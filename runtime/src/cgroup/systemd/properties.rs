@@ -247,7 +247,7 @@ mod tests {
     use super::*;
 
     fn write(file: &str, value: &str) -> Write {
-        Write { file: file.into(), value: value.into(), field: "linux.resources.x".into() }
+        Write { file: file.into(), value: value.into(), field: "linux.resources.x".into(), bfq: None }
     }
 
     fn one(file: &str, value: &str) -> Vec<(String, Value)> {
