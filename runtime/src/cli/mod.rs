@@ -168,7 +168,7 @@ const COMMANDS: &[Entry] = &[
     entry!(
         inspect,
         "inspect",
-        "Show the eight layers of a container as the kernel has them in force",
+        "Show the eight layers of a container as the kernel has them in force, and what its filter denied",
         "  wsbox inspect web1\n  wsbox inspect --format json web1",
         false
     ),

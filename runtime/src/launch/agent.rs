@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The agent that answers calls with SCMP_ACT_NOTIFY: it gets the filter's listener over linux.seccomp.listenerPath, with the
-//! state of the process (config-linux.md, "The Container Process State"). init/program.rs has the table of who waits for whom.
+//! state of the process (config-linux.md, "The Container Process State"); or the monitor, which counts what it answers. init/program.rs has the table of who waits for whom.
 
 use std::io::IoSlice;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -75,6 +75,9 @@ impl Agent<'_> {
     }
 
     fn send(&self, listener: &OwnedFd) -> Result<()> {
+        if let Some(monitor) = &self.record.monitor {
+            return monitor.hand_over(listener);
+        }
         let seccomp = self.spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
         let path = seccomp.and_then(|seccomp| seccomp.listener_path().as_ref());
         let path = path.ok_or_else(|| Error::invalid(FIELD, "is missing"))?;

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ids::Range;
 use crate::cgroup;
+use crate::monitor::Monitor;
 
 /// The version of the file's layout.
 pub const VERSION: u32 = 1;
@@ -81,6 +82,12 @@ pub struct Record {
     /// The filter, which `exec` installs too
     #[serde(default)]
     pub seccomp: Seccomp,
+    /// Who counts the filter's violations
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub monitor: Option<Monitor>,
+    /// Why nobody does though the profile wants it
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uncounted: Option<String>,
     /// Whether hooks are to run when it starts or is deleted
     #[serde(default)]
     pub hooks: bool,
