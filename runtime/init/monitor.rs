@@ -58,8 +58,8 @@ fn set_up(socket: i32) -> Result<Monitor> {
     }
     let [filters, counts, proc, first] = [rights.fds[0], rights.fds[1], rights.fds[2], rights.fds[3]];
     let lengths = (word(&message, 4).ok_or(EBADMSG)? as usize, word(&message, 8).ok_or(EBADMSG)? as usize);
-    let filters: &'static [u8] = sys::map(filters, lengths.0 + lengths.1)?;
-    let (jail, filter) = filters.split_at_checked(lengths.0).ok_or(EBADMSG)?;
+    let mapped: &'static [u8] = sys::map(filters, lengths.0 + lengths.1)?;
+    let (jail, filter) = mapped.split_at_checked(lengths.0).ok_or(EBADMSG)?;
     let monitor = Monitor {
         socket,
         epoll: sys::epoll_create()?,
@@ -70,6 +70,8 @@ fn set_up(socket: i32) -> Result<Monitor> {
         names: Names::new(proc)?,
         answers: Answers::new()?,
     };
+    sys::close(filters);
+    sys::close(counts);
     sys::epoll_add(monitor.epoll, socket)?;
     sys::epoll_add(monitor.epoll, first)?;
     sys::raise_open_files()?;
@@ -97,9 +99,9 @@ fn give_up(proc: i32, all: bool, jail: &[u8]) -> Result<()> {
 impl Monitor {
     /// Until the container has ended.
     fn serve(&mut self) -> Result<()> {
-        let mut events = [Event::default(); 16];
+        let (mut events, mut now) = ([Event::default(); 16], sys::clock());
         loop {
-            let wait = self.answers.give_due(sys::clock());
+            let wait = self.answers.give_due(now);
             let over = self.first < 0 && self.listeners == 0;
             let ready = match sys::epoll_wait(self.epoll, &mut events, if over { Some(0) } else { wait }) {
                 Err(EINTR) => continue,
@@ -108,11 +110,12 @@ impl Monitor {
             if over && ready == 0 {
                 return Ok(());
             }
+            now = sys::clock();
             for event in events.iter().take(ready) {
                 match event.fd() {
                     fd if fd == self.socket => self.take_listener()?,
                     fd if fd == self.first => self.first_ended(),
-                    fd => self.hear(fd, event),
+                    fd => self.hear(fd, event, now),
                 }
             }
         }
@@ -138,7 +141,7 @@ impl Monitor {
     }
 
     /// One denied call, or the end of the last process under this listener.
-    fn hear(&mut self, listener: i32, event: &Event) {
+    fn hear(&mut self, listener: i32, event: &Event, now: u64) {
         if !event.is_readable() {
             sys::close(listener);
             self.listeners -= 1;
@@ -149,7 +152,6 @@ impl Monitor {
         if sys::notification(listener, &mut call).is_err() {
             return;
         }
-        let now = sys::clock();
         let name = self.names.of(listener, &call, now);
         self.table.count(call.number(), name);
         self.answers.give(listener, call.id, verdict::error_number(self.filter, &call.data), now);

@@ -7,12 +7,13 @@ use crate::sys::{self, Result};
 /// How many are answered at once, and how long it takes until another one is, in nanoseconds.
 const AT_ONCE: u64 = 64;
 const EACH: u64 = 1_000_000;
-/// A call waits this long for each that waits already, in nanoseconds: a call costs us about 5 µs, so 4 % of a CPU.
-const FOR_EACH: u64 = 125_000;
-const SHORTEST: u64 = 1_000_000;
-const LONGEST: u64 = 10_000_000;
+/// A call waits this long for each that waits already, in nanoseconds.
+const FOR_EACH: u64 = 250_000;
+const SHORTEST: u64 = 500_000;
+const LONGEST: u64 = 9_000_000;
+const TICK: u64 = 1_000_000;
 /// The most that can wait. One more is answered in place of the first of them.
-const ROOM: usize = 512;
+const ROOM: usize = 256;
 /// Words of one that waits: listener and error number, id, when it is due.
 const WORDS: usize = 3;
 
@@ -27,6 +28,11 @@ pub struct Budget {
 impl Budget {
     pub fn new(at_once: u64, each: u64) -> Self {
         Self { burst: at_once * each, each, spent: 0 }
+    }
+
+    /// Whether less than half of it is spent.
+    pub fn is_plenty(&self, now: u64) -> bool {
+        self.spent <= now + self.burst / 2
     }
 
     /// Whether it may be done once more.
@@ -64,7 +70,8 @@ impl Answers {
             self.give_first();
         }
         let wait = (FOR_EACH * (self.count as u64 + 1)).clamp(SHORTEST, LONGEST);
-        self.last_due = self.last_due.max(now + wait);
+        // At the same times as others, so that one wake-up is enough for many.
+        self.last_due = self.last_due.max((now + wait).next_multiple_of(TICK));
         let at = (self.first + self.count) % ROOM * WORDS;
         if let Some(place) = self.waiting.get_mut(at..at + WORDS) {
             place.copy_from_slice(&[listener as u64 | (errno as u64) << 32, id, self.last_due]);

@@ -8,12 +8,14 @@ use super::answers::Budget;
 use super::table::Name;
 use crate::sys::{self, Notification, Result};
 
-/// How many are read at once, and how long it takes until another may be, in nanoseconds: 20 µs each, so 1 % of a CPU.
+/// How many are read at once, and how long it takes until another may be, in nanoseconds: 20 µs each, so 0.5 % of a CPU.
 const AT_ONCE: u64 = 64;
-const EACH: u64 = 2_500_000;
-/// Known names, by thread; a name that may not be read anew is true for this long, in nanoseconds.
+const EACH: u64 = 4_000_000;
+/// Known names, by thread. When many want to be read, one that is this young, in nanoseconds, is taken as it is; one that may not
+/// be read anew, up to the greater age.
 const KNOWN: usize = 256;
-const TRUE_FOR: u64 = 200_000_000;
+const YOUNG: u64 = 100_000_000;
+const OLD: u64 = 1_000_000_000;
 /// Words of a known name: thread, when it was read, the name.
 const WORDS: usize = 4;
 
@@ -35,15 +37,16 @@ impl Names {
         let thread = call.pid;
         let at = thread as usize % KNOWN * WORDS;
         let Some(known) = self.known.get_mut(at..at + WORDS) else { return [0; 2] };
-        if self.budget.take(now) {
+        let (same, age) = (known[0] == u64::from(thread), now.saturating_sub(known[1]));
+        let is_enough = same && age < YOUNG && !self.budget.is_plenty(now);
+        if !is_enough && self.budget.take(now) {
             let name = read(self.proc, thread).unwrap_or_default();
             // Else another process may have the pid by now.
             let name = if sys::notification_is_valid(listener, call.id) { name } else { [0; 2] };
             known.copy_from_slice(&[u64::from(thread), now, name[0], name[1]]);
             return name;
         }
-        let fresh = known[0] == u64::from(thread) && now.saturating_sub(known[1]) < TRUE_FOR;
-        if fresh { [known[2], known[3]] } else { [0; 2] }
+        if same && age < OLD { [known[2], known[3]] } else { [0; 2] }
     }
 }
 
