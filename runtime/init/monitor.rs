@@ -1,23 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The monitor: answers the denied calls of one container with the error number that its filter has for them, and counts them.
 //! It never lets one through (SECCOMP_USER_NOTIF_FLAG_CONTINUE is not in here), reads nothing of the caller but its name, and
-//! has no rights: its root is an empty proc, its filter knows ten calls.
+//! has no rights: its root is an empty proc, its filter knows eight calls.
 //!
 //! It ends by itself when the container's first process and all that is under a listener have ended. If it is killed, the
 //! kernel answers with ENOSYS in its place: denied all the same.
 
 mod answers;
+mod listeners;
 mod names;
 mod table;
 mod verdict;
 
 use answers::Answers;
+use listeners::{FIRST, Listeners, SOCKET};
 use names::Names;
 use table::Table;
 
 use crate::counts::{BYTES, HEADER, LISTENER, LOST, ROW, ROWS, SET_UP, SET_UP_BYTES};
 use crate::steps::PR_SET_DUMPABLE;
-use crate::sys::{self, EBADMSG, EINTR, EINVAL, Event, Notification, Result};
+use crate::sys::{self, EBADMSG, EINTR, EINVAL, Notification, Result};
 use crate::word;
 
 const PR_SET_NAME: u32 = 15;
@@ -27,11 +29,7 @@ const NOBODY_ELSE: u32 = 0xffff_fff0;
 
 /// What it works on.
 struct Monitor {
-    socket: i32,
-    epoll: i32,
-    /// The container's first process; -1 once it has ended
-    first: i32,
-    listeners: u32,
+    listeners: Listeners,
     filter: &'static [u8],
     table: Table,
     names: Names,
@@ -61,10 +59,7 @@ fn set_up(socket: i32) -> Result<Monitor> {
     let mapped: &'static [u8] = sys::map(filters, lengths.0 + lengths.1)?;
     let (jail, filter) = mapped.split_at_checked(lengths.0).ok_or(EBADMSG)?;
     let monitor = Monitor {
-        socket,
-        epoll: sys::epoll_create()?,
-        first,
-        listeners: 0,
+        listeners: Listeners::new(socket, first)?,
         filter,
         table: Table::new(sys::map_shared(counts, BYTES)?),
         names: Names::new(proc)?,
@@ -72,8 +67,6 @@ fn set_up(socket: i32) -> Result<Monitor> {
     };
     sys::close(filters);
     sys::close(counts);
-    sys::epoll_add(monitor.epoll, socket)?;
-    sys::epoll_add(monitor.epoll, first)?;
     sys::raise_open_files()?;
     give_up(proc, message[1] != 0, jail)?;
     Ok(monitor)
@@ -99,54 +92,56 @@ fn give_up(proc: i32, all: bool, jail: &[u8]) -> Result<()> {
 impl Monitor {
     /// Until the container has ended.
     fn serve(&mut self) -> Result<()> {
-        let (mut events, mut now) = ([Event::default(); 16], sys::clock());
+        let mut now = sys::clock();
         loop {
             let wait = self.answers.give_due(now);
-            let over = self.first < 0 && self.listeners == 0;
-            let ready = match sys::epoll_wait(self.epoll, &mut events, if over { Some(0) } else { wait }) {
-                Err(EINTR) => continue,
+            let over = self.listeners.is_over();
+            // Of a crowd not each wakes us: they are heard together.
+            let crowd = self.answers.are_for_a_crowd();
+            let ready = match self.listeners.wait(if over || crowd { Some(0) } else { wait }) {
+                Err(EINTR) => 0,
                 result => result?,
             };
-            if over && ready == 0 {
-                return Ok(());
-            }
             now = sys::clock();
-            for event in events.iter().take(ready) {
-                match event.fd() {
-                    fd if fd == self.socket => self.take_listener()?,
-                    fd if fd == self.first => self.first_ended(),
-                    fd => self.hear(fd, event, now),
+            match ready {
+                0 if over => return Ok(()),
+                0 if crowd => {
+                    let _ = sys::poll(&mut [], wait);
+                    now = sys::clock();
                 }
+                0 => {}
+                _ => self.hear_all(now)?,
             }
         }
     }
 
-    fn first_ended(&mut self) {
-        sys::close(self.first);
-        self.first = -1;
-    }
-
-    fn take_listener(&mut self) -> Result<()> {
-        let (mut message, mut rights) = ([0u8], sys::Rights::new());
-        sys::receive(self.socket, &mut message, &mut rights)?;
-        let taken = message[0] == LISTENER && rights.count() == 1 && sys::epoll_add(self.epoll, rights.fds[0]).is_ok();
-        match taken {
-            true => self.listeners += 1,
-            false => {
-                rights.fds.iter().take(rights.count()).for_each(|&fd| sys::close(fd));
-                self.table.add_to(LOST);
+    /// From the last one on: what takes the place of a listener that goes has been heard.
+    fn hear_all(&mut self, now: u64) -> Result<()> {
+        for at in (0..self.listeners.len()).rev() {
+            match (at, self.listeners.ready(at)) {
+                (_, None) => {}
+                (SOCKET, _) => self.take_listener()?,
+                (FIRST, _) | (_, Some((_, false))) => self.listeners.remove(at),
+                (_, Some((listener, true))) => self.hear(listener, now),
             }
         }
         Ok(())
     }
 
-    /// One denied call, or the end of the last process under this listener.
-    fn hear(&mut self, listener: i32, event: &Event, now: u64) {
-        if !event.is_readable() {
-            sys::close(listener);
-            self.listeners -= 1;
-            return;
+    fn take_listener(&mut self) -> Result<()> {
+        let (mut message, mut rights) = ([0u8], sys::Rights::new());
+        sys::receive(self.listeners.socket(), &mut message, &mut rights)?;
+        if message[0] == LISTENER && rights.count() == 1 && self.listeners.add(rights.fds[0]) {
+            sys::wake_here(rights.fds[0]);
+        } else {
+            rights.fds.iter().take(rights.count()).for_each(|&fd| sys::close(fd));
+            self.table.add_to(LOST);
         }
+        Ok(())
+    }
+
+    /// One denied call.
+    fn hear(&mut self, listener: i32, now: u64) {
         let mut call = Notification::default();
         // ENOENT: the caller was killed meanwhile.
         if sys::notification(listener, &mut call).is_err() {

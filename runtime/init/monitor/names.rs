@@ -9,13 +9,13 @@ use super::table::Name;
 use crate::sys::{self, Notification, Result};
 
 /// How many are read at once, and how long it takes until another may be, in nanoseconds: 20 µs each, so 0.5 % of a CPU.
-const AT_ONCE: u64 = 64;
+const AT_ONCE: u64 = 256;
 const EACH: u64 = 4_000_000;
 /// Known names, by thread. When many want to be read, one that is this young, in nanoseconds, is taken as it is; one that may not
 /// be read anew, up to the greater age.
 const KNOWN: usize = 256;
-const YOUNG: u64 = 100_000_000;
-const OLD: u64 = 1_000_000_000;
+const YOUNG: u64 = 500_000_000;
+const OLD: u64 = 4_000_000_000;
 /// Words of a known name: thread, when it was read, the name.
 const WORDS: usize = 4;
 

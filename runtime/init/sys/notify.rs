@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The monitor's system calls: seccomp_unotify(2), epoll(7), shared memory.
+//! The monitor's system calls: seccomp_unotify(2), poll(2), shared memory.
 
 use core::sync::atomic::AtomicU64;
 
@@ -51,44 +51,18 @@ pub fn notification_is_valid(listener: i32, id: u64) -> bool {
     sys!(IOCTL, listener, NOTIF_ID_VALID, &raw const id).is_ok()
 }
 
-/// struct epoll_event, which only x86_64 packs.
-#[cfg_attr(target_arch = "x86_64", repr(C, packed))]
-#[cfg_attr(not(target_arch = "x86_64"), repr(C))]
-#[derive(Clone, Copy, Default)]
-pub struct Event {
-    events: u32,
-    data: u64,
+/// Lets the callers of a listener wake us on their own CPU; ENOTTY before Linux 6.6.
+pub fn wake_here(listener: i32) {
+    const NOTIF_SET_FLAGS: u32 = 0x4008_2104;
+    const FD_SYNC_WAKE_UP: u32 = 1;
+    let _ = sys!(IOCTL, listener, NOTIF_SET_FLAGS, FD_SYNC_WAKE_UP);
 }
 
-const EPOLLIN: u32 = 1;
-
-impl Event {
-    /// The descriptor that is ready.
-    pub fn fd(&self) -> i32 {
-        self.data as i32
-    }
-
-    /// Whether it can be read; else its other end is gone.
-    pub fn is_readable(&self) -> bool {
-        self.events & EPOLLIN != 0
-    }
-}
-
-pub fn epoll_create() -> Result<i32> {
-    sys!(EPOLL_CREATE1, O_CLOEXEC).map(|fd| fd as i32)
-}
-
-pub fn epoll_add(epoll: i32, fd: i32) -> Result<()> {
-    const EPOLL_CTL_ADD: u32 = 1;
-    let event = Event { events: EPOLLIN, data: fd as u64 };
-    sys!(EPOLL_CTL, epoll, EPOLL_CTL_ADD, fd, &raw const event).map(drop)
-}
-
-/// How many of `events` were filled in, after at most `nanos` nanoseconds; none waits for ever.
-pub fn epoll_wait(epoll: i32, events: &mut [Event], nanos: Option<u64>) -> Result<usize> {
+/// ppoll(2) of an array of struct pollfd, a word each; none waits for ever.
+pub fn poll(fds: &mut [u64], nanos: Option<u64>) -> Result<usize> {
     let time = nanos.map(|nanos| [nanos / 1_000_000_000, nanos % 1_000_000_000]);
     let time = time.as_ref().map_or(core::ptr::null(), |time| time.as_ptr());
-    sys!(EPOLL_PWAIT2, epoll, events.as_mut_ptr(), events.len(), time, 0usize, 0usize)
+    sys!(PPOLL, fds.as_mut_ptr(), fds.len(), time, 0usize, 0usize)
 }
 
 /// Nanoseconds of CLOCK_MONOTONIC.

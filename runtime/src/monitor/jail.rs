@@ -11,11 +11,10 @@ use seccompiler::{
 use crate::error::{Error, Result};
 use crate::seccomp::Insn;
 
-/// SECCOMP_IOCTL_NOTIF_RECV, _SEND and _ID_VALID of linux/seccomp.h.
-const REQUESTS: [u64; 3] = [0xc050_2100, 0xc018_2101, 0x4008_2102];
-const CALLS: [libc::c_long; 8] = [
-    libc::SYS_epoll_pwait2,
-    libc::SYS_epoll_ctl,
+/// SECCOMP_IOCTL_NOTIF_RECV, _SEND, _ID_VALID and _SET_FLAGS of linux/seccomp.h.
+const REQUESTS: [u64; 4] = [0xc050_2100, 0xc018_2101, 0x4008_2102, 0x4008_2104];
+const CALLS: [libc::c_long; 7] = [
+    libc::SYS_ppoll,
     libc::SYS_recvmsg,
     libc::SYS_openat2,
     libc::SYS_read,
