@@ -27,6 +27,7 @@ mod run;
 mod spec;
 mod start;
 mod state;
+mod summary;
 mod update;
 
 use std::ffi::OsString;
@@ -106,7 +107,7 @@ const COMMANDS: &[Entry] = &[
         run,
         "run",
         "Create a container, run its payload, delete it",
-        "  wsbox run ./bundle/\n  wsbox run --bundle ./bundle web1\n  wsbox run --detach --pid-file web1.pid ./bundle/ --id web1",
+        "  wsbox run ./bundle/\n  wsbox run --bundle ./bundle web1\n  wsbox run --detach --pid-file web1.pid ./bundle/ --id web1\n  wsbox run --count-violations --summary ran.json ./bundle/",
         false
     ),
     entry!(

@@ -5,6 +5,7 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 use super::create::{StartOptions, open_bundle};
+use super::summary::Summary;
 use super::{Global, foreground, log};
 use crate::bundle::Bundle;
 use crate::error::{Context, Error, Result};
@@ -30,6 +31,9 @@ pub struct Arguments {
     /// Do not delete it when it ends
     #[arg(long)]
     keep: bool,
+    /// Write how it ended, and what its filter denied, to this file, as JSON
+    #[arg(long, value_name = "FILE", conflicts_with = "detach")]
+    summary: Option<PathBuf>,
     #[command(flatten)]
     start: StartOptions,
 }
@@ -81,14 +85,17 @@ pub fn run(global: &Global, arguments: Arguments) -> Result<u8> {
     }
     name_lacking_layers(&bundle, options.profile);
     let signals = if arguments.detach { None } else { Some(foreground::Signals::block()?) };
-    let process = launch::run(&root, &id, &bundle, &options)?;
+    let summary = Summary::begin(arguments.summary.as_deref())?;
+    let process = launch::run(&root, &id, &bundle, &options).inspect_err(|_| summary.discard())?;
     process.warnings.iter().for_each(|warning| log::warning(warning));
     arguments.start.tell.tell(&process).inspect_err(|_| drop(lifecycle::delete(&root, &id, true)))?;
     let Some(signals) = signals else { return Ok(0) };
     let exit = foreground::follow(&process, &signals);
     crate::launch::pause::before("exited");
+    let summed_up = exit.as_ref().map_or(Ok(()), |exit| summary.end(&root, &id, *exit));
     if !arguments.keep {
         lifecycle::delete(&root, &id, true)?.iter().for_each(|warning| log::warning(warning));
     }
+    summed_up?;
     Ok(exit?.code() as u8)
 }

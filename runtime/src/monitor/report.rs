@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What was counted, for people and programs: numbers become names, and names are text whatever bytes a container has put there.
 
+use std::fs::File;
 use std::path::Path;
 
+use nix::fcntl::{Flock, FlockArg};
 use serde::Serialize;
 
 use super::counts::{BYTES, HEADER, KILLED, LOST, MAGIC, ROW, ROWS, TOTAL, USED, VERSION};
@@ -86,6 +88,22 @@ pub fn of(record: &Record) -> Result<Violations> {
         blocked: rows(&words),
         killed: words[KILLED],
     })
+}
+
+/// One more process of the container that the filter killed, as its end says. Whoever counts here takes turns.
+///
+/// # Errors
+/// If the file can not be written.
+pub fn count_killed(record: &Record) -> Result<()> {
+    use std::os::unix::fs::FileExt;
+    let Some(monitor) = &record.monitor else { return Ok(()) };
+    let path = monitor.folder.join(COUNTS);
+    let context = || path.display().to_string();
+    let file = File::options().read(true).write(true).open(&path).context(context)?;
+    let file = Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| Error::system(context(), errno))?;
+    let (mut word, at) = ([0; 8], KILLED as u64 * 8);
+    file.read_exact_at(&mut word, at).context(context)?;
+    file.write_all_at(&(u64::from_ne_bytes(word) + 1).to_ne_bytes(), at).context(context)
 }
 
 /// The file as words.
