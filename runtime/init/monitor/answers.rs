@@ -9,7 +9,7 @@ const AT_ONCE: u64 = 64;
 const EACH: u64 = 4_000_000;
 /// A call waits this long for each that waits already, in nanoseconds: up to LONGEST, for so many callers longer still that the
 /// monitor takes no more than 5 % of a CPU (5 µs a call).
-const FOR_EACH: u64 = 500_000;
+const FOR_EACH: u64 = 250_000;
 const SHORTEST: u64 = 1_000_000;
 const LONGEST: u64 = 9_000_000;
 const FOR_EACH_OF_MANY: u64 = 160_000;

@@ -61,12 +61,17 @@ impl Agent<'_> {
     /// If the init could not install the filter, or the agent is not there: then the init ends with `channel`.
     pub fn serve(&self, number: i32, channel: &Channel, program: &Program) -> Result<()> {
         match channel.receive()? {
-            Answer::Installed => {}
-            Answer::Failed(step, errno) => return Err(failure(program, step, errno)),
-            answer => {
-                return Err(Error::new(crate::Kind::System, "linux.seccomp", format!("the init said {answer:?}")));
-            }
+            Answer::Installed => self.fetch(number, channel),
+            Answer::Failed(step, errno) => Err(failure(program, step, errno)),
+            answer => Err(Error::new(crate::Kind::System, "linux.seccomp", format!("the init said {answer:?}"))),
         }
+    }
+
+    /// The same, once the init has said that the filter is in force.
+    ///
+    /// # Errors
+    /// As [`Agent::serve`].
+    pub fn fetch(&self, number: i32, channel: &Channel) -> Result<()> {
         let listener = pidfd::get_fd(self.pidfd, number).context(|| "linux.seccomp: fetch the listener".into())?;
         self.send(&listener)?;
         // One holder: while a second lives, callers of a dead agent would wait for ever.

@@ -210,6 +210,7 @@ impl Joining<'_> {
         let labels = self.sources.contains(&Source::Labels).then(|| sources::labels(spawned.pid)).transpose()?;
         channel.send(&[container].into_iter().chain(labels).collect::<Vec<_>>())?;
         let (mut payload, mut console) = (None, None);
+        let (mut listener, mut installed) = (None, false);
         loop {
             match channel.receive()? {
                 Answer::Closed => return self.alive(spawned, payload).map(|payload| (payload, console)),
@@ -226,13 +227,18 @@ impl Joining<'_> {
                     reap(payload);
                     return Err(failure(self.program, step, errno));
                 }
-                Answer::Listener(number) => {
-                    let (pid, pidfd) =
-                        payload.as_ref().map_or((spawned.pid, &spawned.pidfd), |payload| (payload.0, &payload.1));
-                    let agent = Agent { spec: self.spec, record: self.record, pid, pidfd };
-                    agent.serve(number, channel, self.program).inspect_err(|_| reap(payload.take()))?;
-                }
-                Answer::Started | Answer::Ready | Answer::Installed => {}
+                Answer::Listener(number) => listener = Some(number),
+                Answer::Installed => installed = true,
+                Answer::Started | Answer::Ready => {}
+            }
+            // The payload may speak before the joiner has told of it.
+            if installed && (payload.is_some() || !self.forks()) {
+                installed = false;
+                let (pid, pidfd) =
+                    payload.as_ref().map_or((spawned.pid, &spawned.pidfd), |payload| (payload.0, &payload.1));
+                let agent = Agent { spec: self.spec, record: self.record, pid, pidfd };
+                let number = listener.unwrap_or(-1);
+                agent.fetch(number, channel).inspect_err(|_| reap(payload.take()))?;
             }
         }
     }
