@@ -229,8 +229,13 @@ fn a_real_prometheus_raises_the_alerts() {
     let full = limited(64, "dd if=/dev/zero of=/tmp/x bs=1M count=60");
     let greedy = limited(16, "dd if=/dev/zero of=/dev/null bs=64M count=1");
     let listener = Bundle::hardened().args(&["sh", "-c", "printf nc > /proc/self/comm; sleep 1000; true"]);
-    let [writer_id, full_id, greedy_id, listener_id] =
-        [&writer, &full, &greedy, &listener].map(|bundle| detach(&engine, bundle));
+    let denied = Bundle::hardened().set("/annotations", json!({"dev.wsbox.violations": "true"})).args(&[
+        "sh",
+        "-c",
+        "while :; do mount -t tmpfs x /tmp; sleep 1; done",
+    ]);
+    let [writer_id, full_id, greedy_id, listener_id, denied_id] =
+        [&writer, &full, &greedy, &listener, &denied].map(|bundle| detach(&engine, bundle));
     let (_prometheus, address) = prometheus(folder.path(), &address);
     let wanted = [
         ("WorkspaceFileSystemModified", &writer_id),
@@ -238,6 +243,7 @@ fn a_real_prometheus_raises_the_alerts() {
         ("WorkspaceMemoryHigh", &full_id),
         ("WorkspaceOutOfMemory", &greedy_id),
         ("WorkspaceUnauthorizedProcess", &listener_id),
+        ("WorkspaceSeccompViolations", &denied_id),
     ];
     let end = Instant::now() + Duration::from_secs(60);
     loop {

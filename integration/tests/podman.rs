@@ -241,6 +241,15 @@ fn namespaces_of_the_host_and_of_others() {
     });
 }
 
+/// An annotation asks for it.
+#[test]
+fn violations_are_counted() {
+    let container =
+        Container::start("wsbox", "--annotation dev.wsbox.violations=true", "probe syscall 168; sleep 1000");
+    let inspect = format!("{} inspect {}", wsbox_path(), container.inspect(".Id"));
+    wsbox_integration::engine::until("it is counted", || sandbox().sh(&inspect).stdout.contains("swapoff 1 (probe)"));
+}
+
 #[test]
 fn the_bridge() {
     with_each(|runtime| {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The init: the only code of wsbox that runs inside a container. It receives a sealed program over one socket, carries out
-//! its steps in order, reports the first failure as (step, errno), and ends in execve of the payload.
+//! its steps in order, reports the first failure as (step, errno), and ends in execve of the payload. Its second role, the
+//! monitor (monitor.rs), stays outside and answers denied calls.
 //!
 //! Read program.rs for what the steps are, steps.rs for the few that are more than a system call, sys.rs for the calls.
 
@@ -8,7 +9,11 @@
 #![no_main]
 #![deny(unsafe_op_in_unsafe_fn, clippy::undocumented_unsafe_blocks)]
 
+// The other half of it is the parent's.
+#[allow(dead_code)]
+mod counts;
 mod hook;
+mod monitor;
 mod paths;
 // The other half of it is the parent's.
 #[allow(dead_code)]
@@ -46,9 +51,13 @@ pub struct Init {
     lent: core::cell::Cell<i32>,
 }
 
-/// `argument` is the number of the control socket.
+/// `argument` is the number of the control socket, after an `m` for the monitor.
 fn main(argument: &CStr) -> ! {
-    let control = argument.to_bytes().iter().fold(0i32, |n, digit| n * 10 + i32::from(digit.wrapping_sub(b'0')));
+    let number = |digits: &[u8]| digits.iter().fold(0i32, |n, digit| n * 10 + i32::from(digit.wrapping_sub(b'0')));
+    let control = match argument.to_bytes() {
+        [b'm', socket @ ..] => monitor::main(number(socket)),
+        digits => number(digits),
+    };
     // Nobody in the container may trace or inspect us before the payload is executed (CVE-2016-9962).
     let undumpable = sys::prctl(steps::PR_SET_DUMPABLE, 0, 0).map(drop);
     // It had to survive our own exec; the end of it tells the parent of the payload's.

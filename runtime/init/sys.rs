@@ -73,7 +73,7 @@ numbers! {
     SETDOMAINNAME 171 162  EXIT_GROUP 231 94  KEYCTL 250 219  FCHOWNAT 260 54  MKDIRAT 258 34  READLINKAT 267 78  NEWFSTATAT 262 79
     UNSHARE 272 97  ACCEPT4 288 242  DUP3 292 24  PRLIMIT64 302 261  SETNS 308 268  SECCOMP 317 277  OPEN_TREE 428 428
     MOVE_MOUNT 429 429  FSOPEN 430 430  FSCONFIG 431 431  FSMOUNT 432 432  CLONE3 435 435  CLOSE_RANGE 436 436
-    OPENAT2 437 437  FACCESSAT2 439 439  MOUNT_SETATTR 442 442
+    OPENAT2 437 437  FACCESSAT2 439 439  MOUNT_SETATTR 442 442  CHROOT 161 51  CLOCK_GETTIME 228 113
 }
 
 /// A pointer or a number, as the kernel takes it.
@@ -524,6 +524,8 @@ pub fn capset(effective: u64, permitted: u64, inheritable: u64) -> Result<()> {
     sys!(CAPSET, header.as_ptr(), data.as_ptr()).map(drop)
 }
 
-// After the macro that it is written with.
+// After the macro that they are written with.
+mod notify;
 mod process;
+pub use notify::*;
 pub use process::*;

@@ -59,6 +59,11 @@ fn probe(words: &[&str]) -> Vec<Answer> {
         ["unix-listen", path] => {
             answer(of_std(std::os::unix::net::UnixListener::bind(path).and_then(|socket| socket.accept().map(drop))))
         }
+        ["deny", processes, threads, calls] => answer(deny(number(processes), number(threads), number(calls))),
+        ["deny-under-signals", calls] => answer(deny_under_signals(number(calls))),
+        ["deny-as", name] => answer(deny_as(name.as_bytes())),
+        ["deny-as-many", names] => answer(deny_as_many(number(names))),
+        ["kill-myself"] => answer(call(libc::SYS_getpid, &[]).and_then(|_| call(number("0x40000027"), &[]))),
         _ => panic!("unknown probe {words:?}"),
     }
 }
@@ -170,4 +175,100 @@ fn notify(message: &str) -> nix::Result<String> {
     let path = std::env::var_os("NOTIFY_SOCKET").ok_or(Errno::ENOENT)?;
     let sent = std::os::unix::net::UnixDatagram::unbound().and_then(|socket| socket.send_to(message.as_bytes(), path));
     of_std(sent.map(drop))
+}
+
+/// mount(2) without arguments, which no profile of ours allows: how many calls failed with what.
+fn denied(calls: i64, seen: &mut std::collections::BTreeMap<i32, i64>) {
+    for _ in 0..calls {
+        // SAFETY: NULL for every pointer; it changes nothing where it is allowed either.
+        let result = unsafe { libc::syscall(libc::SYS_mount, 0, 0, 0, 0, 0) };
+        *seen.entry(if result == 0 { 0 } else { Errno::last_raw() }).or_default() += 1;
+    }
+}
+
+fn told(seen: &std::collections::BTreeMap<i32, i64>) -> String {
+    let list = seen.iter().map(|(errno, count)| format!("{:?} {count}", Errno::from_raw(*errno)));
+    list.collect::<Vec<_>>().join(", ")
+}
+
+/// As many processes of as many threads, each of which makes as many denied calls; every process that saw another error ends with 1.
+fn deny(processes: i64, threads: i64, calls: i64) -> nix::Result<String> {
+    let work = move || {
+        let one = move |_| {
+            std::thread::spawn(move || {
+                let mut seen = Default::default();
+                denied(calls, &mut seen);
+                seen
+            })
+        };
+        let mut all = std::collections::BTreeMap::new();
+        for thread in (0..threads).map(one).collect::<Vec<_>>() {
+            thread
+                .join()
+                .expect("a thread")
+                .into_iter()
+                .for_each(|(errno, count)| *all.entry(errno).or_default() += count);
+        }
+        all
+    };
+    if processes == 1 {
+        return Ok(told(&work()));
+    }
+    let mut children = Vec::new();
+    for _ in 0..processes {
+        // SAFETY: we have one thread.
+        match unsafe { libc::fork() } {
+            // SAFETY: ends the child without running anything of the parent's.
+            0 => unsafe { libc::_exit(i32::from(work().keys().any(|errno| *errno != libc::EPERM))) },
+            child => children.push(child),
+        }
+    }
+    let ended_well = |child: &i32| {
+        let mut status = 0;
+        // SAFETY: a pid of ours and an int.
+        unsafe { libc::waitpid(*child, &mut status, 0) };
+        status == 0
+    };
+    Ok(format!("{} of {processes} saw EPERM alone", children.iter().filter(|child| ended_well(child)).count()))
+}
+
+extern "C" fn nothing(_: i32) {}
+
+/// Denied calls while a timer interrupts with a handler that restarts nothing.
+fn deny_under_signals(calls: i64) -> nix::Result<String> {
+    // SAFETY: plain numbers, of which zero is a valid value; the handler does nothing.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = nothing as *const () as usize;
+        libc::sigaction(libc::SIGALRM, &action, std::ptr::null_mut());
+        let every = libc::timeval { tv_sec: 0, tv_usec: 700 };
+        libc::setitimer(
+            libc::ITIMER_REAL,
+            &libc::itimerval { it_interval: every, it_value: every },
+            std::ptr::null_mut(),
+        );
+    }
+    let mut seen = Default::default();
+    denied(calls, &mut seen);
+    Ok(told(&seen))
+}
+
+/// One denied call of a process that calls itself `name`.
+fn deny_as(name: &[u8]) -> nix::Result<String> {
+    let mut padded = [0u8; 16];
+    padded.iter_mut().zip(name).for_each(|(to, from)| *to = *from);
+    // SAFETY: 16 bytes are read.
+    unsafe { libc::prctl(libc::PR_SET_NAME, padded.as_ptr()) };
+    let mut seen = Default::default();
+    denied(1, &mut seen);
+    Ok(told(&seen))
+}
+
+/// One denied call under each of so many names, slowly enough for each to be read.
+fn deny_as_many(names: i64) -> nix::Result<String> {
+    for name in 0..names {
+        deny_as(format!("n{name}").as_bytes())?;
+        std::thread::sleep(std::time::Duration::from_millis(3));
+    }
+    Ok(names.to_string())
 }

@@ -161,3 +161,28 @@ fn what_no_profile_can_hold_is_refused_by_name() {
         assert!(outcome.code == 125 && told, "{flags}: {outcome:?}");
     }
 }
+
+/// The profile counts, also of an exec; nothing of it is left when the container is removed.
+#[test]
+fn violations_are_counted() {
+    let docker = strict();
+    let container = docker.sleeping("");
+    container.says("", "unshare -U true 2>&1; mount -t tmpfs x /tmp 2>&1; mount -t tmpfs x /tmp 2>&1; true");
+    let violations = inspect(&container)["violations"].clone();
+    assert_eq!((&violations["counting"], &violations["total"]), (&"on".into(), &3.into()), "{violations}");
+    assert_eq!(
+        (&violations["blocked"][0]["syscall"], &violations["blocked"][0]["process"]),
+        (&"mount".into(), &"mount".into())
+    );
+    container.cli("pause", "").ok();
+    assert_eq!(inspect(&container)["violations"], violations);
+    container.cli("unpause", "").ok();
+    let sandbox = docker.daemon.sandbox();
+    let record = format!("{}/exec/runtime-runc/moby/{}/state.json", sandbox.path().display(), container.inspect(".Id"));
+    let record: Value = serde_json::from_str(&sandbox.sh(&format!("cat {record}")).ok().stdout).expect("JSON");
+    let monitor = format!("grep -s State /proc/{}/status", record["monitor"]["process"]["pid"]);
+    assert!(sandbox.sh(&monitor).stdout.contains('S'));
+    container.cli("rm", "--force").ok();
+    let left = sandbox.sh(&monitor).stdout;
+    assert!(left.is_empty() || left.contains('Z'), "{left}");
+}

@@ -2,6 +2,7 @@
 //! Control groups. Membership, killing, freezing and devices always go through a cgroup v2 directory; limits go there too
 //! on a v2 host, and to the v1 controllers (through cgroups-rs) on a hybrid one.
 
+mod beside;
 #[cfg(feature = "cgroup-compat")]
 mod compat;
 mod devices;
@@ -31,6 +32,7 @@ use nix::unistd::Pid;
 use oci_spec::runtime::LinuxDevice;
 use serde::{Deserialize, Serialize};
 
+pub use beside::{monitors, remove_monitors};
 pub use devices::{Rule, rules as device_rules};
 pub use met::{Level, Met};
 pub use oom::Oom;

@@ -238,7 +238,7 @@ impl Group {
     }
 }
 
-fn open_root(root: &Path) -> Result<OwnedFd> {
+pub(super) fn open_root(root: &Path) -> Result<OwnedFd> {
     File::open(root).map(OwnedFd::from).context(|| root.display().to_string())
 }
 

@@ -35,6 +35,9 @@ pub struct StartOptions {
     /// Keep the caller's session keyring
     #[arg(long)]
     no_new_keyring: bool,
+    /// Count the calls that the filter denies: `wsbox inspect` shows them
+    #[arg(long)]
+    count_violations: bool,
     /// Accepted for runc's sake; wsbox always uses pivot_root(2)
     #[arg(long, hide = true)]
     no_pivot: bool,
@@ -69,6 +72,7 @@ impl StartOptions {
             env,
             no_new_keyring: self.no_new_keyring,
             systemd_cgroup: global.systemd_cgroup,
+            count_violations: self.count_violations,
         })
     }
 }

@@ -11,6 +11,8 @@ use super::{Global, foreground};
 use crate::bundle;
 use crate::error::{Context, Error, Result};
 use crate::launch;
+use crate::monitor::report;
+use crate::sys::pidfd::Exit;
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
@@ -176,7 +178,13 @@ pub fn run(global: &Global, arguments: Arguments) -> Result<u8> {
         })
     })?;
     arguments.tell.tell(&process).inspect_err(|_| process.kill())?;
-    signals.map_or(Ok(0), |signals| foreground::follow(&process, &signals).map(|exit| exit.code() as u8))
+    let Some(signals) = signals else { return Ok(0) };
+    let exit = foreground::follow(&process, &signals)?;
+    if exit == Exit::Signal(libc::SIGSYS) {
+        // Its container may be gone by now, with what was counted.
+        let _ = global.root().read(&arguments.id).and_then(|record| report::count_killed(&record));
+    }
+    Ok(exit.code() as u8)
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 
 use super::{Global, output};
 use crate::error::{Kind, Result};
+use crate::monitor::report::{self, State, Violations};
 use crate::state::layers;
 use crate::state::met::{self, LimitWatch};
 
@@ -20,9 +21,10 @@ pub fn run(global: &Global, arguments: Arguments) -> Result<u8> {
     let (root, id) = (global.root(), &arguments.id);
     let record = root.read(id)?;
     let met = LimitWatch::new(&root, id)?.met();
+    let violations = report::of(&record)?;
     let layers = match layers::observe(&record) {
         // What ended a container is asked when it has ended.
-        Err(error) if error.kind() == Kind::State && !met.is_empty() => None,
+        Err(error) if error.kind() == Kind::State && !(met.is_empty() && violations.total == 0) => None,
         result => Some(result?),
     };
     if arguments.format == "json" {
@@ -31,6 +33,7 @@ pub fn run(global: &Global, arguments: Arguments) -> Result<u8> {
             None => serde_json::json!({"id": id, "pid": 0, "layers": []}),
         };
         value["limitsMet"] = met::to_json(&met);
+        value["violations"] = serde_json::to_value(&violations).unwrap_or_default();
         return output::json(&value);
     }
     if let Some(layers) = &layers {
@@ -41,6 +44,20 @@ pub fn run(global: &Global, arguments: Arguments) -> Result<u8> {
         };
         output::table(&std::iter::once(head).chain(layers.layers.iter().map(row)).collect::<Vec<_>>())?;
     }
-    let lines = met.iter().map(|met| format!("limit met: {met}\n"));
-    output::text(&lines.collect::<String>())
+    let lines: String = met.iter().map(|met| format!("limit met: {met}\n")).collect();
+    output::text(&(lines + &counted(&violations)))
+}
+
+fn counted(violations: &Violations) -> String {
+    let state = match (violations.counting, violations.reason.as_deref()) {
+        (State::Off, _) => return "\nviolations: not counted (--count-violations does)\n".into(),
+        (State::Impossible, reason) => return format!("\nviolations: not counted: {}\n", reason.unwrap_or_default()),
+        (_, None) => String::new(),
+        (_, Some(reason)) => format!("; counting has stopped: {reason}"),
+    };
+    let mut text = format!("\nviolations: {}{state}\n", violations.total);
+    if !violations.blocked.is_empty() {
+        text += &format!("blocked: {}\n", violations.line());
+    }
+    text
 }

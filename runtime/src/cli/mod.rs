@@ -29,6 +29,7 @@ mod run;
 mod spec;
 mod start;
 mod state;
+mod summary;
 mod trail;
 mod update;
 
@@ -118,7 +119,7 @@ const COMMANDS: &[Entry] = &[
         run,
         "run",
         "Create a container, run its payload, delete it",
-        "  wsbox run ./bundle/\n  wsbox run --bundle ./bundle web1\n  wsbox run --detach --pid-file web1.pid ./bundle/ --id web1",
+        "  wsbox run ./bundle/\n  wsbox run --bundle ./bundle web1\n  wsbox run --detach --pid-file web1.pid ./bundle/ --id web1\n  wsbox run --count-violations --summary ran.json ./bundle/",
         false
     ),
     entry!(
@@ -180,7 +181,7 @@ const COMMANDS: &[Entry] = &[
     entry!(
         inspect,
         "inspect",
-        "Show the eight layers of a container as the kernel has them in force",
+        "Show the eight layers of a container as the kernel has them in force, and what its filter denied",
         "  wsbox inspect web1\n  wsbox inspect --format json web1",
         false
     ),

@@ -5,6 +5,7 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 use super::create::{StartOptions, open_bundle};
+use super::summary::Summary;
 use super::{Global, foreground, log};
 use crate::bundle::Bundle;
 use crate::cgroup::Met;
@@ -33,6 +34,9 @@ pub struct Arguments {
     /// Do not delete it when it ends
     #[arg(long)]
     keep: bool,
+    /// Write how it ended, and what its filter denied, to this file, as JSON
+    #[arg(long, value_name = "FILE", conflicts_with = "detach")]
+    summary: Option<PathBuf>,
     #[command(flatten)]
     start: StartOptions,
 }
@@ -72,20 +76,21 @@ fn name_lacking_layers(bundle: &Bundle, profile: Option<Profile>) {
     }
 }
 
-/// Tells a person which limits were met, and everybody why the payload was killed if that was for want of memory. Nothing is read
-/// for a program's sake of a payload that was not killed.
-fn name_limits(root: &Root, id: &str, watch: Option<LimitWatch>, exit: Option<Exit>) {
-    let person = watch.is_some();
+/// The limits that were met; a person is told, and everybody why the payload was killed if that was for want of memory. Nothing is
+/// read where nobody asks, of a payload that was not killed.
+fn limits_met(root: &Root, id: &str, watch: Option<LimitWatch>, exit: Option<Exit>) -> Vec<Met> {
     let killed = exit.is_some_and(|exit| exit.code() == 128 + libc::SIGKILL);
-    let Some(watch) = watch.or_else(|| if killed { LimitWatch::new(root, id).ok() } else { None }) else { return };
-    let worth = |met: &Met| match met {
+    let watch = watch.or_else(|| if killed { LimitWatch::new(root, id).ok() } else { None });
+    let met = watch.map(|watch| watch.met()).unwrap_or_default();
+    let person = std::io::stderr().is_terminal();
+    let worth = |met: &&Met| match met {
         Met::Memory { .. } => true,
         // Less than a tenth of a second nobody has waited.
         Met::Cpu { microseconds, .. } => person && *microseconds >= 100_000,
         Met::Pids { .. } | Met::Tmpfs { .. } => person,
     };
-    let told = watch.met().into_iter().filter(worth);
-    told.for_each(|met| log::warning(&met.to_string()));
+    met.iter().filter(worth).for_each(|met| log::warning(&met.to_string()));
+    met
 }
 
 pub fn run(global: &Global, arguments: Arguments) -> Result<u8> {
@@ -101,19 +106,23 @@ pub fn run(global: &Global, arguments: Arguments) -> Result<u8> {
     }
     name_lacking_layers(&bundle, options.profile);
     let signals = if arguments.detach { None } else { Some(foreground::Signals::block()?) };
-    let mut process = launch::run(&root, &id, &bundle, &options)?;
+    let summary = Summary::begin(arguments.summary.as_deref())?;
+    let mut process = launch::run(&root, &id, &bundle, &options).inspect_err(|_| summary.discard())?;
     process.warnings.iter().for_each(|warning| log::warning(warning));
     let told = arguments.start.tell.tell(&process).and_then(|()| global.trail.started());
     told.inspect_err(|_| drop(lifecycle::delete(&root, &id, true)))?;
     let Some(signals) = signals else { return process.until_ready().map(|()| 0) };
     process.pass_notifications()?;
-    let watch = if std::io::stderr().is_terminal() { LimitWatch::new(&root, &id).ok() } else { None };
+    let asked = std::io::stderr().is_terminal() || arguments.summary.is_some();
+    let watch = if asked { LimitWatch::new(&root, &id).ok() } else { None };
     let exit = foreground::follow(&process, &signals);
     crate::launch::pause::before("exited");
-    name_limits(&root, &id, watch, exit.as_ref().ok().copied());
+    let met = limits_met(&root, &id, watch, exit.as_ref().ok().copied());
+    let summed_up = exit.as_ref().map_or(Ok(()), |exit| summary.end(&root, &id, *exit, &met));
     if !arguments.keep {
         lifecycle::delete(&root, &id, true)?.iter().for_each(|warning| log::warning(warning));
     }
+    summed_up?;
     let exit = exit?;
     global.trail.exited(&exit)?;
     Ok(exit.code() as u8)

@@ -10,7 +10,7 @@ use crate::error::{Context, Error, Result};
 use crate::launch::{self, Answer, Channel, memfd, userns};
 use crate::plan::{IdMaps, Program, Step};
 use crate::state::ids;
-use crate::sys::clone::{Spawn, Spawned, spawn};
+use crate::sys::clone::{Role, Spawn, Spawned, spawn};
 use crate::sys::pidfd;
 
 /// What the child is born into and does.
@@ -38,6 +38,7 @@ impl Probe<'_> {
         let (channel, control) = Channel::pair()?;
         let user = if self.range.is_some() { libc::CLONE_NEWUSER } else { 0 };
         let request = Spawn {
+            role: Role::Init,
             join: &[],
             namespaces: (self.namespaces | user) as u64,
             cgroup: self.cgroup,

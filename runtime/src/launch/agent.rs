@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The agent that answers calls with SCMP_ACT_NOTIFY: it gets the filter's listener over linux.seccomp.listenerPath, with the
-//! state of the process (config-linux.md, "The Container Process State"). init/program.rs has the table of who waits for whom.
+//! state of the process (config-linux.md, "The Container Process State"); or the monitor, which counts what it answers. init/program.rs has the table of who waits for whom.
 
 use std::io::IoSlice;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -61,12 +61,17 @@ impl Agent<'_> {
     /// If the init could not install the filter, or the agent is not there: then the init ends with `channel`.
     pub fn serve(&self, number: i32, channel: &Channel, program: &Program) -> Result<()> {
         match channel.receive()? {
-            Answer::Installed => {}
-            Answer::Failed(step, errno) => return Err(failure(program, step, errno)),
-            answer => {
-                return Err(Error::new(crate::Kind::System, "linux.seccomp", format!("the init said {answer:?}")));
-            }
+            Answer::Installed => self.fetch(number, channel),
+            Answer::Failed(step, errno) => Err(failure(program, step, errno)),
+            answer => Err(Error::new(crate::Kind::System, "linux.seccomp", format!("the init said {answer:?}"))),
         }
+    }
+
+    /// The same, once the init has said that the filter is in force.
+    ///
+    /// # Errors
+    /// As [`Agent::serve`].
+    pub fn fetch(&self, number: i32, channel: &Channel) -> Result<()> {
         let listener = pidfd::get_fd(self.pidfd, number).context(|| "linux.seccomp: fetch the listener".into())?;
         self.send(&listener)?;
         // One holder: while a second lives, callers of a dead agent would wait for ever.
@@ -75,6 +80,9 @@ impl Agent<'_> {
     }
 
     fn send(&self, listener: &OwnedFd) -> Result<()> {
+        if let Some(monitor) = &self.record.monitor {
+            return monitor.hand_over(listener);
+        }
         let seccomp = self.spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
         let path = seccomp.and_then(|seccomp| seccomp.listener_path().as_ref());
         let path = path.ok_or_else(|| Error::invalid(FIELD, "is missing"))?;

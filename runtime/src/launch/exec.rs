@@ -17,11 +17,12 @@ use super::{Answer, Channel, Console, Process, failure, lsm, memfd, plan_host, r
 use crate::bundle::{Bundle, passwd};
 use crate::cgroup::{self, Cgroup, Place};
 use crate::error::{Context, Error, Kind, Result};
+use crate::monitor::{Life, Monitor};
 use crate::plan::{self, Program, Source};
 use crate::profile::{self, Profile};
-use crate::seccomp::{Filter, Insn};
+use crate::seccomp::{Counting, Filter, Insn};
 use crate::state::{self, Record, Root, Seccomp, Status};
-use crate::sys::clone::{Spawn, Spawned, spawn};
+use crate::sys::clone::{Role, Spawn, Spawned, spawn};
 use crate::sys::{pidfd, sched};
 use crate::validate;
 
@@ -68,7 +69,11 @@ pub fn exec(root: &Root, id: &str, exec: impl FnOnce(&Wanted) -> Result<Exec>) -
         let paused = Error::new(Kind::State, "", format!("cannot exec in a paused container {id}"));
         return Err(paused.hint("resume it, or use --ignore-paused"));
     }
+    let alive = |monitor: &Monitor| monitor.life().is_ok_and(|life| life != Life::Gone);
+    // Without one calls would fail with ENOSYS in place of their own number.
+    let counting = if record.monitor.as_ref().is_some_and(alive) { Counting::Wanted } else { Counting::Off };
     let options = plan::Options {
+        counting,
         preserve_fds: exec.preserve_fds,
         home: home(&exec.process, &record),
         ..plan::Options::default()
@@ -145,6 +150,7 @@ impl Joining<'_> {
         let (channel, control) = Channel::pair()?;
         let init = memfd::init()?;
         let request = |cgroup| Spawn {
+            role: Role::Init,
             join: &[],
             namespaces: 0,
             cgroup: Some(cgroup),
@@ -213,6 +219,7 @@ impl Joining<'_> {
         let labels = self.sources.contains(&Source::Labels).then(|| sources::labels(spawned.pid)).transpose()?;
         channel.send(&[container].into_iter().chain(labels).collect::<Vec<_>>())?;
         let (mut payload, mut console) = (None, None);
+        let (mut listener, mut installed) = (None, false);
         loop {
             match channel.receive()? {
                 Answer::Closed => return self.alive(spawned, payload).map(|payload| (payload, console)),
@@ -229,13 +236,18 @@ impl Joining<'_> {
                     reap(payload);
                     return Err(failure(self.program, step, errno));
                 }
-                Answer::Listener(number) => {
-                    let (pid, pidfd) =
-                        payload.as_ref().map_or((spawned.pid, &spawned.pidfd), |payload| (payload.0, &payload.1));
-                    let agent = Agent { spec: self.spec, record: self.record, pid, pidfd };
-                    agent.serve(number, channel, self.program).inspect_err(|_| reap(payload.take()))?;
-                }
-                Answer::Started | Answer::Ready | Answer::Installed => {}
+                Answer::Listener(number) => listener = Some(number),
+                Answer::Installed => installed = true,
+                Answer::Started | Answer::Ready => {}
+            }
+            // The payload may speak before the joiner has told of it.
+            if installed && (payload.is_some() || !self.forks()) {
+                installed = false;
+                let (pid, pidfd) =
+                    payload.as_ref().map_or((spawned.pid, &spawned.pidfd), |payload| (payload.0, &payload.1));
+                let agent = Agent { spec: self.spec, record: self.record, pid, pidfd };
+                let number = listener.unwrap_or(-1);
+                agent.fetch(number, channel).inspect_err(|_| reap(payload.take()))?;
             }
         }
     }

@@ -8,7 +8,7 @@ use nix::unistd::Pid;
 
 use super::Channel;
 use crate::error::{Context, Result};
-use crate::sys::clone::{Spawn, Spawned, spawn};
+use crate::sys::clone::{Role, Spawn, Spawned, spawn};
 use crate::sys::pidfd;
 
 /// It ends when this is dropped, and when we end.
@@ -23,6 +23,7 @@ impl Holder {
     pub fn new(init: &OwnedFd) -> Result<Self> {
         let (channel, control) = Channel::pair()?;
         let request = Spawn {
+            role: Role::Init,
             join: &[],
             namespaces: 0,
             cgroup: None,

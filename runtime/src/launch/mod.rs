@@ -45,11 +45,13 @@ use crate::error::{Context, Error, Result};
 use crate::extras;
 use crate::hooks::{self, Moment};
 use crate::metrics::counters;
+use crate::monitor::{self, Monitor};
 use crate::notify;
 use crate::plan::{self, IdMaps, Plan, UserNamespace};
 use crate::profile::{self, Profile};
+use crate::seccomp::Counted;
 use crate::state::{self, Folder, Record, Root, Seccomp, Status, ids};
-use crate::sys::clone::{Failed, Spawn, spawn};
+use crate::sys::clone::{Failed, Role, Spawn, spawn};
 use crate::sys::join::Join;
 use crate::sys::pidfd;
 use crate::validate;
@@ -71,6 +73,8 @@ pub struct Options {
     pub systemd_cgroup: bool,
     /// A profile that the bundle is raised to; /etc/wsbox/wsbox.env and $WSBOX_PROFILE count in any case
     pub profile: Option<Profile>,
+    /// Count violations of the filter; a profile or an annotation may ask for it as well
+    pub count_violations: bool,
 }
 
 /// Creates container `id` from `bundle`; its payload waits for [`start`].
@@ -113,6 +117,7 @@ fn launch(
         home: home(&bundle.spec, &rootfs),
         seccomp_floor: raised.seccomp,
         systemd: options.systemd_cgroup.then(|| cgroup::Instance::detect(host)).transpose()?,
+        counting: monitor::wanted(&bundle.spec, options.count_violations, raised.profile)?,
         fresh_network: raised.in_force && (wait_for_start || bundle.spec.hooks().is_some()),
     };
     let mut plan = plan::container(&bundle.spec, id, &plan_host(host)?, &plan_options)?;
@@ -192,6 +197,8 @@ impl Launch<'_> {
         self.child()?.channel.send(&fds)?;
         drop(fds);
         self.remember()?;
+        pause::before("monitor");
+        self.start_monitor(&init)?;
         pause::before("hooks");
         self.run_hooks()?;
         pause::before("ready");
@@ -271,6 +278,11 @@ impl Launch<'_> {
             ids,
             extras: extras::Made::default(),
             seccomp: self.filter_kind(),
+            monitor: None,
+            uncounted: match self.plan.counted {
+                Counted::Impossible(why) => Some(why.into()),
+                Counted::No | Counted::Yes => None,
+            },
             hooks: [Moment::Started, Moment::Stopped].iter().any(|moment| !moment.of(spec.hooks().as_ref()).is_empty()),
             created: state::now(),
             owner: nix::unistd::getuid().as_raw(),
@@ -297,6 +309,7 @@ impl Launch<'_> {
         let join = self.plan.early.iter().zip(&early);
         let join: Vec<_> = join.map(|(early, fd)| Join { namespace: fd.as_fd(), kind: early.kind }).collect();
         let request = Spawn {
+            role: Role::Init,
             join: &join,
             namespaces: self.plan.namespaces,
             cgroup: self.cgroup.as_ref().map(Cgroup::clone_fd),
@@ -397,6 +410,18 @@ impl Launch<'_> {
         self.folder.keep(&self.bundle.config, self.plan.filter.as_ref().map(exec::save_filter).as_deref())
     }
 
+    /// While the init is at work, too: its listener comes last of all.
+    fn start_monitor(&mut self, init: &OwnedFd) -> Result<()> {
+        let (Counted::Yes, Some(filter)) = (&self.plan.counted, &self.plan.filter) else { return Ok(()) };
+        let cgroup = self.plan.cgroup.saved(self.host);
+        let first = self.child()?.spawned.pidfd.as_fd();
+        let monitor = Monitor::start(&self.folder, first, filter, init.as_fd(), &cgroup)?;
+        if let Some(record) = &mut self.record {
+            record.monitor = Some(monitor);
+        }
+        Ok(())
+    }
+
     /// The hooks that see the namespaces of a container that has not run yet; the init waits for their end.
     fn run_hooks(&self) -> Result<()> {
         let hooks = self.bundle.spec.hooks().as_ref();
@@ -459,6 +484,11 @@ impl Launch<'_> {
         }
         if let Some(record) = &self.record {
             record.extras.undo();
+        }
+        if let Some((monitor, cgroup)) =
+            self.record.as_ref().and_then(|record| Some((record.monitor.as_ref()?, &record.cgroup)))
+        {
+            let _ = monitor.end(cgroup);
         }
         let removed = self.cgroup.take().map_or(Ok(()), |cgroup| cgroup.kill_all().and_then(|()| cgroup.discard()));
         // A hook that ran may have made what another takes back (runtime.md, "Lifecycle").

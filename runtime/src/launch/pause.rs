@@ -4,8 +4,8 @@
 
 /// Every step, in order: what `wsbox debug-steps` prints in a debug build.
 pub const STEPS: &[&str] = &[
-    "state", "ids", "record", "cgroup", "program", "clone", "maps", "sources", "confine", "send", "hooks", "ready",
-    "created", "running", "exited",
+    "state", "ids", "record", "cgroup", "program", "clone", "maps", "sources", "confine", "send", "monitor", "hooks",
+    "ready", "created", "running", "exited",
 ];
 
 /// Before `step`.

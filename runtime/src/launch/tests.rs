@@ -7,7 +7,7 @@ use nix::errno::Errno;
 
 use super::{Answer, Channel, memfd};
 use crate::plan::{Program, Step};
-use crate::sys::clone::{Spawn, spawn};
+use crate::sys::clone::{Role, Spawn, spawn};
 use crate::sys::pidfd::{self, Exit};
 
 /// How a program ended: its payload's exit code, or the step that failed and why.
@@ -28,6 +28,7 @@ fn run_program(namespaces: i32, program: &Program, fds: Vec<OwnedFd>) -> End {
     let (channel, control) = Channel::pair().unwrap();
     let init = memfd::init().unwrap();
     let request = Spawn {
+        role: Role::Init,
         join: &[],
         namespaces: namespaces as u64,
         cgroup: None,
@@ -168,6 +169,7 @@ fn a_broken_program_is_refused() {
     let (channel, control) = Channel::pair().unwrap();
     let init = memfd::init().unwrap();
     let request = Spawn {
+        role: Role::Init,
         join: &[],
         namespaces: 0,
         cgroup: None,
@@ -192,6 +194,7 @@ fn without_a_parent_the_init_ends() {
     let (channel, control) = Channel::pair().unwrap();
     let init = memfd::init().unwrap();
     let request = Spawn {
+        role: Role::Init,
         join: &[],
         namespaces: 0,
         cgroup: None,

@@ -15,7 +15,7 @@ use oci_spec::runtime::LinuxIdMapping;
 use super::Channel;
 use crate::error::{Context, Error, Result};
 use crate::plan::{IdMaps, id_mapping};
-use crate::sys::clone::{Spawn, spawn};
+use crate::sys::clone::{Role, Spawn, spawn};
 use crate::sys::pidfd;
 
 /// Writes uid_map and gid_map of `pid` (user_namespaces(7)): one write(2) each, as the kernel demands.
@@ -82,6 +82,7 @@ pub fn for_mount(init: &OwnedFd, maps: &IdMaps) -> Result<OwnedFd> {
     let (channel, control) = Channel::pair()?;
     let last_cap = 0;
     let request = Spawn {
+        role: Role::Init,
         join: &[],
         namespaces: libc::CLONE_NEWUSER as u64,
         cgroup: None,

@@ -9,6 +9,7 @@ use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
 
 use crate::cgroup::{Cgroup, Reading};
+use crate::monitor::report::{self, Violations};
 use crate::state::{Record, Root, Status, layers, lifecycle, process};
 
 /// Where engines keep the state of their runtimes: `*` is any folder. Docker's name of the runtime is in the second.
@@ -43,6 +44,8 @@ pub struct Sample {
     pub started: Option<f64>,
     /// How many processes it has of each name
     pub processes: BTreeMap<String, u64>,
+    /// What its filter denied
+    pub violations: Violations,
     /// L1 to L8, and whether each holds; of one that does not run, none
     pub layers: Vec<(&'static str, bool)>,
 }
@@ -104,7 +107,8 @@ fn sample(name: String, root: PathBuf, record: Record) -> Sample {
     let reading = cgroup.as_ref().map(Cgroup::reading).unwrap_or_default();
     let processes = cgroup.as_ref().map(processes_of).unwrap_or_default();
     let started = record.process.as_ref().and_then(|process| started(process.pid));
-    Sample { name, root, record, status, reading, started, processes, layers: Vec::new() }
+    let violations = report::of(&record).unwrap_or_default();
+    Sample { name, root, record, status, reading, started, processes, violations, layers: Vec::new() }
 }
 
 /// Whole seconds: two scrapes are not to differ by a rounding.

@@ -10,6 +10,7 @@ use prometheus_client::metrics::MetricType;
 
 use super::containers::Sample;
 use super::counters::{BOUNDS, Counters, KINDS, TIMED};
+use crate::monitor::report::State;
 use crate::state::lifecycle;
 
 /// A value and the labels that it has beyond `container`.
@@ -39,6 +40,15 @@ fn one(value: Option<f64>) -> Rows<'static> {
 
 fn count(value: Option<u64>) -> Rows<'static> {
     one(value.map(|value| value as f64))
+}
+
+/// One row for each call, whichever process made it.
+fn denied(sample: &Sample) -> Rows<'_> {
+    let mut calls: BTreeMap<&str, u64> = BTreeMap::new();
+    for blocked in &sample.violations.blocked {
+        *calls.entry(&blocked.syscall).or_default() += blocked.count;
+    }
+    calls.into_iter().map(|(call, count)| (vec![("syscall", call)], count as f64)).collect()
 }
 
 /// One row for each name.
@@ -77,6 +87,10 @@ const FAMILIES: &[Family] = &[
             (vec![("resource", *resource), ("kind", *kind)], *seconds)
         };
         sample.reading.pressure.iter().map(row).collect()
+    }),
+    family!("workspace_seccomp_violations", Counter, "Calls that the filter denied, by call", denied),
+    family!("wsbox_container_counting", Gauge, "Whether denied calls are counted: 1 or 0", |sample| {
+        one(Some(f64::from(u8::from(sample.violations.counting == State::On))))
     }),
     family!("container_process_count", Gauge, "Processes by name", |sample| named("process", &sample.processes)),
     family!("wsbox_container_layer_in_force", Gauge, "Whether the kernel has the layer in force: 1 or 0", |sample| {

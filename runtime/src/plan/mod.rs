@@ -23,6 +23,7 @@ use std::path::PathBuf;
 use oci_spec::runtime::{LinuxDevice, LinuxIdMapping, LinuxIdMappingBuilder, LinuxSeccomp, Process, Spec};
 
 use crate::error::{Error, Result};
+use crate::seccomp::{Counted, Counting};
 use crate::{cgroup, seccomp};
 pub use attributes::Attributes;
 pub use mounts::{BindAttr, Idmap, source_path};
@@ -56,6 +57,8 @@ pub struct Options {
     pub home: Option<String>,
     /// Filters that the config's own is tightened by.
     pub seccomp_floor: Vec<LinuxSeccomp>,
+    /// Whether violations are to be counted, and by whose wish.
+    pub counting: Counting,
     /// Leave the network namespace for a fresh one last of all: what an engine put into it until then stays behind.
     pub fresh_network: bool,
     /// The systemd that makes the cgroup.
@@ -147,8 +150,10 @@ pub struct Plan {
     pub hard_limits: Vec<(String, u32, u64)>,
     /// The payload gets a terminal
     pub terminal: bool,
-    /// The filter, for `exec` to use again
+    /// The filter, for `exec` to use again; as it is where nobody counts
     pub filter: Option<seccomp::Filter>,
+    /// Whether the program's filter asks a monitor
+    pub counted: Counted,
     /// One sentence each, for the user
     pub warnings: Vec<String>,
 }
@@ -174,6 +179,8 @@ struct Builder<'a> {
     has_proc: bool,
     late: Vec<Planned>,
     warnings: Vec<String>,
+    /// Whether the filter asks a monitor
+    counted: Counted,
     /// The v1 controllers that the container has a cgroup of
     joined: Vec<String>,
 }
@@ -197,6 +204,7 @@ impl<'a> Builder<'a> {
             has_proc: false,
             late,
             warnings,
+            counted: Counted::No,
             joined: Vec::new(),
         })
     }
@@ -233,6 +241,7 @@ pub fn container(spec: &Spec, id: &str, host: &Host, options: &Options) -> Resul
         process::filter(linux.seccomp().as_ref(), &options.seccomp_floor, mounts::makes_set_id_files(spec, &user))?;
     let mut builder = Builder::new(host, mounts::most_sources(spec, linux, host))?;
     builder.warnings.extend(filter.iter().flat_map(|filter| filter.warnings.clone()));
+    builder.counted = options.counting.of(filter.as_ref())?;
     let (path, resources) = (linux.cgroups_path().as_deref(), linux.resources().as_ref());
     let mut cgroup = match &options.systemd {
         Some(instance) => cgroup::Plan::in_scope(instance, path, id, resources, spec.annotations().as_ref()),
@@ -262,6 +271,7 @@ pub fn container(spec: &Spec, id: &str, host: &Host, options: &Options) -> Resul
         hard_limits: process::hard_limits(wanted),
         terminal: wanted.terminal().unwrap_or_default(),
         warnings: builder.warnings,
+        counted: builder.counted,
         filter,
         sources: builder.sources,
         program: builder.program,
@@ -288,6 +298,7 @@ pub fn exec(exec: &Exec<'_>, host: &Host, options: &Options) -> Result<(Program,
     builder.source(Source::Container);
     builder.join(linux);
     builder.labels(exec.process);
+    builder.counted = options.counting.of(exec.filter)?;
     builder.process(exec.process, options, exec.filter, &process::Door::Exec(linux))?;
     Ok((builder.program, builder.sources))
 }

@@ -7,7 +7,7 @@ use super::caps::{self, Sets};
 use super::{Builder, Options, Source, Step};
 use crate::error::Result;
 use crate::plan::program::SLOTS;
-use crate::seccomp::{self, Filter};
+use crate::seccomp::{self, Counted, Filter};
 
 /// linux/prctl.h
 const PR_SET_KEEPCAPS: u32 = 8;
@@ -187,6 +187,8 @@ impl Builder<'_> {
     /// With no_new_privs the filter comes last; without, the capabilities do, and the filter must allow capset.
     fn seal(&mut self, filter: Option<&Filter>, no_new_privs: bool, sets: &Sets) {
         let Some(filter) = filter else { return };
+        let counted = (self.counted == Counted::Yes).then(|| seccomp::counted(filter));
+        let filter = counted.as_ref().unwrap_or(filter);
         self.push("linux.seccomp", Step::Seccomp { filter: filter.program.clone(), flags: filter.flags });
         if !no_new_privs {
             self.capabilities("process.capabilities", sets);

@@ -81,6 +81,8 @@ pub struct Raised<'a> {
     pub warnings: Vec<String>,
     /// Whether there is a floor at all
     pub in_force: bool,
+    /// Which one
+    pub profile: Option<Profile>,
 }
 
 /// Raises a bundle to the floor that /etc/wsbox/wsbox.env, the environment and `asked` (`--profile`) make.
@@ -94,6 +96,7 @@ pub fn raise<'a>(bundle: &'a Bundle, asked: Option<Profile>) -> Result<Raised<'a
             seccomp: Vec::new(),
             warnings: Vec::new(),
             in_force: false,
+            profile: None,
         });
     };
     refuse::joined_host_namespaces(&bundle.spec, floor.profile)?;
@@ -106,7 +109,7 @@ pub fn raise<'a>(bundle: &'a Bundle, asked: Option<Profile>) -> Result<Raised<'a
     // `exec` and whoever looks later are to see what is in force, not what was asked.
     let config = serde_json::to_vec(&spec).map_err(|error| Error::invalid("config.json", error.to_string()))?;
     let raised = Bundle { path: bundle.path.clone(), config, spec, warnings: bundle.warnings.clone() };
-    Ok(Raised { bundle: Cow::Owned(raised), seccomp, warnings, in_force: true })
+    Ok(Raised { bundle: Cow::Owned(raised), seccomp, warnings, in_force: true, profile: Some(floor.profile) })
 }
 
 /// Whether any profile is in force: then the layers that a bundle lacks are added.

@@ -11,6 +11,7 @@ pub mod table;
 
 mod abi;
 mod condition;
+mod count;
 mod leaf;
 mod multiplex;
 mod profile;
@@ -27,6 +28,8 @@ use oci_spec::runtime::{
 pub use seccompiler::sock_filter as Insn;
 
 pub use abi::{Abi, Arch, X32_BIT};
+pub(crate) use count::counted;
+pub use count::{Counted, Counting};
 pub use default::{DOCKER, WORKSPACE, workspace};
 pub use verdict::Verdict;
 

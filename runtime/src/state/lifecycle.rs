@@ -14,6 +14,7 @@ use crate::bundle::Bundle;
 use crate::cgroup::{self, Cgroup};
 use crate::error::{Context, Error, Kind, Result};
 use crate::hooks::{self, Moment};
+use crate::monitor::Monitor;
 use crate::sys::pidfd;
 
 /// How long the kernel may take to end a killed process, in milliseconds.
@@ -190,6 +191,7 @@ pub fn destroy_processes(record: &Record, pidfd: Option<OwnedFd>) -> Result<()> 
                 .hint("a process hangs in the kernel"));
         }
     }
+    record.monitor.as_ref().map_or(Ok(()), |monitor| monitor.end(&record.cgroup))?;
     cgroup.map_or_else(|| Cgroup::remove_rest(&record.cgroup), |cgroup| cgroup.remove())
 }
 
@@ -206,7 +208,17 @@ fn destroy_cgroup(saved: &cgroup::Saved) -> Result<()> {
 /// # Errors
 /// If it does not run.
 pub fn pause(root: &Root, id: &str) -> Result<()> {
-    expect(root, id, Status::Running, "pause")?.freeze()
+    let cgroup = expect(root, id, Status::Running, "pause")?;
+    let monitor = root.read(id)?.monitor;
+    monitor.iter().for_each(Monitor::wake);
+    match (cgroup.freeze(), monitor) {
+        // Callers wait for one that does not answer.
+        (Err(error), Some(monitor)) if error.errno() == Some(Errno::ETIMEDOUT) => {
+            monitor.kill();
+            cgroup.freeze()
+        }
+        (result, _) => result,
+    }
 }
 
 /// Lets a paused container go on.

@@ -13,7 +13,7 @@ pub mod update;
 
 use std::fs::{self, File};
 use std::io::Write;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -23,7 +23,7 @@ use nix::fcntl::{Flock, FlockArg};
 pub use record::{Process, Record, Seccomp, Status, VERSION, now};
 
 use crate::error::{Context, Error, Kind, Result};
-use crate::{cgroup, notify, validate};
+use crate::{cgroup, monitor, notify, validate};
 
 /// The file that is renamed into place at each transition.
 const RECORD: &str = "state.json";
@@ -179,6 +179,12 @@ pub struct Folder {
     lock: Flock<File>,
 }
 
+impl AsFd for Folder {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.lock.as_fd()
+    }
+}
+
 impl Folder {
     fn lock(path: PathBuf) -> Result<Self> {
         let flags = libc::O_DIRECTORY | libc::O_NOFOLLOW;
@@ -269,6 +275,14 @@ impl Folder {
                 _ => {}
             }
         }
-        fs::remove_dir(&self.path).context(|| self.path.display().to_string())
+        match fs::remove_dir(&self.path) {
+            // A monitor's, which few containers have.
+            Err(error) if error.kind() == std::io::ErrorKind::DirectoryNotEmpty => {
+                [monitor::SOCKET, monitor::COUNTS].iter().for_each(|name| drop(fs::remove_file(self.path.join(name))));
+                fs::remove_dir(&self.path)
+            }
+            result => result,
+        }
+        .context(|| self.path.display().to_string())
     }
 }

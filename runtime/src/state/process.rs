@@ -26,6 +26,14 @@ pub fn remember(pid: Pid, fd: impl AsFd) -> Result<Process> {
 
 /// A pidfd of the recorded process, if it still runs: a zombie does not.
 pub fn find(process: &Process) -> Result<Option<OwnedFd>> {
+    match open(process)? {
+        Some(fd) if !ended(&fd)? => Ok(Some(fd)),
+        _ => Ok(None),
+    }
+}
+
+/// A pidfd of the recorded process, until it is reaped.
+pub fn open(process: &Process) -> Result<Option<OwnedFd>> {
     let pid = Pid::from_raw(process.pid);
     let fd = match pidfd::open(pid) {
         Err(Errno::ESRCH | Errno::EINVAL) => return Ok(None),
@@ -35,7 +43,7 @@ pub fn find(process: &Process) -> Result<Option<OwnedFd>> {
         None => fstat(&fd).is_ok_and(|stat| stat.st_ino == process.pidfd_inode),
         Some(started) => start_time(pid) == Some(started),
     };
-    Ok(if same && !ended(&fd)? { Some(fd) } else { None })
+    Ok(same.then_some(fd))
 }
 
 /// Whether the process behind a pidfd has ended.

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 use super::ids::Range;
+use crate::monitor::Monitor;
 use crate::{cgroup, extras};
 
 /// The version of the file's layout.
@@ -84,6 +85,12 @@ pub struct Record {
     /// The filter, which `exec` installs too
     #[serde(default)]
     pub seccomp: Seccomp,
+    /// Who counts the filter's violations
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub monitor: Option<Monitor>,
+    /// Why nobody does though the profile wants it
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uncounted: Option<String>,
     /// Whether hooks are to run when it starts or is deleted
     #[serde(default)]
     pub hooks: bool,

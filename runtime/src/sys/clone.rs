@@ -6,7 +6,7 @@
 //! no return.
 #![allow(unsafe_code)]
 
-use std::ffi::c_void;
+use std::ffi::{CStr, c_void};
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicI32, Ordering};
@@ -40,8 +40,19 @@ impl From<Failed> for Errno {
     }
 }
 
+/// What the embedded program is to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// The init of a container
+    Init,
+    /// The monitor of one: the caller waits until it is executed
+    Monitor,
+}
+
 /// What the child is born into, and what it executes.
 pub struct Spawn<'a> {
+    /// What the program is to be
+    pub role: Role,
     /// Namespaces to join before the new ones are made
     pub join: &'a [Join<'a>],
     /// CLONE_NEW* flags
@@ -100,7 +111,8 @@ struct Setup {
     keep_below: u32,
     ambient: bool,
     last_cap: u32,
-    argument: [u8; 12],
+    name: &'static CStr,
+    argument: [u8; 13],
     failed_step: AtomicI32,
     errno: AtomicI32,
 }
@@ -114,7 +126,8 @@ pub fn spawn(spawn: &Spawn<'_>) -> Result<Spawned, Failed> {
         keep_below: spawn.keep_below,
         ambient: spawn.ambient,
         last_cap: spawn.last_cap,
-        argument: decimal(spawn.control.as_raw_fd()),
+        name: if spawn.role == Role::Init { c"wsbox-init" } else { c"wsbox-monitor" },
+        argument: argument(spawn.role, spawn.control.as_raw_fd()),
         failed_step: AtomicI32::new(0),
         errno: AtomicI32::new(0),
     });
@@ -128,6 +141,9 @@ pub fn spawn(spawn: &Spawn<'_>) -> Result<Spawned, Failed> {
     };
     if spawn.share_memory {
         args.flags |= libc::CLONE_VM as u64;
+    }
+    if spawn.role == Role::Monitor {
+        args.flags |= libc::CLONE_VFORK as u64;
     }
     if let Some(cgroup) = spawn.cgroup {
         args.flags |= CLONE_INTO_CGROUP;
@@ -187,7 +203,7 @@ unsafe fn become_init(setup: &Setup) -> (i32, isize) {
     if result < 0 {
         return (3, result);
     }
-    let argv = [c"wsbox-init".as_ptr() as usize, setup.argument.as_ptr() as usize, 0];
+    let argv = [setup.name.as_ptr() as usize, setup.argument.as_ptr() as usize, 0];
     let envp = [0usize];
     // SAFETY: argv and envp are NULL-terminated arrays of C strings that live through the call.
     unsafe {
@@ -222,10 +238,12 @@ unsafe fn raise_ambient(last_cap: u32) -> (i32, isize) {
     (0, 0)
 }
 
-fn decimal(number: i32) -> [u8; 12] {
-    let mut text = [0; 12];
-    for (to, digit) in text.iter_mut().zip(number.to_string().bytes()) {
-        *to = digit;
+/// The number of the control socket, after an `m` for a monitor.
+fn argument(role: Role, control: i32) -> [u8; 13] {
+    let mut text = [0; 13];
+    let role = if role == Role::Monitor { "m" } else { "" };
+    for (to, byte) in text.iter_mut().zip(format!("{role}{control}").bytes()) {
+        *to = byte;
     }
     text
 }

@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What there is to say at the end of `wsbox run`: to a person in a line, to a program in a file.
+
+use std::fs::File;
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use serde::Serialize;
+
+use crate::cgroup::Met;
+use crate::error::{Context, Error, Result};
+use crate::monitor::report::{self, State, Violations};
+use crate::state::{self, Root, met};
+use crate::sys::pidfd::Exit;
+
+/// The version of the file's layout.
+const VERSION: u32 = 1;
+
+/// A run, from its beginning.
+pub struct Summary {
+    file: Option<(File, PathBuf)>,
+    started: String,
+    clock: Instant,
+}
+
+/// The file.
+#[derive(Serialize)]
+struct Content<'a> {
+    version: u32,
+    id: &'a str,
+    bundle: PathBuf,
+    /// RFC 3339
+    started: &'a str,
+    ended: String,
+    seconds: f64,
+    exit: Ended,
+    violations: &'a Violations,
+    /// As `inspect` has them
+    #[serde(rename = "limitsMet")]
+    limits_met: serde_json::Value,
+}
+
+#[derive(Serialize)]
+struct Ended {
+    /// As a shell has it: 128 + n for signal n
+    code: i32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    signal: Option<i32>,
+}
+
+impl Summary {
+    /// Before anything runs: a file that can not be written is an error by then.
+    pub fn begin(file: Option<&Path>) -> Result<Self> {
+        let open = |path: &Path| {
+            let file = File::create(path).context(|| format!("--summary {}", path.display()))?;
+            Ok::<_, Error>((file, path.to_owned()))
+        };
+        Ok(Self { file: file.map(open).transpose()?, started: state::now(), clock: Instant::now() })
+    }
+
+    /// Nothing has run.
+    pub fn discard(&self) {
+        if let Some((_, path)) = &self.file {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+
+    /// The payload has ended, and the container is still there.
+    ///
+    /// # Errors
+    /// If the file can not be written.
+    pub fn end(self, root: &Root, id: &str, exit: Exit, met: &[Met]) -> Result<()> {
+        let terminal = std::io::stderr().is_terminal();
+        let killed = exit == Exit::Signal(libc::SIGSYS);
+        if self.file.is_none() && !terminal && !killed {
+            return Ok(());
+        }
+        let record = root.read(id)?;
+        if killed {
+            report::count_killed(&record)?;
+        }
+        let violations = report::of(&record)?;
+        if let (true, Some(line)) = (terminal, line(&violations, exit)) {
+            let _ = writeln!(std::io::stderr(), "{line}");
+        }
+        let Some((mut file, path)) = self.file else { return Ok(()) };
+        let signal = if let Exit::Signal(signal) = exit { Some(signal) } else { None };
+        let content = Content {
+            version: VERSION,
+            id,
+            bundle: record.bundle,
+            started: &self.started,
+            ended: state::now(),
+            seconds: self.clock.elapsed().as_secs_f64(),
+            exit: Ended { code: exit.code(), signal },
+            violations: &violations,
+            limits_met: met::to_json(met),
+        };
+        let context = || format!("--summary {}", path.display());
+        let json =
+            serde_json::to_string_pretty(&content).map_err(|error| Error::invalid(context(), error.to_string()))?;
+        file.write_all((json + "\n").as_bytes()).context(context)
+    }
+}
+
+/// None where there is nothing to say.
+fn line(violations: &Violations, exit: Exit) -> Option<String> {
+    let mut parts = Vec::new();
+    if exit == Exit::Signal(libc::SIGSYS) {
+        parts.push("killed by the seccomp filter (SIGSYS)".to_owned());
+    }
+    if violations.total > 0 {
+        let mut names: Vec<&str> = violations.blocked.iter().map(|blocked| blocked.syscall.as_str()).collect();
+        names.sort_unstable();
+        names.dedup();
+        let names = names.join(" ");
+        parts.push(format!("blocked: {}; to allow: wsbox seccomp allow {names}", violations.line()));
+    }
+    if let (State::Stopped, Some(reason)) = (violations.counting, &violations.reason) {
+        parts.push(format!("counting has stopped: {reason}"));
+    }
+    (!parts.is_empty()).then(|| parts.join("; "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::monitor::report::Blocked;
+
+    #[test]
+    fn a_line_says_what_and_how_to_allow_it() {
+        let blocked = |syscall: &str, process: &str, count| Blocked {
+            syscall: syscall.into(),
+            abi: "x86_64",
+            process: Some(process.into()),
+            count,
+        };
+        let blocked = vec![blocked("ptrace", "strace", 2), blocked("mount", "mount", 1), blocked("mount", "a\nb", 1)];
+        let mut violations = Violations { total: 4, blocked, ..Violations::default() };
+        assert_eq!(
+            line(&violations, Exit::Code(0)).unwrap(),
+            "blocked: ptrace 2 (strace), mount 1 (mount), mount 1 (a\\nb); to allow: wsbox seccomp allow mount ptrace"
+        );
+        (violations.counting, violations.reason) = (State::Stopped, Some("gone".into()));
+        assert!(line(&violations, Exit::Signal(libc::SIGSYS)).unwrap().starts_with("killed by the seccomp filter"));
+        assert_eq!(line(&Violations::default(), Exit::Code(1)), None);
+    }
+}
