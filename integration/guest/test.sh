@@ -7,7 +7,7 @@ shift
 here=$(dirname "$(realpath "$0")") workspace=$(realpath "$(dirname "$0")/../..")
 cd "$workspace"
 share=$workspace/target/guest sudo=$([ "$(id -u)" = 0 ] || echo sudo)
-build=(--profile quick --target "$TARGET" --workspace)
+build=(--profile quick --target "$TARGET" --workspace --features wsbox-integration/guest)
 
 image=$($sudo "$here/image.sh" "$@")
 cargo build "${build[@]}" --bins

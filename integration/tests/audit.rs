@@ -83,6 +83,27 @@ fn a_run_is_told_when_it_starts_and_when_it_ends() {
     assert!(lines[0]["container"].as_str().unwrap().starts_with("ws-"));
 }
 
+/// Denials in one entry, however many there were.
+#[test]
+fn what_was_denied_is_in_the_last_line() {
+    let (engine, folder, id) = (Engine::new(), TempDir::new("audit"), unique("a"));
+    let log = folder.path().join("audit.jsonl");
+    let script = "i=0; while [ $i -lt 50 ]; do mount -t tmpfs x /tmp 2>/dev/null; i=$((i+1)); done; true";
+    let bundle = Bundle::hardened().args(&["sh", "-c", script]);
+    bundle.write();
+    let path = bundle.path().display().to_string();
+    audited(&engine, &log, &["run", "--count-violations", "--bundle", &path, &id]).ok();
+    audited(&engine, &log, &["run", "--detach", "--count-violations", "--bundle", &path, &id]).ok();
+    until("its end", || engine.state(&id)["status"] == "stopped");
+    audited(&engine, &log, &["delete", &id]).ok();
+    let lines = lines(&log);
+    for (at, kind) in [(1, "exit"), (3, "delete")] {
+        let denied = &lines[at]["metadata"]["denied"];
+        assert_eq!((&lines[at]["eventType"], &denied["total"]), (&json!(kind), &json!(50)), "{lines:#?}");
+        assert_eq!((&denied["blocked"][0]["syscall"], &denied["blocked"][0]["count"]), (&json!("mount"), &json!(50)));
+    }
+}
+
 /// Nothing runs that can not be logged, unless a flag says so.
 #[test]
 fn what_can_not_be_logged_is_not_done() {

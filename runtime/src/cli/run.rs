@@ -119,11 +119,10 @@ pub fn run(global: &Global, arguments: Arguments) -> Result<u8> {
     crate::launch::pause::before("exited");
     let met = limits_met(&root, &id, watch, exit.as_ref().ok().copied());
     let summed_up = exit.as_ref().map_or(Ok(()), |exit| summary.end(&root, &id, *exit, &met));
+    let logged = exit.as_ref().map_or(Ok(()), |exit| global.trail.exited(exit));
     if !arguments.keep {
         lifecycle::delete(&root, &id, true)?.iter().for_each(|warning| log::warning(warning));
     }
-    summed_up?;
-    let exit = exit?;
-    global.trail.exited(&exit)?;
-    Ok(exit.code() as u8)
+    summed_up.and(logged)?;
+    Ok(exit?.code() as u8)
 }

@@ -11,6 +11,8 @@ use serde_json::{Map, Value, json};
 use super::Global;
 use crate::audit::{Event, Log, SCHEMA, User};
 use crate::error::Result;
+use crate::monitor::report;
+use crate::state::met::{self, LimitWatch};
 use crate::state::{self, Record, Root, layers};
 use crate::sys::pidfd::Exit;
 
@@ -30,6 +32,8 @@ pub struct Trail {
     told: Cell<bool>,
     /// As it was last seen: `delete` leaves none
     record: RefCell<Option<Record>>,
+    /// What became of a container that is to be deleted
+    outcome: Map<String, Value>,
 }
 
 #[derive(Debug)]
@@ -59,7 +63,8 @@ impl Trail {
             root: global.root().path().to_owned(),
             profile: global.profile.map(|profile| profile.to_string()),
         };
-        Ok(Self { open: Some(open), container: container.into(), told: Cell::default(), record })
+        let outcome = if command == "delete" { open.outcome(&container) } else { Map::new() };
+        Ok(Self { open: Some(open), container: container.into(), told: Cell::default(), record, outcome })
     }
 
     /// The container that the command makes up a name for.
@@ -73,7 +78,11 @@ impl Trail {
     /// If that can not be logged, and no flag says to go on.
     pub fn started(&self) -> Result<()> {
         self.told.set(true);
-        self.tell(|open, record, event| Event { metadata: open.metadata(record), ..event })
+        self.tell(|open, record, event| {
+            let mut metadata = open.metadata(record);
+            metadata.extend(self.outcome.clone());
+            Event { metadata, ..event }
+        })
     }
 
     /// The payload of a `run` has ended.
@@ -81,8 +90,11 @@ impl Trail {
     /// # Errors
     /// As [`Trail::started`].
     pub fn exited(&self, exit: &Exit) -> Result<()> {
-        let exit = json!({"exitCode": exit.code()});
-        self.tell(|_, _, event| Event { event_type: "exit".into(), metadata: object(exit), ..event })
+        self.tell(|open, _, event| {
+            let mut metadata = open.outcome(&event.container);
+            metadata.insert("exitCode".into(), exit.code().into());
+            Event { event_type: "exit".into(), metadata, ..event }
+        })
     }
 
     /// The command is done.
@@ -127,6 +139,22 @@ impl Trail {
 }
 
 impl Open {
+    /// What was denied, by call and process, and which limits were met: aggregated, however often it happened.
+    fn outcome(&self, container: &str) -> Map<String, Value> {
+        let root = Root::new(Some(self.root.clone()));
+        let violations = report::violations(&root, container).unwrap_or_default();
+        let met = LimitWatch::new(&root, container).map(|watch| watch.met()).unwrap_or_default();
+        let mut outcome = Map::new();
+        if violations.total > 0 || violations.killed > 0 {
+            let denied = json!({"total": violations.total, "killed": violations.killed, "blocked": violations.blocked});
+            outcome.insert("denied".into(), denied);
+        }
+        if !met.is_empty() {
+            outcome.insert("limitsMet".into(), met::to_json(&met));
+        }
+        outcome
+    }
+
     /// The profile, and what the kernel has in force once something started.
     fn metadata(&self, record: Option<&Record>) -> Map<String, Value> {
         let mut metadata = Map::new();

@@ -140,7 +140,8 @@ impl Scope {
         properties(writes)?;
         all.extend(plan.properties.iter().cloned());
         let manager = Manager::connect(plan.instance.user)?;
-        manager.start(&plan.unit.name, &all)?;
+        let group = writes.iter().any(|write| write.file == "memory.oom.group" && write.value == "1");
+        start(&manager, &plan.unit.name, all, group)?;
         let scope = Self { saved: plan.saved(), manager: Some(manager) };
         scope.must_hold(pid, &plan.path()).inspect_err(|_| drop(scope.stop()))?;
         Ok(scope)
@@ -177,6 +178,19 @@ impl Scope {
             None => Manager::connect(self.saved.instance.user)?.stop(&self.saved.unit),
         }
     }
+}
+
+/// What holds memory.oom.group over a reload is a property of scopes since systemd 253; before, a reload resets it.
+fn start(manager: &Manager, unit: &str, mut all: Vec<Property>, oom_group: bool) -> Result<()> {
+    const OOM_POLICY: &str = "OOMPolicy";
+    if oom_group && !all.iter().any(|property| property.name == OOM_POLICY) {
+        all.push(Property::new(OOM_POLICY, "kill".to_owned()));
+        match manager.start(unit, &all) {
+            Err(error) if error.to_string().contains(OOM_POLICY) => all.retain(|property| property.name != OOM_POLICY),
+            result => return result,
+        }
+    }
+    manager.start(unit, &all)
 }
 
 /// With the init comes the end of the process that held the scope open: until then there is one more.
