@@ -34,7 +34,7 @@ fn start(runtime: &str, flags: &[&str], id: &str, script: &str) -> Outcome {
 #[test]
 fn run_and_exit_code() {
     with_each(|runtime| {
-        let outcome = start(runtime, &["--rm"], &unique(runtime), "echo out; exit 7");
+        let outcome = start(runtime, &["--rm"], &unique(runtime), "echo out; sleep 0.3; exit 7");
         assert_eq!((outcome.code, outcome.stdout.as_str()), (7, "out\n"), "{outcome:?}");
         assert_eq!(
             start(runtime, &["--rm", "--env", "ONE=1", "--cwd", "/etc"], &unique(runtime), "pwd; echo $ONE").stdout,
