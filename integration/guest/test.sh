@@ -31,7 +31,8 @@ done <<<"$binaries" >"$share/suites"
 # A line that names no test hides nothing, and says that somebody renamed one.
 grep -v '^#' "$here/elsewhere" | while read -r _ suite prefixes _; do
 	[ -e "$share/tests/$suite" ] || continue
-	for prefix in ${prefixes//,/ }; do
+	IFS=, read -ra prefixes <<<"$prefixes"
+	for prefix in "${prefixes[@]}"; do
 		"$share/tests/$suite" --list 2>/dev/null | grep -qF -- "${prefix/#\*/}" || { echo "elsewhere: $suite has no test $prefix" >&2 && exit 1; }
 	done
 done

@@ -189,7 +189,7 @@ fn a_terminal_is_told() {
     );
     let output = std::process::Command::new("script").args(["-qec", &wsbox, "/dev/null"]).output().expect("script");
     let said = String::from_utf8_lossy(&output.stdout);
-    assert!(said.contains("blocked: unshare 1 (unshare); to allow: wsbox seccomp allow unshare"), "{said}");
+    assert!(said.contains("blocked: unshare 1 (unshare); to allow: wsbox seccomp allow BUNDLE unshare"), "{said}");
 }
 
 /// The file is there before anything runs, or nothing does.

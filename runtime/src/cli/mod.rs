@@ -26,6 +26,7 @@ mod ps;
 mod restore;
 mod resume;
 mod run;
+mod seccomp;
 mod spec;
 mod start;
 mod state;
@@ -183,6 +184,13 @@ const COMMANDS: &[Entry] = &[
         "inspect",
         "Show the eight layers of a container as the kernel has them in force, and what its filter denied",
         "  wsbox inspect web1\n  wsbox inspect --format json web1",
+        false
+    ),
+    entry!(
+        seccomp,
+        "seccomp",
+        "Explain a seccomp profile, and change it",
+        "  wsbox seccomp explain workspace ptrace\n  wsbox seccomp explain ./bundle socket 2\n  wsbox seccomp allow ./bundle io_setup io_submit\n  wsbox seccomp lint profile.json\n  wsbox seccomp compile workspace",
         false
     ),
     entry!(

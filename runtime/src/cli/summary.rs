@@ -115,7 +115,7 @@ fn line(violations: &Violations, exit: Exit) -> Option<String> {
         names.sort_unstable();
         names.dedup();
         let names = names.join(" ");
-        parts.push(format!("blocked: {}; to allow: wsbox seccomp allow {names}", violations.line()));
+        parts.push(format!("blocked: {}; to allow: wsbox seccomp allow BUNDLE {names}", violations.line()));
     }
     if let (State::Stopped, Some(reason)) = (violations.counting, &violations.reason) {
         parts.push(format!("counting has stopped: {reason}"));
@@ -140,7 +140,7 @@ mod tests {
         let mut violations = Violations { total: 4, blocked, ..Violations::default() };
         assert_eq!(
             line(&violations, Exit::Code(0)).unwrap(),
-            "blocked: ptrace 2 (strace), mount 1 (mount), mount 1 (a\\nb); to allow: wsbox seccomp allow mount ptrace"
+            "blocked: ptrace 2 (strace), mount 1 (mount), mount 1 (a\\nb); to allow: wsbox seccomp allow BUNDLE mount ptrace"
         );
         (violations.counting, violations.reason) = (State::Stopped, Some("gone".into()));
         assert!(line(&violations, Exit::Signal(libc::SIGSYS)).unwrap().starts_with("killed by the seccomp filter"));

@@ -7,6 +7,8 @@ mod intel_rdt;
 #[cfg(feature = "oci-extras")]
 mod net_devices;
 
+#[cfg(feature = "oci-extras")]
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use nix::unistd::Pid;
@@ -60,7 +62,8 @@ pub fn carry_out(spec: &Spec, id: &str, pid: Pid) -> Result<Made> {
     let Some(linux) = spec.linux() else { return Ok(Made::default()) };
     let resctrl = linux.intel_rdt().as_ref().map(|wanted| intel_rdt::join(wanted, id, pid)).transpose()?;
     let made = Made { resctrl: resctrl.unwrap_or_default() };
-    let devices = linux.net_devices().iter().flatten();
+    // In an order that is the same each time.
+    let devices: BTreeMap<_, _> = linux.net_devices().iter().flatten().collect();
     for (name, device) in devices {
         net_devices::hand_over(name, device, pid).inspect_err(|_| made.undo())?;
     }

@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `wsbox seccomp allow`: one more rule at the end of a profile; the rest of the text stays as it is.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::source::{Source, range};
+use super::{explain, lint};
+use crate::cli::output;
+use crate::error::{Context, Error, Result};
+use crate::seccomp::{self, Arch, Filter, Options, interpret, table};
+
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// A JSON file or a bundle, which is changed; or with --output, one of: workspace, docker-default
+    #[arg(value_name = "PROFILE")]
+    profile: String,
+    /// Names of system calls
+    #[arg(value_name = "SYSCALL", required = true)]
+    syscalls: Vec<String>,
+    /// Write the profile there, and leave PROFILE as it is
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Also calls by which programs got out of sandboxes
+    #[arg(long)]
+    force: bool,
+    /// Only show what would change
+    #[arg(long)]
+    dry_run: bool,
+}
+
+pub fn run(arguments: Arguments) -> Result<u8> {
+    let source = Source::read(&arguments.profile)?;
+    for syscall in &arguments.syscalls {
+        lint::must_exist(syscall)?;
+        if let Some(why) = lint::danger(syscall).filter(|_| !arguments.force) {
+            let error = Error::invalid(syscall, format!("should not be allowed: it {why}"));
+            return Err(error.hint("--force allows it all the same"));
+        }
+    }
+    let before = seccomp::compile(&source.profile()?, &Options::default())?;
+    let denied = |syscall: &&String| !lint::allowed(&before.program, syscall);
+    let added: Vec<&String> = arguments.syscalls.iter().filter(denied).collect();
+    let changed = if added.is_empty() { source.text.clone() } else { add(&source, &added)? };
+    let after = check(&changed, &source, &added)?;
+    output::text(&added.iter().map(|syscall| difference(syscall, &before, &after)).collect::<String>())?;
+    if added.is_empty() {
+        output::text("all of them are allowed already\n")?;
+    }
+    let file = arguments.output.or(source.file);
+    match file {
+        _ if arguments.dry_run => Ok(0),
+        None => Err(Error::invalid("--output", format!("{} is part of wsbox: say where to write", arguments.profile))),
+        Some(file) => replace(&file, &changed).map(|()| 0),
+    }
+}
+
+#[derive(Deserialize)]
+struct Rules<'a> {
+    #[serde(borrow)]
+    syscalls: Option<&'a RawValue>,
+}
+
+/// The text with a rule for `syscalls`.
+fn add(source: &Source, syscalls: &[&String]) -> Result<String> {
+    let profile = &source.text[source.place.clone()];
+    let broken = |error: serde_json::Error| Error::invalid("profile", error.to_string());
+    let rules: Rules = serde_json::from_str(profile).map_err(broken)?;
+    let names = serde_json::to_string(syscalls).map_err(broken)?;
+    let rule = format!("{{ \"names\": {names}, \"action\": \"SCMP_ACT_ALLOW\" }}");
+    let (at, text) = match rules.syscalls.map(|list| (range(&source.text, list.get()).end - 1, list.get())) {
+        Some((end, list)) => {
+            let inside = list.trim_start_matches('[').trim_end_matches(']');
+            let last = source.text[..end].trim_end().len();
+            (last, if inside.trim().is_empty() { rule } else { format!(",\n    {rule}") })
+        }
+        // Before the profile's closing brace.
+        None => {
+            let end = source.place.start + profile.trim_end().len() - 1;
+            (source.text[..end].trim_end().len(), format!(",\n  \"syscalls\": [{rule}]\n"))
+        }
+    };
+    Ok(format!("{}{text}{}", &source.text[..at], &source.text[at..]))
+}
+
+/// The rule may say nothing: one without conditions that comes first wins.
+fn check(text: &str, source: &Source, added: &[&String]) -> Result<Filter> {
+    let grown = text.len() - source.text.len();
+    let place = source.place.start..source.place.end + grown;
+    let changed = Source { file: source.file.clone(), text: text.to_owned(), place };
+    let filter = seccomp::compile(&changed.profile()?, &Options::default())?;
+    match added.iter().find(|syscall| !lint::allowed(&filter.program, syscall)) {
+        Some(syscall) => Err(Error::invalid(*syscall, "a rule of the profile denies it, and comes first")
+            .hint(format!("`wsbox seccomp explain PROFILE {syscall}` shows the rule: take the name out of it"))),
+        None => Ok(filter),
+    }
+}
+
+fn difference(syscall: &str, before: &Filter, after: &Filter) -> String {
+    let abi = Arch::native().abi();
+    let nr = table::number(syscall, abi).unwrap_or_default();
+    let call = interpret::Call { nr, arch: abi.audit_arch(), instruction_pointer: 0, args: [0; 6] };
+    let words = |filter: &Filter| interpret::run(&filter.program, &call).map(explain::words).unwrap_or_default();
+    format!("{syscall}: {} -> {}\n", words(before), words(after))
+}
+
+/// A reader sees the old file or the new one.
+fn replace(file: &Path, text: &str) -> Result<()> {
+    let mut name = file.as_os_str().to_owned();
+    name.push(".tmp");
+    let new = PathBuf::from(name);
+    std::fs::File::create(&new)
+        .and_then(|mut file| file.write_all(text.as_bytes()))
+        .and_then(|()| std::fs::rename(&new, file))
+        .context(|| file.display().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn added(text: &str) -> String {
+        let source = Source { file: None, text: text.into(), place: 0..text.len() };
+        let syscall = "io_setup".to_owned();
+        let changed = add(&source, &[&syscall]).unwrap();
+        check(&changed, &source, &[&syscall]).unwrap();
+        changed
+    }
+
+    #[test]
+    fn the_rest_of_the_text_stays() {
+        let text = "{\n  \"defaultAction\": \"SCMP_ACT_ERRNO\",\n  \"syscalls\": [\n    {\"names\": [\"read\"], \"action\": \"SCMP_ACT_ALLOW\"}\n  ]\n}\n";
+        let rule = ",\n    { \"names\": [\"io_setup\"], \"action\": \"SCMP_ACT_ALLOW\" }";
+        assert_eq!(added(text), text.replace("\"}\n  ]", &format!("\"}}{rule}\n  ]")));
+        assert!(added("{\"defaultAction\": \"SCMP_ACT_ERRNO\", \"syscalls\": []}").contains("[{ \"names\""));
+        assert!(added("{\"defaultAction\": \"SCMP_ACT_ERRNO\"}").contains("\"syscalls\": [{"));
+    }
+
+    #[test]
+    fn a_rule_that_would_say_nothing_is_no_change() {
+        let text = "{\"defaultAction\": \"SCMP_ACT_ALLOW\", \"syscalls\": [{\"names\": [\"io_setup\"], \"action\": \"SCMP_ACT_ERRNO\"}]}";
+        let source = Source { file: None, text: text.into(), place: 0..text.len() };
+        let syscall = "io_setup".to_owned();
+        let changed = add(&source, &[&syscall]).unwrap();
+        assert!(check(&changed, &source, &[&syscall]).unwrap_err().to_string().contains("comes first"));
+    }
+}

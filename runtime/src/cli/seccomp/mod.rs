@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `wsbox seccomp`: look into a profile, and change it.
+
+mod allow;
+mod compile;
+mod explain;
+mod lint;
+mod source;
+
+use super::Global;
+use crate::error::Result;
+
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    #[command(subcommand)]
+    what: What,
+}
+
+/// PROFILE is a JSON file, a bundle or its config.json, or one of the shipped: workspace, docker-default.
+#[derive(Debug, clap::Subcommand)]
+enum What {
+    /// Say what happens to a system call, and which rules name it
+    Explain(explain::Arguments),
+    /// Allow system calls in a profile, and show what that changes
+    Allow(allow::Arguments),
+    /// Say what is odd or dangerous in a profile
+    Lint(lint::Arguments),
+    /// Print the filter that a profile becomes
+    Compile(compile::Arguments),
+}
+
+pub fn run(_: &Global, arguments: Arguments) -> Result<u8> {
+    match arguments.what {
+        What::Explain(arguments) => explain::run(arguments),
+        What::Allow(arguments) => allow::run(arguments),
+        What::Lint(arguments) => lint::run(arguments),
+        What::Compile(arguments) => compile::run(arguments),
+    }
+}
