@@ -92,7 +92,7 @@ fn cpu_is_enforced() {
     let now = if on_v1() { stat("throttled_time") / 1000 } else { stat("throttled_usec") };
     assert!(met["throttled"].as_u64().unwrap() >= 3 && 0 < waited && waited <= now, "{met}, now {now}");
     assert!(met["text"].as_str().unwrap().starts_with("held back by its CPU limit for "), "{met}");
-    let bundle = limited(json!({"cpu": {"quota": 10000, "period": 100_000}})).script("timeout 1 yes >/dev/null");
+    let bundle = limited(json!({"cpu": {"quota": 10000, "period": 100_000}})).script("timeout 1 yes >/dev/null; true");
     let said = on_terminal(&engine, &bundle, &unique("cpu"));
     assert!(said.contains("warning: held back by its CPU limit for "), "{said}");
 }

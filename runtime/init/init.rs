@@ -53,7 +53,15 @@ fn main(argument: &CStr) -> ! {
     let undumpable = sys::prctl(steps::PR_SET_DUMPABLE, 0, 0).map(drop);
     // It had to survive our own exec; the end of it tells the parent of the payload's.
     let closes = sys::close_on_exec(control);
-    let mut init = Init { control, program: &mut [], fds: [-1; SLOTS], at: 0, chosen: 0, in_cwd: false, lent: core::cell::Cell::new(-1) };
+    let mut init = Init {
+        control,
+        program: &mut [],
+        fds: [-1; SLOTS],
+        at: 0,
+        chosen: 0,
+        in_cwd: false,
+        lent: core::cell::Cell::new(-1),
+    };
     let started = undumpable.and(closes).and_then(|()| init.report(Report::Started, 0, 0, None));
     let error = match started.and_then(|()| init.receive_program()).and_then(|()| init.run()) {
         Ok(()) => EPROTO,
