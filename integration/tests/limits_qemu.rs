@@ -38,8 +38,6 @@ fn cpus_and_nodes() {
 fn cpus_that_the_cgroup_above_lacks_are_refused() {
     let (engine, top, id) = (Engine::new(), unique("cpus"), unique("lacks"));
     let _top = Group::new(&top, &["cpuset"], &[(["cpuset.cpus", "cpuset.cpus"], "0")]);
-    let bundle = plain(json!({"cpu": {"cpus": "1"}})).set("/linux/cgroupsPath", json!(format!("/{top}/{id}")));
-    bundle.args(&["true"]).write();
     let bundle =
         plain(json!({"cpu": {"cpus": "1"}})).set("/linux/cgroupsPath", json!(format!("/{top}/{id}"))).args(&["true"]);
     bundle.write();

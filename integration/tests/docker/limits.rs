@@ -31,7 +31,8 @@ fn cpu() {
         let quota = cgroup(docker, "--cpu-period 50000 --cpu-quota 20000", "cpu/cpu.cfs_quota_us", "cpu.max");
         assert!(["20000", "20000 50000"].contains(&quota.as_str()), "{quota}");
         let shares = cgroup(docker, "--cpu-shares 512", "cpu/cpu.shares", "cpu.weight");
-        assert!(["512", "20"].contains(&shares.as_str()), "{shares}");
+        // Debian's runc has the older curve of cpu.weight.
+        assert!(["512", "20", "59"].contains(&shares.as_str()), "{shares}");
     });
 }
 
@@ -50,7 +51,9 @@ fn pids() {
         let outcome = docker.run("--network none --pids-limit 5", script);
         assert!(outcome.stderr.contains("can't fork"), "{outcome:?}");
         let unlimited = cgroup(docker, "--pids-limit -1", "pids/pids.max", "pids.max");
-        assert_eq!(unlimited, "max");
+        // systemd gives a scope that asks nothing its DefaultTasksMax.
+        let by_default = std::path::Path::new("/run/systemd/system").is_dir();
+        assert!(unlimited == "max" || by_default && unlimited.parse::<u32>().is_ok_and(|max| max > 5), "{unlimited}");
     });
 }
 
@@ -66,15 +69,12 @@ fn block_io() {
     });
 }
 
+/// By its number: what a kernel calls its root, such as /dev/root, need not be there.
 fn disk() -> Option<String> {
     let text = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
-    text.lines()
-        .find(|line| line.split(' ').nth(4) == Some("/"))?
-        .split(" - ")
-        .nth(1)?
-        .split(' ')
-        .nth(1)
-        .map(str::to_owned)
+    let number = text.lines().find(|line| line.split(' ').nth(4) == Some("/"))?.split(' ').nth(2)?.to_owned();
+    let uevent = std::fs::read_to_string(format!("/sys/dev/block/{number}/uevent")).ok()?;
+    uevent.lines().find_map(|line| line.strip_prefix("DEVNAME=")).map(|name| format!("/dev/{name}"))
 }
 
 #[test]

@@ -44,7 +44,7 @@ impl Cgroup {
             }
             match controllers {
                 None => {
-                    place.v2 = Some(self.open_below("--cgroup", &path)?);
+                    place.v2 = Some(self.open_below(&path, "--cgroup")?);
                     self.saved.v1.iter().try_for_each(|controller| self.add(&mut place, controller, &path))?;
                 }
                 Some(list) => list.split(',').try_for_each(|controller| self.add(&mut place, controller, &path))?,
@@ -65,9 +65,9 @@ impl Cgroup {
     }
 
     /// A cgroup has no links in it.
-    fn open_below(&self, asked_by: &str, path: &str) -> Result<OwnedFd> {
+    fn open_below(&self, path: &str, what: &str) -> Result<OwnedFd> {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
-        let shown = || format!("{asked_by} {}", self.saved.root.join(&self.saved.path).join(path).display());
+        let shown = || format!("{what} {}", self.saved.root.join(&self.saved.path).join(path).display());
         openat(self.v2.dir(), if path.is_empty() { "." } else { path }, flags, Mode::empty()).context(shown)
     }
 
@@ -77,7 +77,7 @@ impl Cgroup {
         let text = std::fs::read_to_string(&file).context(|| file.clone())?;
         let place = text.lines().find_map(|line| line.strip_prefix("0::/")?.strip_prefix(&self.saved.path));
         let outside = || Error::invalid(file, "the container's first process is not in the container's cgroup");
-        self.open_below("cgroup", &below("", place.ok_or_else(outside)?)?)
+        self.open_below(&below("", place.ok_or_else(outside)?)?, "cgroup")
     }
 
     /// Moves a process, which is in the container's own cgroups, to those of v1 that `place` names.

@@ -55,7 +55,7 @@ fn tmpfs(pid: i32) -> Vec<(PathBuf, OwnedFd)> {
 
 fn full((mount, dir): &(PathBuf, OwnedFd)) -> Option<Met> {
     let found = fstatfs(dir).ok().filter(|found| found.filesystem_type() == TMPFS_MAGIC)?;
-    let size = found.blocks() * u64::try_from(found.block_size()).ok()?;
+    let size = found.blocks() * found.block_size() as u64;
     let inodes = found.files() > 0 && found.files_free() == 0;
     let full = size > 0 && found.blocks_available() == 0;
     (full || inodes).then(|| Met::Tmpfs { mount: mount.clone(), size, inodes: !full })
