@@ -101,7 +101,7 @@ fn limits_are_in_force_and_outlive_a_reload() {
     let scope = Scope::new(Bundle::hardened().set("/linux/resources", resources())).start();
     let bytes = |mib: u64| (mib << 20).to_string();
     let wanted = |cpu: &str| {
-        [bytes(64), bytes(16), bytes(32), bytes(48), cpu.into(), "20".into(), "50".into(), "2000".into()].to_vec()
+        [bytes(64), bytes(16), bytes(32), bytes(48), cpu.into(), "59".into(), "50".into(), "2000".into()].to_vec()
     };
     assert_eq!(scope.files(&FILES), wanted("33333 100000"));
     assert_eq!(scope.file("memory.oom.group"), "1");
@@ -164,7 +164,7 @@ fn update_goes_through_systemd() {
     assert_eq!(scope.file("cpu.idle"), "1");
     scope.call(&["update", "--cpu-idle", "0", id]).ok();
     systemctl(&["daemon-reload"]).ok();
-    assert_eq!(scope.files(&["cpu.idle", "cpu.weight"]), ["0", "20"]);
+    assert_eq!(scope.files(&["cpu.idle", "cpu.weight"]), ["0", "59"]);
 }
 
 #[test]
@@ -193,7 +193,7 @@ fn every_command_finds_the_scope() {
 #[test]
 fn nothing_is_left_of_what_fails() {
     for bundle in [
-        Bundle::hardened().set("/process/cwd", json!("/nowhere")),
+        Bundle::hardened().set("/process/cwd", json!("/bin/busybox")),
         Bundle::hardened().set("/linux/resources", json!({"unified": {"memory.nonsense": "1"}})),
         Bundle::hardened().set("/linux/resources", json!({"cpu": {"quota": 1000, "period": 1_000_000}})),
         Bundle::hardened().set("/annotations", json!({"org.systemd.property.NoSuchThing": "true"})),

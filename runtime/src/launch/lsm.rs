@@ -14,14 +14,14 @@ struct Kernel {
     resctrl: bool,
 }
 
-const NO_SELINUX: &str = "this kernel has no SELinux, or it is switched off (/sys/fs/selinux/enforce)";
+const NO_SELINUX: &str = "this kernel has no SELinux with a policy, or it is switched off (/sys/fs/selinux/enforce)";
 
 impl Kernel {
     #[expect(clippy::disallowed_methods, reason = "fixed files of the host's /sys")]
     fn here() -> Self {
         Self {
             apparmor: apparmor(),
-            selinux: std::path::Path::new("/sys/fs/selinux/enforce").exists(),
+            selinux: selinux(),
             resctrl: std::path::Path::new("/sys/fs/resctrl/schemata").exists(),
         }
     }
@@ -75,6 +75,13 @@ pub fn check(spec: &Spec) -> Result<()> {
         true => Kernel::here().check_intel_rdt(),
         false => Ok(()),
     }
+}
+
+/// Whether SELinux has a policy: without one it takes any label for the kernel's own, and confines nobody (is_selinux_enabled(3)).
+#[expect(clippy::disallowed_methods, reason = "fixed files of the host's /sys and /proc")]
+fn selinux() -> bool {
+    let own = std::fs::read_to_string("/proc/self/attr/current").unwrap_or_default();
+    std::path::Path::new("/sys/fs/selinux/enforce").exists() && own.trim_matches(['\0', '\n']) != "kernel"
 }
 
 /// Whether AppArmor is in force.
