@@ -12,6 +12,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -105,11 +106,9 @@ impl Proxy {
         self.pass(pid, pidfd.as_fd(), true)
     }
 
-    /// Passes on what comes for as long as this process lives.
-    pub fn follow(self, pid: Pid, pidfd: OwnedFd) {
-        std::thread::spawn(move || {
-            let _ = self.pass(pid, pidfd.as_fd(), false);
-        });
+    /// Passes on what comes until the payload has ended and all that it said has been passed on: the thread's end.
+    pub fn follow(self, pid: Pid, pidfd: OwnedFd) -> JoinHandle<()> {
+        std::thread::spawn(move || drop(self.pass(pid, pidfd.as_fd(), false)))
     }
 
     fn pass(&self, pid: Pid, pidfd: std::os::fd::BorrowedFd<'_>, only_ready: bool) -> Result<()> {

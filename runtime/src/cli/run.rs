@@ -112,10 +112,12 @@ pub fn run(global: &Global, arguments: Arguments) -> Result<u8> {
     let told = arguments.start.tell.tell(&process).and_then(|()| global.trail.started());
     told.inspect_err(|_| drop(lifecycle::delete(&root, &id, true)))?;
     let Some(signals) = signals else { return process.until_ready().map(|()| 0) };
-    process.pass_notifications()?;
+    let passing = process.pass_notifications()?;
     let asked = std::io::stderr().is_terminal() || arguments.summary.is_some();
     let watch = if asked { LimitWatch::new(&root, &id).ok() } else { None };
     let exit = foreground::follow(&process, &signals);
+    // Its last word too.
+    passing.map(std::thread::JoinHandle::join);
     crate::launch::pause::before("exited");
     let met = limits_met(&root, &id, watch, exit.as_ref().ok().copied());
     let summed_up = exit.as_ref().map_or(Ok(()), |exit| summary.end(&root, &id, *exit, &met));

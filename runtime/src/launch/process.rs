@@ -2,6 +2,7 @@
 //! A payload in the hands of its starter.
 
 use std::os::fd::OwnedFd;
+use std::thread::JoinHandle;
 
 use nix::unistd::Pid;
 
@@ -41,14 +42,13 @@ impl Process {
         self.notify.as_ref().map_or(Ok(()), |proxy| proxy.until_ready(self.pid, &self.pidfd))
     }
 
-    /// Passes on what it tells the service manager, in a thread, for as long as the caller lives.
+    /// Passes on what it tells the service manager, in a thread that ends after it; None if there is no manager.
     ///
     /// # Errors
     /// If there are no more descriptors.
-    pub fn pass_notifications(&mut self) -> Result<()> {
-        let Some(proxy) = self.notify.take() else { return Ok(()) };
-        proxy.follow(self.pid, self.pidfd.try_clone().context(|| "pidfd".into())?);
-        Ok(())
+    pub fn pass_notifications(&mut self) -> Result<Option<JoinHandle<()>>> {
+        let Some(proxy) = self.notify.take() else { return Ok(None) };
+        Ok(Some(proxy.follow(self.pid, self.pidfd.try_clone().context(|| "pidfd".into())?)))
     }
 
     /// Kills it and waits for its end.
