@@ -197,6 +197,7 @@ fn a_library_host_reaps_it() {
 
 /// kill -9 of wsbox at each step: the monitor ends with what there was of the container.
 #[test]
+#[expect(clippy::zombie_processes, reason = "waitpid(2) waits for it, and tells of its stop")]
 fn wsbox_killed_at_each_step_leaves_no_monitor() {
     let steps = std::process::Command::new(wsbox_path()).arg("debug-steps").output().expect("wsbox runs").stdout;
     let steps = String::from_utf8(steps).expect("text");
