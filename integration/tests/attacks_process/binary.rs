@@ -57,6 +57,8 @@ fn nobody_opens_the_binary_for_writing() {
         let running = || engine.wsbox(&["list", "--quiet"]).stdout.trim().to_owned();
         until("the attacker", || out.path().join("stop.ready").exists());
         let id = running();
+        // The payload is there a moment before the record says so.
+        until("the record", || engine.state(&id)["status"] == "running");
         for _ in 0..count {
             let exec = engine.wsbox(&["exec", &id, "true"]);
             // An attempt at busybox itself makes its execve ETXTBSY, also where the mount is read-only (execve(2)).
