@@ -4,6 +4,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 
 use serde_json::{Value, json};
 use wsbox_integration::engine::{until, wsbox_path};
@@ -85,6 +86,9 @@ fn resources() -> Value {
     })
 }
 
+/// A reload is of all units, also those of other tests.
+static RELOADS: Mutex<()> = Mutex::new(());
+
 const FILES: [&str; 8] = [
     "memory.max",
     "memory.swap.max",
@@ -98,6 +102,7 @@ const FILES: [&str; 8] = [
 
 #[test]
 fn limits_are_in_force_and_outlive_a_reload() {
+    let _turn = RELOADS.lock().unwrap_or_else(PoisonError::into_inner);
     let scope = Scope::new(Bundle::hardened().set("/linux/resources", resources())).start();
     let bytes = |mib: u64| (mib << 20).to_string();
     let wanted = |cpu: &str| {
@@ -118,6 +123,7 @@ fn limits_are_in_force_and_outlive_a_reload() {
 
 #[test]
 fn devices_stay_denied_after_a_reload() {
+    let _turn = RELOADS.lock().unwrap_or_else(PoisonError::into_inner);
     let bundle = Bundle::plain()
         .set("/linux/resources", resources())
         .set("/linux/devices", json!([{"path": "/dev/kmsg", "type": "c", "major": 1, "minor": 11}]));
@@ -131,6 +137,7 @@ fn devices_stay_denied_after_a_reload() {
 
 #[test]
 fn update_goes_through_systemd() {
+    let _turn = RELOADS.lock().unwrap_or_else(PoisonError::into_inner);
     let scope = Scope::new(Bundle::hardened().set("/linux/resources", resources())).start();
     let id = scope.id.as_str();
     scope
@@ -169,6 +176,7 @@ fn update_goes_through_systemd() {
 
 #[test]
 fn every_command_finds_the_scope() {
+    let _turn = RELOADS.lock().unwrap_or_else(PoisonError::into_inner);
     let scope = Scope::new(Bundle::hardened()).start();
     let id = scope.id.as_str();
     let pid = scope.call(&["exec", id, "sh", "-c", "cat /proc/self/cgroup"]).ok();
@@ -292,6 +300,7 @@ impl Drop for Dockerd {
 
 #[test]
 fn docker_with_its_usual_driver() {
+    let _turn = RELOADS.lock().unwrap_or_else(PoisonError::into_inner);
     let docker = Dockerd::start();
     let run = [
         "run",
@@ -339,6 +348,7 @@ fn docker_with_its_usual_driver() {
 
 #[test]
 fn podman_with_its_usual_manager() {
+    let _turn = RELOADS.lock().unwrap_or_else(PoisonError::into_inner);
     let dir = TempDir::new("podman");
     let root = dir.path().join("image");
     bundle::fill(&root);
