@@ -89,10 +89,11 @@ impl File {
 
     /// Appends one line; Some is the head, when it is time to tell it to others.
     pub fn append(mut self, event: &Value) -> Result<Option<String>> {
-        let head = self.head()?;
         if self.file.metadata().context(|| subject(&self.path))?.len() >= self.policy.max_size {
             self = self.rotate()?;
         }
+        // Of whoever wrote last: between the rename and our lock that may be somebody else.
+        let head = self.head()?;
         let line = line(event, &head);
         self.write(&line)?;
         Ok((head.lines % ANCHOR == 0).then(|| format!("{} {}", head.lines + 1, hash(&line))))

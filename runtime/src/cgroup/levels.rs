@@ -22,9 +22,11 @@ pub struct Changed {
 }
 
 impl Changed {
-    /// Takes it back, but for what somebody else uses by now.
+    /// Takes it back, but for controllers that a cgroup beside ours may have its limits by: to disable them would take those away
+    /// without a word. A level with processes has no such child (cgroup-v2.rst, "No Internal Process Constraint"), and with a
+    /// controller left enabled it would stay threaded.
     pub fn undo(&self, root: &OwnedFd) {
-        for (level, value) in self.enabled.iter().rev() {
+        for (level, value) in self.enabled.iter().rev().filter(|(level, _)| has_processes(root, level)) {
             let _ =
                 open(root, level, SUBTREE, OFlag::O_WRONLY).and_then(|file| nix::unistd::write(file, value.as_bytes()));
         }
@@ -32,6 +34,12 @@ impl Changed {
             let _ = unlinkat(root, level.as_str(), UnlinkatFlags::RemoveDir);
         }
     }
+}
+
+fn has_processes(root: &OwnedFd, level: &str) -> bool {
+    let mut first = [0u8; 1];
+    let procs = open(root, level, "cgroup.procs", OFlag::O_RDONLY);
+    procs.and_then(|file| nix::unistd::read(file, &mut first)).is_ok_and(|count| count > 0)
 }
 
 /// The way from the root of the hierarchy down to a cgroup.

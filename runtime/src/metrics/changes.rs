@@ -27,10 +27,13 @@ const LOST: &str = "(lost)";
 /// Counts of one container: by place.
 type Places = BTreeMap<String, u64>;
 
+/// A container's first process, and when the container was created: pids come again.
+type Owner = (i32, String);
+
 /// What is watched, by the number of the mount.
 #[derive(Debug, Default)]
 struct Watched {
-    mounts: HashMap<u64, (i32, Places)>,
+    mounts: HashMap<u64, (Owner, Places)>,
     lost: u64,
 }
 
@@ -51,8 +54,9 @@ impl Changes {
             return Err(Error::invalid(format!("--watch {place:?}"), "is no absolute path in a container"));
         }
         let flags = InitFlags::FAN_CLASS_NOTIF | InitFlags::FAN_CLOEXEC;
-        let group =
-            Fanotify::init(flags, EventFFlags::O_RDONLY | EventFFlags::O_CLOEXEC).context(|| "fanotify_init".into())?;
+        // The kernel opens each file for us: a FIFO without a writer must not hold us.
+        let files = EventFFlags::O_RDONLY | EventFFlags::O_NONBLOCK | EventFFlags::O_CLOEXEC;
+        let group = Fanotify::init(flags, files).context(|| "fanotify_init".into())?;
         let (group, watched) = (Arc::new(group), Arc::<Mutex<Watched>>::default());
         let (events, counts) = (Arc::clone(&group), Arc::clone(&watched));
         std::thread::spawn(move || count(&events, &counts, &places));
@@ -65,11 +69,12 @@ impl Changes {
         let mut changed = Changed::new();
         let mut alive = HashMap::new();
         for (sample, pid) in samples.iter().filter_map(|sample| Some((sample, sample.pid()?))) {
-            let known = watched.mounts.iter().find(|(_, (owner, _))| *owner == pid).map(|(mount, _)| *mount);
+            let this = (pid, sample.record.created.clone());
+            let known = watched.mounts.iter().find(|(_, (owner, _))| *owner == this).map(|(mount, _)| *mount);
             let Some(mount) = known.or_else(|| self.mark(pid).ok().flatten()) else { continue };
-            let (_, places) = watched.mounts.remove(&mount).unwrap_or((pid, Places::new()));
+            let (_, places) = watched.mounts.remove(&mount).unwrap_or((this.clone(), Places::new()));
             changed.insert(sample.name.clone(), places.clone());
-            alive.insert(mount, (pid, places));
+            alive.insert(mount, (this, places));
         }
         watched.mounts = alive;
         if watched.lost > 0 {
@@ -109,7 +114,8 @@ fn count(group: &Fanotify, watched: &Mutex<Watched>, places: &[String]) {
         match group.read_events() {
             Ok(events) => events.iter().for_each(|event| count_one(event, watched, places)),
             Err(Errno::EINTR) => {}
-            Err(_) => return,
+            // A file that can not be opened, such as a node without a device: its event is gone, the others are not.
+            Err(_) => watched.lock().unwrap_or_else(PoisonError::into_inner).lost += 1,
         }
         std::thread::sleep(REST);
     }
