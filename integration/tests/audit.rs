@@ -29,7 +29,8 @@ fn every_command_is_a_line_and_the_chain_holds() {
     let path = bundle.path().display().to_string();
     audited(&engine, &log, &["create", "--bundle", &path, &id]).ok();
     audited(&engine, &log, &["start", &id]).ok();
-    audited(&engine, &log, &["exec", "--env", "TOKEN=secret", &id, "echo", "line\nbreak"]).ok();
+    audited(&engine, &log, &["exec", "-e", "TOKEN=secret", "-eKEY=secret", &id, "echo", "line\nbreak", "-e", "x=1"])
+        .ok();
     let process = folder.path().join("process.json");
     fs::write(&process, r#"{"cwd": "/", "args": ["true", "x"], "user": {"uid": 0, "gid": 0}}"#).unwrap();
     audited(&engine, &log, &["exec", "--process", &process.display().to_string(), &id]).ok();
@@ -50,7 +51,7 @@ fn every_command_is_a_line_and_the_chain_holds() {
     let action = |at: usize| {
         lines[at]["action"].as_array().unwrap().iter().map(|word| word.as_str().unwrap()).collect::<Vec<_>>()
     };
-    assert_eq!(action(2), ["exec", "--env", "TOKEN", &id, "echo", "line\nbreak"]);
+    assert_eq!(action(2), ["exec", "-e", "TOKEN", "-eKEY", &id, "echo", "line\nbreak", "-e", "x=1"]);
     assert!(action(3).ends_with(&["--", "true", "x"]), "{:?}", action(3));
     assert!(!fs::read_to_string(&log).unwrap().contains("secret"));
     assert_eq!((1..=8).filter(|layer| lines[1]["metadata"]["layers"][format!("L{layer}")] == true).count(), 8);

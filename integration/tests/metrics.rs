@@ -129,7 +129,7 @@ fn only_loopback_unless_told_otherwise_and_bad_input_is_named() {
     let address = taken.local_addr().unwrap().to_string();
     engine.wsbox(&["metrics", "--listen", &address]).fails(1, &[&address, "in use", "another port"]);
     engine.wsbox(&["metrics", "--textfile", "-", "--watch", "usr"]).fails(1, &["--watch", "no absolute path"]);
-    engine.wsbox(&["metrics", "--textfile", "/nowhere/x"]).fails(1, &["--textfile /nowhere/x", "no such file"]);
+    engine.wsbox(&["metrics", "--textfile", "/nowhere/x"]).fails(1, &["/nowhere/x", "no such file"]);
 }
 
 #[test]

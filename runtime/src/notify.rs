@@ -13,6 +13,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -30,6 +31,10 @@ pub const SOCKET: &str = "/run/notify/notify.sock";
 /// What may pass, and no more bytes of one assignment than this.
 const PASSED: [&str; 4] = ["READY=1", "STOPPING=1", "WATCHDOG=1", "STATUS="];
 const LONGEST: usize = 256;
+/// Between two messages.
+const REST: Duration = Duration::from_millis(20);
+/// Messages that are still looked at when the payload has ended: more than a socket's queue holds (unix(7), max_dgram_qlen).
+const LAST: usize = 512;
 
 /// Puts the folder's mount and the variable into a config.
 ///
@@ -112,7 +117,7 @@ impl Proxy {
     }
 
     fn pass(&self, pid: Pid, pidfd: std::os::fd::BorrowedFd<'_>, only_ready: bool) -> Result<()> {
-        let mut buffer = [0; 4096];
+        let (mut buffer, mut last) = ([0; 4096], 0);
         loop {
             let mut fds = [PollFd::new(self.inside.as_fd(), PollFlags::POLLIN), PollFd::new(pidfd, PollFlags::POLLIN)];
             match poll(&mut fds, PollTimeout::NONE) {
@@ -120,7 +125,9 @@ impl Proxy {
                 result => result.context(|| "NOTIFY_SOCKET".into())?,
             };
             let [told, ended] = fds.map(|fd| fd.revents().is_some_and(|events| !events.is_empty()));
-            if told {
+            // What was said before the end is passed on, however long others go on talking.
+            last += usize::from(ended);
+            if told && last <= LAST {
                 // Descriptors that come along are closed by the kernel: a barrier (sd_notify(3)) is answered so.
                 let count = self.inside.recv(&mut buffer).context(|| "NOTIFY_SOCKET".into())?;
                 let (message, ready) = filter(&buffer[..count], pid);
@@ -130,6 +137,10 @@ impl Proxy {
                 }
                 if ready && only_ready {
                     return Ok(());
+                }
+                // A payload that talks all the time waits for us, and takes none of the host's time.
+                if !ended {
+                    std::thread::sleep(REST);
                 }
             } else if ended {
                 return Ok(());

@@ -177,7 +177,8 @@ pub fn run(global: &Global, arguments: Arguments) -> Result<u8> {
             profile: global.profile,
         })
     })?;
-    arguments.tell.tell(&process).inspect_err(|_| process.kill())?;
+    let told = arguments.tell.tell(&process).and_then(|()| global.trail.started());
+    told.inspect_err(|_| process.kill())?;
     let Some(signals) = signals else { return Ok(0) };
     let exit = foreground::follow(&process, &signals)?;
     if exit == Exit::Signal(libc::SIGSYS) {

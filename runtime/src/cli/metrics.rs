@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `wsbox metrics`
 
-use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -63,22 +62,11 @@ fn write_pages(exporter: &Exporter, file: &Path, interval: Option<Duration>) -> 
         if file == Path::new("-") {
             output::text(&page)?;
         } else {
-            replace(file, &page)?;
+            output::replace(file, &page)?;
         }
         match interval {
             Some(interval) => std::thread::sleep(interval),
             None => return Ok(0),
         }
     }
-}
-
-/// A reader sees the old page or the new one.
-fn replace(file: &Path, page: &str) -> Result<()> {
-    let mut name = file.as_os_str().to_owned();
-    name.push(".tmp");
-    let new = PathBuf::from(name);
-    std::fs::File::create(&new)
-        .and_then(|mut file| file.write_all(page.as_bytes()))
-        .and_then(|()| std::fs::rename(&new, file))
-        .context(|| format!("--textfile {}", file.display()))
 }

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What commands print: JSON or a table.
 
+use std::path::Path;
+
 use serde::Serialize;
 
 use crate::error::{Context, Error, Result};
@@ -44,4 +46,22 @@ pub fn table(rows: &[Vec<String>]) -> Result<u8> {
         cells.collect::<Vec<_>>().join("  ").trim_end().to_owned() + "\n"
     };
     text(&rows.iter().map(line).collect::<String>())
+}
+
+/// Writes a file whole: a reader sees the old one or the new one. A name that somebody laid there is not followed (O_EXCL), and the mode
+/// stays.
+pub fn replace(file: &Path, text: &str) -> Result<()> {
+    use std::io::Write;
+    let mut name = std::ffi::OsString::from(".");
+    name.push(file.file_name().unwrap_or_default());
+    name.push(format!(".{}", std::process::id()));
+    let new = file.with_file_name(name);
+    let written = std::fs::File::create_new(&new).and_then(|mut out| {
+        if let Ok(old) = std::fs::metadata(file) {
+            out.set_permissions(old.permissions())?;
+        }
+        out.write_all(text.as_bytes())?;
+        std::fs::rename(&new, file).inspect_err(|_| drop(std::fs::remove_file(&new)))
+    });
+    written.context(|| file.display().to_string())
 }

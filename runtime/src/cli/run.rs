@@ -111,8 +111,9 @@ pub fn run(global: &Global, arguments: Arguments) -> Result<u8> {
     process.warnings.iter().for_each(|warning| log::warning(warning));
     let told = arguments.start.tell.tell(&process).and_then(|()| global.trail.started());
     told.inspect_err(|_| drop(lifecycle::delete(&root, &id, true)))?;
-    let Some(signals) = signals else { return process.until_ready().map(|()| 0) };
-    let passing = process.pass_notifications()?;
+    let undo = || drop(lifecycle::delete(&root, &id, true));
+    let Some(signals) = signals else { return process.until_ready().map(|()| 0).inspect_err(|_| undo()) };
+    let passing = process.pass_notifications().inspect_err(|_| undo())?;
     let asked = std::io::stderr().is_terminal() || arguments.summary.is_some();
     let watch = if asked { LimitWatch::new(&root, &id).ok() } else { None };
     let exit = foreground::follow(&process, &signals);

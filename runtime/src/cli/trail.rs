@@ -142,9 +142,13 @@ impl Open {
     /// What was denied, by call and process, and which limits were met: aggregated, however often it happened.
     fn outcome(&self, container: &str) -> Map<String, Value> {
         let root = Root::new(Some(self.root.clone()));
-        let violations = report::violations(&root, container).unwrap_or_default();
+        let violations = report::violations(&root, container);
         let met = LimitWatch::new(&root, container).map(|watch| watch.met()).unwrap_or_default();
         let mut outcome = Map::new();
+        let violations = violations.unwrap_or_else(|error| {
+            outcome.insert("deniedUnknown".into(), error.to_string().into());
+            report::Violations::default()
+        });
         if violations.total > 0 || violations.killed > 0 {
             let denied = json!({"total": violations.total, "killed": violations.killed, "blocked": violations.blocked});
             outcome.insert("denied".into(), denied);
@@ -179,22 +183,37 @@ fn object(value: Value) -> Map<String, Value> {
 
 /// The command and its arguments; of variables only the names, for values are secrets as often as not.
 fn action(command: &str, args: Vec<String>, matches: &ArgMatches) -> Vec<String> {
-    let own = args.into_iter().skip_while(|arg| arg != command);
-    let mut action: Vec<String> = Vec::new();
-    for arg in own {
-        let (flag, value) = match arg.split_once('=') {
-            Some(("--env", value)) => ("--env=", value),
-            _ if matches!(action.last().map(String::as_str), Some("--env" | "-e")) => ("", arg.as_str()),
-            _ => {
-                action.push(arg);
-                continue;
-            }
-        };
-        let name = value.split('=').next().unwrap_or_default();
-        action.push(format!("{flag}{name}"));
+    let own: Vec<String> = args.into_iter().skip_while(|arg| arg != command).collect();
+    // What is run comes last, and is told as it is.
+    let run = matches.try_get_many::<String>("command").ok().flatten().map_or(0, |words| words.len());
+    let (flags, run) = own.split_at(own.len().saturating_sub(run));
+    let mut action: Vec<String> = Vec::with_capacity(own.len());
+    let mut value_follows = false;
+    for flag in flags {
+        let (name, value) = if value_follows { ("", Some(flag.as_str())) } else { variable(flag) };
+        value_follows = value == Some("");
+        let shown = value.map_or("", |value| value.split('=').next().unwrap_or_default());
+        action.push(format!("{name}{shown}"));
     }
+    action.extend(run.iter().cloned());
     action.extend(process_of(command, matches).into_iter().flatten());
     action
+}
+
+/// A flag up to the variable that it sets, and that variable; an empty one comes with the next argument.
+fn variable(flag: &str) -> (&str, Option<&str>) {
+    match (flag.strip_prefix("--env"), flag.strip_prefix('-')) {
+        (Some(rest), _) if rest.is_empty() || rest.starts_with('=') => {
+            let (name, value) = flag.split_at("--env".len() + usize::from(!rest.is_empty()));
+            (name, Some(value))
+        }
+        // Short flags may stand together, the last of them with its value.
+        (_, Some(short)) if !short.starts_with('-') && short.contains('e') => {
+            let (name, value) = flag.split_at(flag.find('e').map_or(flag.len(), |at| at + 1));
+            (name, Some(value))
+        }
+        _ => (flag, None),
+    }
 }
 
 /// The arguments in the file of `exec --process`, as engines give them.
@@ -206,4 +225,20 @@ fn process_of(command: &str, matches: &ArgMatches) -> Option<Vec<String>> {
     let process: Value = serde_json::from_slice(&std::fs::read::<&Path>(file).ok()?).ok()?;
     let args = process["args"].as_array()?.iter().filter_map(|arg| arg.as_str().map(str::to_owned));
     Some(std::iter::once("--".to_owned()).chain(args).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::variable;
+
+    #[test]
+    fn variables_of_every_spelling() {
+        assert_eq!(variable("--env"), ("--env", Some("")));
+        assert_eq!(variable("--env=A=b"), ("--env=", Some("A=b")));
+        assert_eq!(variable("-eA=b"), ("-e", Some("A=b")));
+        assert_eq!(variable("-te"), ("-te", Some("")));
+        for other in ["web1", "--envelope", "-t", "--detach", "-d"] {
+            assert_eq!(variable(other), (other, None));
+        }
+    }
 }

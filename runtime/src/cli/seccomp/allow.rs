@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `wsbox seccomp allow`: one more rule at the end of a profile; the rest of the text stays as it is.
 
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -10,7 +9,7 @@ use serde_json::value::RawValue;
 use super::source::{Source, range};
 use super::{explain, lint};
 use crate::cli::output;
-use crate::error::{Context, Error, Result};
+use crate::error::{Error, Result};
 use crate::seccomp::{self, Arch, Filter, Options, interpret, table};
 
 #[derive(Debug, clap::Args)]
@@ -54,7 +53,7 @@ pub fn run(arguments: Arguments) -> Result<u8> {
     match file {
         _ if arguments.dry_run => Ok(0),
         None => Err(Error::invalid("--output", format!("{} is part of wsbox: say where to write", arguments.profile))),
-        Some(file) => replace(&file, &changed).map(|()| 0),
+        Some(file) => output::replace(&file, &changed).map(|()| 0),
     }
 }
 
@@ -105,17 +104,6 @@ fn difference(syscall: &str, before: &Filter, after: &Filter) -> String {
     let call = interpret::Call { nr, arch: abi.audit_arch(), instruction_pointer: 0, args: [0; 6] };
     let words = |filter: &Filter| interpret::run(&filter.program, &call).map(explain::words).unwrap_or_default();
     format!("{syscall}: {} -> {}\n", words(before), words(after))
-}
-
-/// A reader sees the old file or the new one.
-fn replace(file: &Path, text: &str) -> Result<()> {
-    let mut name = file.as_os_str().to_owned();
-    name.push(".tmp");
-    let new = PathBuf::from(name);
-    std::fs::File::create(&new)
-        .and_then(|mut file| file.write_all(text.as_bytes()))
-        .and_then(|()| std::fs::rename(&new, file))
-        .context(|| file.display().to_string())
 }
 
 #[cfg(test)]
