@@ -1,1 +1,13 @@
-//! Images to hardened bundles: create, check, sign. Empty until the issue that fills it.
+// SPDX-License-Identifier: Apache-2.0
+//! Images to hardened bundles.
+//!
+//! # The way of an image
+//! Whatever an image comes from ends as [`image::Blobs`], files by digest as in an OCI layout, and the digest of one manifest in there;
+//! from then on there is one way. Nothing is read from blobs but through [`image::Verified`].
+//!
+//! The crate knows nothing of the runtime: a config is JSON that the caller gives and gets back.
+
+mod error;
+pub mod image;
+
+pub use error::{Context, Error, Result};
