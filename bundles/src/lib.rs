@@ -9,5 +9,8 @@
 
 mod error;
 pub mod image;
+mod progress;
+pub mod unpack;
 
 pub use error::{Context, Error, Result};
+pub use progress::Progress;

@@ -12,7 +12,7 @@ use super::Digest;
 pub struct Verified<R> {
     inner: R,
     digest: Digest,
-    size: u64,
+    size: Option<u64>,
     read: u64,
     hasher: Option<Sha256>,
 }
@@ -20,7 +20,12 @@ pub struct Verified<R> {
 impl<R: Read> Verified<R> {
     /// `inner` has to have `size` bytes of this digest.
     pub fn new(inner: R, digest: Digest, size: u64) -> Self {
-        Self { inner, digest, size, read: 0, hasher: Some(Sha256::new()) }
+        Self { size: Some(size), ..Self::unsized_of(inner, digest) }
+    }
+
+    /// `inner` has to have this digest, however long it is.
+    pub fn unsized_of(inner: R, digest: Digest) -> Self {
+        Self { inner, digest, size: None, read: 0, hasher: Some(Sha256::new()) }
     }
 
     /// Reads what a decompressor left unread, so that the check takes place.
@@ -38,8 +43,8 @@ impl<R: Read> Verified<R> {
     fn check(&mut self) -> io::Result<()> {
         // Once is enough: reading on at the end gives nothing again.
         let Some(hasher) = self.hasher.take() else { return Ok(()) };
-        if self.read != self.size {
-            return Err(self.wrong(format!("has {} bytes instead of {}", self.read, self.size)));
+        if let Some(size) = self.size.filter(|size| *size != self.read) {
+            return Err(self.wrong(format!("has {} bytes instead of {size}", self.read)));
         }
         let found = Digest::from_hasher(hasher);
         if found != self.digest {
@@ -59,8 +64,8 @@ impl<R: Read> Read for Verified<R> {
             return self.check().map(|()| 0);
         }
         self.read += count as u64;
-        if self.read > self.size {
-            return Err(self.wrong(format!("has more than {} bytes", self.size)));
+        if let Some(size) = self.size.filter(|size| self.read > *size) {
+            return Err(self.wrong(format!("has more than {size} bytes")));
         }
         if let Some(hasher) = &mut self.hasher {
             hasher.update(&buffer[..count]);
