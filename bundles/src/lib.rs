@@ -10,6 +10,7 @@
 mod error;
 pub mod image;
 mod progress;
+pub mod source;
 pub mod unpack;
 
 pub use error::{Context, Error, Result};

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Content by digest: `blobs/sha256/HEX` below a folder (image-spec, "Image Layout").
+//! Content by digest: `blobs/sha256/HEX` below a folder (image-spec, "Image Layout"), or parts of an archive.
 
+use std::collections::HashMap;
 use std::fs::File;
-use std::io::Read;
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::{self, Read};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use oci_spec::image::Descriptor;
 use serde::de::DeserializeOwned;
@@ -13,46 +15,75 @@ use super::{Digest, Verified};
 use crate::error::{Context, Error, Result};
 
 /// No manifest, index or image config is larger: what registries take is at most 4 MiB, in bytes.
-const DOCUMENT: u64 = 4 << 20;
+pub(crate) const DOCUMENT: u64 = 4 << 20;
 
-/// open(2)'s O_NOFOLLOW | O_NONBLOCK: no link laid there is followed, and no FIFO waited for.
-const CAREFUL: i32 = 0o400_000 | 0o4000;
+/// No link laid there is followed, and no FIFO waited for (open(2)).
+const CAREFUL: i32 = libc::O_NOFOLLOW | libc::O_NONBLOCK;
 
-/// The folder that has `blobs/`.
+/// Where the content of an image lies.
 #[derive(Clone, Debug)]
 pub struct Blobs {
-    root: PathBuf,
+    name: PathBuf,
+    place: Place,
+}
+
+#[derive(Clone, Debug)]
+enum Place {
+    /// `blobs/sha256/HEX` below `name`
+    Folder,
+    /// Parts of the archive `name`: where each begins, and its bytes
+    Archive { file: Arc<File>, parts: Arc<HashMap<Digest, (u64, u64)>> },
+}
+
+/// A part of a file.
+#[derive(Debug)]
+pub struct Part {
+    file: Arc<File>,
+    at: u64,
+    end: u64,
+}
+
+impl Read for Part {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = usize::try_from(self.end.saturating_sub(self.at)).unwrap_or(usize::MAX).min(buffer.len());
+        let count = self.file.read_at(&mut buffer[..left], self.at)?;
+        self.at += count as u64;
+        Ok(count)
+    }
 }
 
 impl Blobs {
     /// The blobs of the layout at `root`.
-    pub fn new(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into() }
+    pub fn folder(root: impl Into<PathBuf>) -> Self {
+        Self { name: root.into(), place: Place::Folder }
     }
 
-    /// The folder that has `blobs/`.
-    pub fn root(&self) -> &Path {
-        &self.root
-    }
-
-    /// Where the blob of this digest lies, or has to be put.
-    pub fn path(&self, digest: &Digest) -> PathBuf {
-        self.root.join("blobs/sha256").join(digest.hex())
+    /// Parts of the archive `file`, whose path is `name`: offset and bytes of each. Nothing says as yet that they are right.
+    pub fn archive(name: impl Into<PathBuf>, file: Arc<File>, parts: HashMap<Digest, (u64, u64)>) -> Self {
+        Self { name: name.into(), place: Place::Archive { file, parts: Arc::new(parts) } }
     }
 
     /// Opens the blob that `descriptor` names.
     ///
     /// # Errors
     /// If the digest is none, or the blob is missing or no plain file. That its content is right is checked while it is read.
-    pub fn open(&self, descriptor: &Descriptor) -> Result<Verified<File>> {
+    pub fn open(&self, descriptor: &Descriptor) -> Result<Verified<Part>> {
         let digest: Digest = descriptor.digest().to_string().parse()?;
-        let path = self.path(&digest);
-        let context = || format!("open {}", path.display());
-        let file = File::options().read(true).custom_flags(CAREFUL).open(&path).context(context)?;
-        if !file.metadata().context(context)?.is_file() {
-            return Err(Error::new(path.display().to_string(), "is not a plain file"));
-        }
-        Ok(Verified::new(file, digest, descriptor.size()))
+        let part = match &self.place {
+            Place::Folder => {
+                let path = self.name.join("blobs/sha256").join(digest.hex());
+                let file = open_plain(&path)?;
+                let end = file.metadata().context(|| path.display().to_string())?.len();
+                Part { file: Arc::new(file), at: 0, end }
+            }
+            Place::Archive { file, parts } => {
+                let (at, size) = *parts
+                    .get(&digest)
+                    .ok_or_else(|| Error::new(self.name.display().to_string(), format!("has no content {digest}")))?;
+                Part { file: file.clone(), at, end: at.saturating_add(size) }
+            }
+        };
+        Ok(Verified::new(part, digest, descriptor.size()))
     }
 
     /// Reads a manifest, an index or an image config.
@@ -67,5 +98,25 @@ impl Blobs {
         let mut text = Vec::new();
         self.open(descriptor)?.read_to_end(&mut text).context(subject)?;
         serde_json::from_slice(&text).context(subject)
+    }
+}
+
+/// Opens a plain file for reading; no link there is followed.
+fn open_plain(path: &Path) -> Result<File> {
+    let context = || format!("open {}", path.display());
+    let file = File::options().read(true).custom_flags(CAREFUL).open(path).context(context)?;
+    match file.metadata().context(context)?.is_file() {
+        true => Ok(file),
+        false => Err(Error::new(path.display().to_string(), "is not a plain file")),
+    }
+}
+
+/// Reads a plain file of at most 4 MiB.
+pub(crate) fn read_document(path: &Path) -> Result<Vec<u8>> {
+    let mut text = Vec::new();
+    open_plain(path)?.take(DOCUMENT + 1).read_to_end(&mut text).context(|| path.display().to_string())?;
+    match text.len() as u64 > DOCUMENT {
+        true => Err(Error::new(path.display().to_string(), format!("has more than {DOCUMENT} bytes"))),
+        false => Ok(text),
     }
 }

@@ -31,6 +31,11 @@ impl Platform {
         Self { os: "linux".into(), architecture: architecture.into(), variant: None }
     }
 
+    /// Whether an entry of an index is for it.
+    pub fn is(&self, found: &oci_spec::image::Platform) -> bool {
+        self.fits(&found.os().to_string(), &found.architecture().to_string(), found.variant().as_deref())
+    }
+
     fn fits(&self, os: &str, architecture: &str, variant: Option<&str>) -> bool {
         self.os == os
             && self.architecture == architecture
@@ -97,22 +102,50 @@ impl Image {
             MediaType::Other(kind) if kind == "application/vnd.docker.container.image.v1+json" => {}
             kind => return Err(Error::new(subject(), format!("its config is {kind}, which is no image's"))),
         }
-        let config: ImageConfiguration = blobs.document(manifest.config())?;
+        let layers = manifest.layers().iter().map(|layer| known(layer, subject).map(|()| layer.clone()));
+        let layers = layers.collect::<Result<Vec<_>>>()?;
+        let digest = descriptor.digest().to_string().parse()?;
+        Self::assemble(blobs, digest, manifest.config(), layers, platform)
+    }
+
+    /// The image of a config and its layers' blobs, known by `digest`.
+    ///
+    /// # Errors
+    /// If the config is missing or wrong, is not for `platform`, or has another number of layers.
+    pub fn assemble(
+        blobs: &Blobs,
+        digest: Digest,
+        config: &Descriptor,
+        layers: Vec<Descriptor>,
+        platform: &Platform,
+    ) -> Result<Self> {
+        let subject = || format!("image {digest}");
+        let config: ImageConfiguration = blobs.document(config)?;
         let (os, architecture) = (config.os().to_string(), config.architecture().to_string());
         if !platform.fits(&os, &architecture, config.variant().as_deref()) {
             return Err(Error::new(subject(), format!("is for {os}/{architecture}, not for {platform}"))
                 .hint("--platform takes another"));
         }
         let ids = config.rootfs().diff_ids();
-        if ids.len() != manifest.layers().len() {
-            return Err(Error::new(
-                subject(),
-                format!("has {} layers, and its config {}", manifest.layers().len(), ids.len()),
-            ));
+        if ids.len() != layers.len() {
+            let why = format!("has {} layers, and its config {}", layers.len(), ids.len());
+            return Err(Error::new(subject(), why));
         }
-        let layers =
-            manifest.layers().iter().zip(ids).map(|(blob, id)| Ok(Layer { blob: blob.clone(), diff_id: id.parse()? }));
-        Ok(Self { digest: descriptor.digest().to_string().parse()?, layers: layers.collect::<Result<_>>()?, config })
+        let layers = layers.into_iter().zip(ids).map(|(blob, id)| Ok(Layer { blob, diff_id: id.parse()? }));
+        let layers = layers.collect::<Result<_>>()?;
+        Ok(Self { digest, config, layers })
+    }
+}
+
+/// A layer that can be unpacked; how it is compressed, its first bytes say.
+fn known(layer: &Descriptor, subject: impl FnOnce() -> String) -> Result<()> {
+    let kind = layer.media_type().to_string();
+    let tar = kind.starts_with("application/vnd.oci.image.layer.v1.tar")
+        || kind == "application/vnd.docker.image.rootfs.diff.tar.gzip"
+        || kind == "application/vnd.docker.image.rootfs.diff.tar";
+    match tar && !kind.ends_with("+encrypted") {
+        true => Ok(()),
+        false => Err(Error::new(subject(), format!("its layer {} is {kind}, which is no tar", layer.digest()))),
     }
 }
 
@@ -141,11 +174,7 @@ fn resolve(blobs: &Blobs, mut descriptor: Descriptor, platform: &Platform) -> Re
 }
 
 fn pick(index: &ImageIndex, of: &Descriptor, platform: &Platform) -> Result<Descriptor> {
-    let known = |entry: &&Descriptor| {
-        entry.platform().as_ref().is_some_and(|found| {
-            platform.fits(&found.os().to_string(), &found.architecture().to_string(), found.variant().as_deref())
-        })
-    };
+    let known = |entry: &&Descriptor| entry.platform().as_ref().is_some_and(|found| platform.is(found));
     // An entry without a platform is for any (image-spec, "Image Index"); the config has the last word.
     let found = index
         .manifests()

@@ -6,7 +6,8 @@ mod digest;
 mod manifest;
 mod verified;
 
-pub use blobs::Blobs;
+pub use blobs::{Blobs, Part};
+pub(crate) use blobs::{DOCUMENT, read_document};
 pub use digest::Digest;
 pub use manifest::{Image, Layer, Platform};
 pub use verified::Verified;

@@ -15,7 +15,8 @@ const BUFFER: usize = 256 << 10;
 
 /// Does what `order` (JSON of [`Order`]) says, and answers on stdout. The exit code is 0 if all went well.
 pub fn run(order: &str) -> u8 {
-    let result = serde_json::from_str(order).context(|| "order of the unpacker".into()).and_then(|order| unpack(&order));
+    let result =
+        serde_json::from_str(order).context(|| "order of the unpacker".into()).and_then(|order| unpack(&order));
     let code = u8::from(result.is_err());
     let answer = serde_json::to_vec(&Answer::from(result)).unwrap_or_default();
     match io::stdout().lock().write_all(&answer) {

@@ -3,8 +3,8 @@
 //! filter that knows no network, no other process and no program to run.
 
 use caps::{CapSet, Capability, CapsHashSet};
-use nix::sys::resource::{Resource, setrlimit};
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::resource::{Resource, setrlimit};
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
 
 use crate::error::{Context, Error, Result};
@@ -150,4 +150,3 @@ fn filter() -> Result<(), String> {
     // It sets no_new_privs first.
     seccompiler::apply_filter(&program).map_err(|error| error.to_string())
 }
-

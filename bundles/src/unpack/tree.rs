@@ -118,7 +118,9 @@ impl<'a> Tree<'a> {
             Kind::Folder => self.folder(&entry.path, attributes, hid)?,
             Kind::Symlink(to) => symlink(to, path)?,
             Kind::Hardlink(to) => fs::hard_link(to, path).map_err(|error| match error.kind() {
-                io::ErrorKind::NotFound => io::Error::other(format!("is another name of {to:?}, which is not in this layer")),
+                io::ErrorKind::NotFound => {
+                    io::Error::other(format!("is another name of {to:?}, which is not in this layer"))
+                }
                 _ => error,
             })?,
             Kind::Fifo => mknod(path, SFlag::S_IFIFO, Mode::from_bits_truncate(attributes.mode), 0)?,

@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A tar that holds an image, by the places of its files: nothing of it is copied. Only headers of the plain kind are read; names of
+//! images are short enough for them.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, BufReader, Read};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+
+use tar::{EntryType, Header};
+
+use crate::error::{Context, Error, Result};
+use crate::image::{Blobs, DOCUMENT, Digest};
+
+/// Bytes of a header, and what content is padded to.
+const BLOCK: u64 = 512;
+/// More files than any image's archive has.
+const ENTRIES: usize = 100_000;
+/// Bytes that a compressed archive may become.
+const UNPACKED: u64 = 64 << 30;
+
+/// The archive and what is in it.
+pub struct Archive {
+    path: PathBuf,
+    file: Arc<File>,
+    /// Where each file begins, and its bytes
+    files: HashMap<PathBuf, (u64, u64)>,
+    links: HashMap<PathBuf, PathBuf>,
+    digests: HashMap<Digest, (u64, u64)>,
+}
+
+impl Archive {
+    /// Reads the headers of the archive at `path`; a compressed one is unpacked to a file without a name first.
+    pub fn open(path: &Path) -> Result<Self> {
+        let context = || path.display().to_string();
+        let file = File::open(path).context(context)?;
+        if !file.metadata().context(context)?.is_file() {
+            return Err(
+                Error::new(context(), "is not a plain file").hint("a pipe can not be read twice: save it to a file")
+            );
+        }
+        let mut start = [0; 4];
+        let count = file.read_at(&mut start, 0).context(context)?;
+        let file = match &start[..count] {
+            [0x1f, 0x8b, ..] => spool(flate2::read::MultiGzDecoder::new(BufReader::new(file))).context(context)?,
+            [0x28, 0xb5, 0x2f, 0xfd] => {
+                spool(zstd::stream::read::Decoder::new(file).context(context)?).context(context)?
+            }
+            _ => file,
+        };
+        let empty = HashMap::new;
+        let mut archive = Self {
+            path: path.into(),
+            file: Arc::new(file),
+            files: HashMap::new(),
+            links: HashMap::new(),
+            digests: empty(),
+        };
+        archive.scan().context(context)?;
+        Ok(archive)
+    }
+
+    /// Whether it has the plain file `name`.
+    pub fn has(&self, name: &str) -> bool {
+        self.files.contains_key(Path::new(name))
+    }
+
+    /// The archive's file, from its beginning.
+    pub fn into_file(self) -> Result<File> {
+        use std::io::Seek;
+        let mut file = self.file.try_clone().context(|| self.path.display().to_string())?;
+        file.rewind().context(|| self.path.display().to_string())?;
+        Ok(file)
+    }
+
+    /// The content of the file `name`, which is small.
+    pub fn document(&self, name: &str) -> Result<Vec<u8>> {
+        let subject = || format!("{}: {name}", self.path.display());
+        let (at, size) = self.find(name)?;
+        if size > DOCUMENT {
+            return Err(Error::new(subject(), format!("has {size} bytes; {DOCUMENT} is the most")));
+        }
+        let mut text = vec![0; usize::try_from(size).unwrap_or_default()];
+        self.file.read_exact_at(&mut text, at).context(subject)?;
+        Ok(text)
+    }
+
+    /// Says that the file `name` is the content of `digest`, and gives its bytes.
+    pub fn name(&mut self, name: &str, digest: Digest) -> Result<u64> {
+        let place = self.find(name)?;
+        self.digests.insert(digest, place);
+        Ok(place.1)
+    }
+
+    /// All that is named so, and all files whose name is a digest.
+    pub fn blobs(mut self) -> Result<Blobs> {
+        for (path, place) in &self.files {
+            let Some(hex) = path.strip_prefix("blobs/sha256").ok().and_then(Path::to_str) else { continue };
+            if let Ok(digest) = format!("sha256:{hex}").parse() {
+                self.digests.insert(digest, *place);
+            }
+        }
+        Ok(Blobs::archive(self.path, self.file, self.digests))
+    }
+
+    /// One link is followed: the same layer in two images is saved so.
+    fn find(&self, name: &str) -> Result<(u64, u64)> {
+        let path = normal(Path::new(name));
+        let target = self.links.get(&path).map(|to| normal(&path.parent().unwrap_or(Path::new("")).join(to)));
+        let found = self.files.get(&path).or_else(|| self.files.get(&target?));
+        found.copied().ok_or_else(|| Error::new(self.path.display().to_string(), format!("has no file {name:?}")))
+    }
+
+    fn scan(&mut self) -> io::Result<()> {
+        let end = self.file.metadata()?.len();
+        let mut at = 0;
+        let mut bytes = [0; BLOCK as usize];
+        while at + BLOCK <= end && self.files.len() + self.links.len() < ENTRIES {
+            self.file.read_exact_at(&mut bytes, at)?;
+            if bytes.iter().all(|byte| *byte == 0) {
+                return Ok(());
+            }
+            let header = Header::from_byte_slice(&bytes);
+            checksum(header, &bytes)?;
+            let size = header.entry_size()?;
+            let path = normal(&header.path()?);
+            match header.entry_type() {
+                EntryType::Regular | EntryType::Continuous => drop(self.files.insert(path, (at + BLOCK, size))),
+                EntryType::Symlink | EntryType::Link => {
+                    let to = header.link_name()?.unwrap_or_default().into_owned();
+                    self.links.insert(path, to);
+                }
+                _ => {}
+            }
+            at = size
+                .div_ceil(BLOCK)
+                .checked_add(1)
+                .and_then(|blocks| blocks.checked_mul(BLOCK)?.checked_add(at))
+                .unwrap_or(end);
+        }
+        Ok(())
+    }
+}
+
+/// tar(5): the sum of all bytes, the field itself taken as blanks.
+fn checksum(header: &Header, bytes: &[u8]) -> io::Result<()> {
+    let sum: u32 = bytes[..148].iter().chain(&bytes[156..]).map(|byte| u32::from(*byte)).sum::<u32>() + 8 * 32;
+    match header.cksum() {
+        Ok(found) if found == sum => Ok(()),
+        _ => Err(io::Error::new(io::ErrorKind::InvalidData, "is not a tar archive, or a damaged one")),
+    }
+}
+
+/// Without `.` and, as far as it goes, `..`.
+fn normal(path: &Path) -> PathBuf {
+    path.components().fold(PathBuf::new(), |mut all, component| {
+        match component {
+            Component::Normal(part) => all.push(part),
+            Component::ParentDir => drop(all.pop()),
+            _ => {}
+        }
+        all
+    })
+}
+
+/// To a file without a name, which goes with its last descriptor.
+fn spool(stream: impl Read) -> io::Result<File> {
+    let folder = std::env::temp_dir();
+    let mut file = File::options().read(true).write(true).custom_flags(libc::O_TMPFILE).mode(0o600).open(folder)?;
+    if io::copy(&mut stream.take(UNPACKED), &mut file)? == UNPACKED {
+        return Err(io::Error::other(format!("is more than {UNPACKED} bytes when it is unpacked")));
+    }
+    Ok(file)
+}
