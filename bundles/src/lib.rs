@@ -8,11 +8,14 @@
 //! The crate knows nothing of the runtime: a config is JSON that the caller gives and gets back.
 
 pub mod config;
+mod create;
 mod error;
 pub mod image;
 mod progress;
 pub mod source;
+pub mod store;
 pub mod unpack;
 
+pub use create::{Created, Request, create};
 pub use error::{Context, Error, Result};
 pub use progress::Progress;

@@ -27,7 +27,6 @@ pub fn run(order: &str) -> u8 {
 
 fn unpack(order: &Order) -> Result<Report> {
     jail::enter()?;
-    nix::sys::stat::umask(nix::sys::stat::Mode::empty());
     let limit = order.limits.size.saturating_add(order.limits.entries.saturating_mul(HEADERS));
     let stream = Capped { inner: decompress(BufReader::with_capacity(BUFFER, io::stdin()))?, left: limit };
     match &order.diff_id {

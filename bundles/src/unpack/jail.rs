@@ -116,6 +116,8 @@ pub fn enter() -> Result<()> {
     }
     nix::unistd::chroot(".").context(context("chroot"))?;
     nix::unistd::chdir("/").context(context("chdir"))?;
+    // Modes are the image's to say.
+    nix::sys::stat::umask(nix::sys::stat::Mode::empty());
     capabilities().context(context("capabilities"))?;
     filter().map_err(|why| Error::new("jail of the unpacker: seccomp", why))
 }

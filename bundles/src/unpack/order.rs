@@ -55,6 +55,8 @@ pub struct Report {
     pub size: u64,
     /// Folders that have entries but none of their own: what lower layers say of them holds.
     pub implied: Vec<String>,
+    /// It has another name of a file that only a layer below has: it can only be applied.
+    pub borrows: bool,
     /// What was left out, with the reason, once for each kind.
     pub skipped: Vec<String>,
 }

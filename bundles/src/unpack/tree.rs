@@ -117,12 +117,7 @@ impl<'a> Tree<'a> {
             Kind::File(size) => self.file(path, *size, source, attributes)?,
             Kind::Folder => self.folder(&entry.path, attributes, hid)?,
             Kind::Symlink(to) => symlink(to, path)?,
-            Kind::Hardlink(to) => fs::hard_link(to, path).map_err(|error| match error.kind() {
-                io::ErrorKind::NotFound => {
-                    io::Error::other(format!("is another name of {to:?}, which is not in this layer"))
-                }
-                _ => error,
-            })?,
+            Kind::Hardlink(to) => self.hardlink(to, path)?,
             Kind::Fifo => mknod(path, SFlag::S_IFIFO, Mode::from_bits_truncate(attributes.mode), 0)?,
             Kind::Device => {}
         }
@@ -183,6 +178,20 @@ impl<'a> Tree<'a> {
         }
         self.folders.push((path.to_owned(), attributes.mode, attributes.mtime));
         Ok(())
+    }
+
+    /// A link to a link is one, and is not followed.
+    fn hardlink(&mut self, to: &Path, path: &Path) -> io::Result<()> {
+        match fs::hard_link(to, path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && self.order.form == Form::Overlay => {
+                self.report.borrows = true;
+                Ok(())
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Err(io::Error::other(format!("is another name of {to:?}, which is not there")))
+            }
+            result => result,
+        }
     }
 
     /// The container's /dev is wsbox's own; a node elsewhere has no honest use.

@@ -2,6 +2,8 @@
 //! The command line: a table of commands, each in a file of its own: arguments, one library call, output.
 
 mod audit;
+#[cfg(feature = "bundles")]
+mod bundle;
 mod checkpoint;
 mod completion;
 mod create;
@@ -132,6 +134,14 @@ const COMMANDS: &[Entry] = &[
     ),
     entry!(start, "start", "Start the payload of a created container", "  wsbox start web1", false),
     entry!(state, "state", "Print what a container is doing, as JSON", "  wsbox state web1", false),
+    #[cfg(feature = "bundles")]
+    entry!(
+        bundle,
+        "bundle",
+        "From an image to a hardened bundle, checked and kept",
+        "  wsbox bundle create app.tar ./app --user 1001:1001\n  wsbox bundle ls\n  wsbox bundle gc",
+        false
+    ),
     entry!(
         exec,
         "exec",

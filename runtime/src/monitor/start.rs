@@ -99,7 +99,7 @@ fn proc() -> Result<(OwnedFd, bool)> {
 fn into_cgroup(init: BorrowedFd<'_>, socket: BorrowedFd<'_>, container: &cgroup::Saved) -> Result<Spawned> {
     let once = || {
         let cgroup = cgroup::monitors(container)?;
-        Ok(spawn(&Spawn {
+        Ok::<_, Error>(spawn(&Spawn {
             role: Role::Monitor,
             join: &[],
             namespaces: 0,

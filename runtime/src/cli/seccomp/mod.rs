@@ -7,6 +7,9 @@ mod explain;
 mod lint;
 mod source;
 
+#[cfg(feature = "bundles")]
+pub use source::Source;
+
 use super::Global;
 use crate::error::Result;
 

@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A bundle, step by step.
+
+mod partial;
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::config::{self, Files, Flags, Made};
+use crate::error::{Context, Error, Result};
+use crate::image::{Digest, Platform};
+use crate::progress::Progress;
+use crate::source::{self, Layer, Opened, Pinned};
+use crate::store::{LAYERS, Store};
+use crate::unpack::{Form, Limits, Order, Unpacker};
+use partial::Partial;
+
+/// What is to be made.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// As [`source::open`] takes it.
+    pub source: String,
+    /// Where the bundle will be; nothing is there now.
+    pub dir: PathBuf,
+    /// Which of an index's images.
+    pub platform: Platform,
+    /// The files are the bundle's own, not the store's.
+    pub copy: bool,
+    /// What is refused.
+    pub limits: Limits,
+    /// The digest that the image, or the index it is from, has to have.
+    pub pin: Option<Digest>,
+    /// The user's words.
+    pub flags: Flags,
+    /// The config that all begins with.
+    pub base: Value,
+}
+
+/// What was made.
+#[derive(Clone, Debug, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Created {
+    /// The bundle.
+    pub bundle: PathBuf,
+    /// The image's digest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
+    /// How many layers its root has.
+    pub layers: usize,
+    /// What to look at, a line each.
+    pub warnings: Vec<String>,
+}
+
+/// Makes the bundle that `request` describes.
+///
+/// # Errors
+/// If the source, a flag or the disk is not as needed. Nothing is left of the bundle then.
+pub fn create(request: &Request, unpacker: &Unpacker, store: &Store, progress: &Progress) -> Result<Created> {
+    let opened = source::open(&request.source, &request.platform)?;
+    pinned(opened.image.as_ref(), request.pin.as_ref())?;
+    opened.layers.iter().for_each(|layer| progress.expect(layer.size()));
+    let _held = store.share()?;
+    let partial = Partial::new(&request.dir)?;
+    let (layers, skipped) = root(request, &opened, unpacker, store, &partial, progress)?;
+    let made = config(request, &opened, &layers)?;
+    partial.write("config.json", &text(&made.config)?)?;
+    progress.check()?;
+    store.register(&request.dir)?;
+    let bundle = partial.finish()?;
+    let digest = opened.image.map(|image| image.digest.to_string());
+    let left_out = skipped.into_iter().map(|what| format!("left out: {what}"));
+    let warnings = made.warnings.into_iter().chain(left_out).collect();
+    Ok(Created { bundle, digest, layers: opened.layers.len(), warnings })
+}
+
+fn pinned(image: Option<&Pinned>, pin: Option<&Digest>) -> Result<()> {
+    let Some(pin) = pin else { return Ok(()) };
+    let image = image.ok_or_else(|| Error::new("--digest", "the source is no image, so it has none"))?;
+    match image.digest == *pin || image.index.as_ref() == Some(pin) {
+        true => Ok(()),
+        false => Err(Error::new("--digest", format!("the image is {}, not {pin}", image.digest))),
+    }
+}
+
+/// Its files: the folders they are in, the uppermost first, and what was left out.
+fn root(
+    request: &Request,
+    opened: &Opened,
+    unpacker: &Unpacker,
+    store: &Store,
+    partial: &Partial,
+    progress: &Progress,
+) -> Result<(Vec<PathBuf>, Vec<String>)> {
+    let rootfs = partial.folder("rootfs")?;
+    if !request.copy {
+        return store.layers(&opened.layers, unpacker, request.limits, progress);
+    }
+    let mut skipped = Vec::new();
+    apply(&opened.layers, &rootfs, unpacker, request.limits, progress, &mut skipped)?;
+    Ok((vec![rootfs], skipped))
+}
+
+/// One layer over the other into `folder`.
+pub(crate) fn apply(
+    layers: &[Layer],
+    folder: &Path,
+    unpacker: &Unpacker,
+    limits: Limits,
+    progress: &Progress,
+    skipped: &mut Vec<String>,
+) -> Result<()> {
+    for layer in layers {
+        let order = order(layer, Form::Applied, limits);
+        let report =
+            unpacker.unpack(layer.open()?, &order, folder, progress).map_err(|error| of_layer(layer, error))?;
+        skipped.extend(report.skipped);
+    }
+    skipped.sort();
+    skipped.dedup();
+    Ok(())
+}
+
+pub(crate) fn order(layer: &Layer, form: Form, limits: Limits) -> Order {
+    let diff_id = match layer {
+        // The stream is the tar itself, and checked as such.
+        Layer::Blob { blob, diff_id, .. } if blob.digest().to_string() == diff_id.to_string() => None,
+        Layer::Blob { diff_id, .. } => Some(diff_id.to_string()),
+        Layer::Tar(_) | Layer::Folder(_) => None,
+    };
+    Order { form, limits, diff_id, own: !nix::unistd::geteuid().is_root() }
+}
+
+/// Which of the layers it was.
+pub(crate) fn of_layer(layer: &Layer, error: Error) -> Error {
+    let Some(digest) = layer.digest() else { return error };
+    let (subject, why, hint) = error.parts();
+    let subject = if subject == "layer" { format!("layer {digest}") } else { format!("layer {digest}: {subject}") };
+    let full = Error::new(subject, why);
+    match hint {
+        Some(hint) => full.hint(hint),
+        None => full,
+    }
+}
+
+fn config(request: &Request, opened: &Opened, layers: &[PathBuf]) -> Result<Made> {
+    let files = Files::new(layers.to_vec());
+    let mut made = config::make(request.base.clone(), opened.image.as_ref(), &request.flags, &files)?;
+    if !request.copy {
+        let paths: Vec<_> = layers.iter().map(|layer| layer.display().to_string()).collect();
+        made.config["annotations"][LAYERS] = paths.join(":").into();
+        if request.flags.writable {
+            let why = "layers of the store are shared, and can not be written";
+            return Err(Error::new("--read-only=false", why).hint("--copy gives the bundle files of its own"));
+        }
+    }
+    Ok(made)
+}
+
+fn text(config: &Value) -> Result<Vec<u8>> {
+    let text = serde_json::to_string_pretty(config).context(|| "config.json".into())?;
+    Ok((text + "\n").into_bytes())
+}

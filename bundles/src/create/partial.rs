@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A bundle that is not yet one: a hidden folder beside it, which takes its name when all is there.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{Flock, FlockArg};
+
+use crate::error::{Context, Error, Result};
+
+/// Removed when it is dropped before its end.
+pub struct Partial {
+    dir: PathBuf,
+    partial: PathBuf,
+    /// Held by who is at work on it, so that what a killed one left is known
+    _lock: Flock<File>,
+    finished: bool,
+}
+
+impl Partial {
+    /// For a bundle at `dir`, where nothing may be.
+    pub fn new(dir: &Path) -> Result<Self> {
+        let subject = || dir.display().to_string();
+        if dir.symlink_metadata().is_ok() {
+            return Err(Error::new(subject(), "is there already")
+                .hint("give a new folder, or remove it with `wsbox bundle rm`"));
+        }
+        let dir = std::path::absolute(dir).context(subject)?;
+        let name = dir.file_name().ok_or_else(|| Error::new(subject(), "is no name for a folder"))?;
+        let partial = dir.with_file_name(format!(".{}.partial", name.to_string_lossy()));
+        let lock = lock(&partial)?;
+        Ok(Self { dir, partial, _lock: lock, finished: false })
+    }
+
+    /// Makes a folder in it that everybody may pass.
+    pub fn folder(&self, name: &str) -> Result<PathBuf> {
+        let path = self.partial.join(name);
+        fs::create_dir(&path).context(|| path.display().to_string())?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).context(|| path.display().to_string())?;
+        Ok(path)
+    }
+
+    /// Writes a file in it.
+    pub fn write(&self, name: &str, text: &[u8]) -> Result<()> {
+        let path = self.partial.join(name);
+        let mut file = File::create_new(&path).context(|| path.display().to_string())?;
+        file.write_all(text).and_then(|()| file.sync_all()).context(|| path.display().to_string())
+    }
+
+    /// Gives it its name.
+    pub fn finish(mut self) -> Result<PathBuf> {
+        // Of all that can be there by now, rename(2) only takes the place of an empty folder.
+        fs::rename(&self.partial, &self.dir).context(|| self.dir.display().to_string())?;
+        self.finished = true;
+        Ok(self.dir.clone())
+    }
+}
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        if !self.finished {
+            let _ = fs::remove_dir_all(&self.partial);
+        }
+    }
+}
+
+/// What a killed one left is cleared away; what another is at work on is not.
+fn lock(partial: &Path) -> Result<Flock<File>> {
+    let subject = || partial.display().to_string();
+    for _ in 0..2 {
+        let made = fs::DirBuilder::new().mode(0o700).create(partial);
+        if let Err(error) = made
+            && error.kind() != std::io::ErrorKind::AlreadyExists
+        {
+            return Err(error).context(subject);
+        }
+        let lock = Flock::lock(File::open(partial).context(subject)?, FlockArg::LockExclusiveNonblock)
+            .map_err(|_| Error::new(subject(), "another `wsbox bundle create` is at work on it"))?;
+        if fs::read_dir(partial).context(subject)?.next().is_none() {
+            return Ok(lock);
+        }
+        fs::remove_dir_all(partial).context(subject)?;
+    }
+    Err(Error::new(subject(), "is not empty"))
+}

@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What bundles there are, and what nobody needs any more.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::FlockArg;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::{LAYERS, Registration, Store};
+use crate::error::{Context, Error, Result};
+
+/// A bundle of the store's.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Bundle {
+    /// Where it is.
+    pub dir: PathBuf,
+    /// The image it was made of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    /// The folders of its layers; none if its files are its own.
+    pub layers: Vec<PathBuf>,
+}
+
+/// What was removed.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Freed {
+    /// Layers.
+    pub layers: u64,
+    /// Bytes on the disk.
+    pub bytes: u64,
+}
+
+impl Store {
+    /// The bundles that are there, by path.
+    ///
+    /// # Errors
+    /// If the store can not be read.
+    pub fn bundles(&self) -> Result<Vec<Bundle>> {
+        let mut all: Vec<Bundle> =
+            self.registrations()?.iter().filter_map(|(_, dir)| bundle(dir).transpose()).collect::<Result<_>>()?;
+        all.sort_by(|one, other| one.dir.cmp(&other.dir));
+        Ok(all)
+    }
+
+    /// Bytes that all layers take on the disk.
+    ///
+    /// # Errors
+    /// If the store can not be read.
+    pub fn size(&self) -> Result<u64> {
+        size(&self.root.join("layers"))
+    }
+
+    /// Removes the bundle at `dir`, which has to be one of the store's. Its layers stay until [`gc`](Self::gc).
+    ///
+    /// # Errors
+    /// If it is none, or can not be removed.
+    pub fn remove(&self, dir: &Path) -> Result<()> {
+        let _alone = self.lock(FlockArg::LockExclusive)?;
+        let dir = std::path::absolute(dir).context(|| dir.display().to_string())?;
+        let registration = self.registration(&dir);
+        if !registration.is_file() {
+            return Err(
+                Error::new(dir.display().to_string(), "is no bundle of this store").hint("`wsbox bundle ls` has them")
+            );
+        }
+        // First what makes it a bundle: what is left by a kill in the middle is none.
+        for gone in [fs::remove_file(dir.join("config.json")), fs::remove_dir_all(&dir), fs::remove_file(&registration)]
+        {
+            match gone {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    return Err(error).context(|| dir.display().to_string());
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the layers that no bundle has, and what was left half-unpacked.
+    ///
+    /// # Errors
+    /// If something can not be read or removed.
+    pub fn gc(&self) -> Result<Freed> {
+        let _alone = self.lock(FlockArg::LockExclusive)?;
+        let mut used = BTreeSet::new();
+        for (registration, dir) in self.registrations()? {
+            match bundle(&dir)? {
+                Some(bundle) => used.extend(bundle.layers),
+                None => fs::remove_file(&registration).context(|| registration.display().to_string())?,
+            }
+        }
+        let mut freed = Freed::default();
+        for path in children(&self.root.join("tmp"))? {
+            freed.bytes += size(&path)?;
+            fs::remove_dir_all(&path).context(|| path.display().to_string())?;
+        }
+        for path in children(&self.root.join("layers"))?.into_iter().filter(|path| !used.contains(&path.join("fs"))) {
+            freed.bytes += size(&path)?;
+            freed.layers += 1;
+            self.discard(&path)?;
+        }
+        Ok(freed)
+    }
+
+    /// A layer goes in one step: what is left by a kill in the middle lies in tmp.
+    fn discard(&self, layer: &Path) -> Result<()> {
+        let gone = self.root.join("tmp").join(layer.file_name().unwrap_or_default());
+        fs::rename(layer, &gone).and_then(|()| fs::remove_dir_all(&gone)).context(|| layer.display().to_string())
+    }
+
+    fn registrations(&self) -> Result<Vec<(PathBuf, PathBuf)>> {
+        let files = children(&self.root.join("bundles"))?
+            .into_iter()
+            .filter(|path| path.extension().is_some_and(|end| end == "json"));
+        let read = |path: PathBuf| {
+            let text = fs::read(&path).context(|| path.display().to_string())?;
+            let found: Registration = serde_json::from_slice(&text).context(|| path.display().to_string())?;
+            Ok((path, found.dir))
+        };
+        files.map(read).collect()
+    }
+}
+
+/// What its config.json says; none if it has none. One that can not be read may be mended, so it is no reason to lose its layers.
+fn bundle(dir: &Path) -> Result<Option<Bundle>> {
+    let path = dir.join("config.json");
+    let text = match fs::read(&path) {
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(None),
+        result => result.context(|| path.display().to_string())?,
+    };
+    let config: Value = serde_json::from_slice(&text)
+        .context(|| path.display().to_string())
+        .map_err(|error| error.hint("mend it, or remove the bundle"))?;
+    let annotation = |key: &str| config["annotations"][key].as_str().map(str::to_owned);
+    let layers = annotation(LAYERS).unwrap_or_default();
+    let layers = layers.split(':').filter(|layer| !layer.is_empty()).map(PathBuf::from).collect();
+    Ok(Some(Bundle { dir: dir.to_owned(), image: annotation("dev.wsbox.image.digest"), layers }))
+}
+
+fn children(folder: &Path) -> Result<Vec<PathBuf>> {
+    let context = || folder.display().to_string();
+    fs::read_dir(folder).context(context)?.map(|entry| Ok(entry.context(context)?.path())).collect()
+}
+
+/// Bytes on the disk; a file with several names counts for each.
+fn size(path: &Path) -> Result<u64> {
+    let found = path.symlink_metadata().context(|| path.display().to_string())?;
+    let own = found.blocks() * 512;
+    if !found.is_dir() {
+        return Ok(own);
+    }
+    children(path)?.iter().try_fold(own, |sum, child| Ok(sum + size(child)?))
+}

@@ -1,0 +1,250 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Layers into the store: in parallel, each once, and never half.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::UNIX_EPOCH;
+
+use nix::fcntl::{Flock, FlockArg};
+use sha2::{Digest as _, Sha256};
+
+use super::Store;
+use crate::create::{apply, of_layer, order};
+use crate::error::{Context, Result};
+use crate::image::Digest;
+use crate::progress::Progress;
+use crate::source::Layer;
+use crate::unpack::{Form, Limits, Report, Unpacker};
+
+/// What all of a call share.
+struct Work<'a> {
+    store: &'a Store,
+    unpacker: &'a Unpacker,
+    limits: Limits,
+    progress: &'a Progress,
+}
+
+impl Store {
+    /// The folders of `layers`, the uppermost first, and what was left out of them.
+    ///
+    /// # Errors
+    /// If one can not be unpacked.
+    pub fn layers(
+        &self,
+        layers: &[Layer],
+        unpacker: &Unpacker,
+        limits: Limits,
+        progress: &Progress,
+    ) -> Result<(Vec<PathBuf>, Vec<String>)> {
+        let work = Work { store: self, unpacker, limits, progress };
+        let all = work.all(layers)?;
+        let mut skipped: Vec<_> = all.iter().flat_map(|(_, report)| report.skipped.clone()).collect();
+        skipped.sort();
+        skipped.dedup();
+        if stand_alone(&all) {
+            return Ok((all.into_iter().map(|(path, _)| path).rev().collect(), skipped));
+        }
+        work.applied(layers).map(|path| (vec![path], skipped))
+    }
+}
+
+/// Whether an overlay of the layers shows what applying them one over the other gives: a folder that a layer does not describe would
+/// hide what one below says of it.
+fn stand_alone(all: &[(PathBuf, Report)]) -> bool {
+    all.iter().enumerate().all(|(index, (path, report))| {
+        !report.borrows
+            && report.implied.iter().all(|folder| {
+                let own = path.join(folder).symlink_metadata();
+                let below = all[..index].iter().rev().find_map(|(lower, _)| lower.join(folder).symlink_metadata().ok());
+                match (own, below) {
+                    (Ok(own), Some(below)) => {
+                        own.is_dir() == below.is_dir()
+                            && own.mode() == below.mode()
+                            && own.uid() == below.uid()
+                            && own.gid() == below.gid()
+                    }
+                    (_, None) => true,
+                    (Err(_), _) => false,
+                }
+            })
+    })
+}
+
+impl Work<'_> {
+    fn all(&self, layers: &[Layer]) -> Result<Vec<(PathBuf, Report)>> {
+        let next = AtomicUsize::new(0);
+        let results = Mutex::new(Vec::new());
+        let take = || {
+            while let Some((index, layer)) = {
+                let index = next.fetch_add(1, Ordering::Relaxed);
+                layers.get(index).map(|layer| (index, layer))
+            } {
+                let result = self.one(layer);
+                if result.is_err() {
+                    next.store(layers.len(), Ordering::Relaxed);
+                }
+                if let Ok(mut results) = results.lock() {
+                    results.push((index, result));
+                }
+            }
+        };
+        let workers = std::thread::available_parallelism().map_or(1, usize::from).min(layers.len());
+        std::thread::scope(|scope| (0..workers).for_each(|_| drop(scope.spawn(take))));
+        let mut results = results.into_inner().unwrap_or_default();
+        results.sort_by_key(|(index, _)| *index);
+        results.into_iter().map(|(_, result)| result).collect()
+    }
+
+    fn one(&self, layer: &Layer) -> Result<(PathBuf, Report)> {
+        match layer.digest() {
+            Some(digest) => self.known(layer, &digest),
+            None => self.unknown(layer),
+        }
+    }
+
+    /// A layer of an image: what is there under its digest is right, for nothing gets there half.
+    fn known(&self, layer: &Layer, digest: &Digest) -> Result<(PathBuf, Report)> {
+        let place = self.store.place(digest);
+        let Some(space) = Space::take(self.store, digest.hex(), &place)? else {
+            self.progress.add(layer.size());
+            return found(&place);
+        };
+        let order = order(layer, Form::Overlay, self.limits);
+        let report = self.unpacker.unpack(layer.open()?, &order, &space.fs(), self.progress);
+        space.keep(&report.map_err(|error| of_layer(layer, error))?, &place)
+    }
+
+    /// A tar or folder gets its digest while it is read.
+    fn unknown(&self, layer: &Layer) -> Result<(PathBuf, Report)> {
+        let name = format!("new-{}-{:p}", std::process::id(), layer);
+        let Some(space) = Space::take(self.store, &name, Path::new(""))? else {
+            unreachable!("no layer has an empty path")
+        };
+        let hasher = Arc::new(Mutex::new(Sha256::new()));
+        let stream = Hashed { inner: layer.open()?, hasher: hasher.clone() };
+        let order = order(layer, Form::Overlay, self.limits);
+        let report = self.unpacker.unpack(stream, &order, &space.fs(), self.progress)?;
+        let hasher = hasher.lock().map(|hasher| hasher.clone()).unwrap_or_default();
+        let place = self.store.place(&Digest::from_hasher(hasher));
+        if place.exists() { found(&place) } else { space.keep(&report, &place) }
+    }
+
+    /// All layers in one folder, under the digest of their digests.
+    fn applied(&self, layers: &[Layer]) -> Result<PathBuf> {
+        let all: Vec<_> = layers.iter().filter_map(Layer::digest).map(|digest| digest.to_string()).collect();
+        let digest = Digest::of(format!("applied {}", all.join(" ")).as_bytes());
+        let place = self.store.place(&digest);
+        if let Some(space) = Space::take(self.store, digest.hex(), &place)? {
+            let mut report = Report::default();
+            apply(layers, &space.fs(), self.unpacker, self.limits, self.progress, &mut report.skipped)?;
+            space.keep(&report, &place)?;
+        }
+        Ok(place.join("fs"))
+    }
+}
+
+impl Store {
+    fn place(&self, digest: &Digest) -> PathBuf {
+        self.root.join("layers").join(digest.hex())
+    }
+}
+
+fn found(place: &Path) -> Result<(PathBuf, Report)> {
+    let path = place.join("report.json");
+    let text = fs::read(&path).context(|| path.display().to_string())?;
+    Ok((place.join("fs"), serde_json::from_slice(&text).context(|| path.display().to_string())?))
+}
+
+/// Where a layer is unpacked; removed if it is not kept.
+struct Space {
+    path: PathBuf,
+    _lock: Flock<File>,
+    kept: bool,
+}
+
+impl Space {
+    /// Waits for another who unpacks the same; none if it is at `place` then.
+    fn take(store: &Store, name: &str, place: &Path) -> Result<Option<Self>> {
+        let path = store.root.join("tmp").join(name);
+        let context = || path.display().to_string();
+        loop {
+            if place.join("report.json").exists() {
+                return Ok(None);
+            }
+            if let Err(error) = fs::DirBuilder::new().mode(0o700).create(&path)
+                && error.kind() != io::ErrorKind::AlreadyExists
+            {
+                return Err(error).context(context);
+            }
+            let Ok(folder) = File::open(&path) else { continue };
+            let lock = Flock::lock(folder, FlockArg::LockExclusive).map_err(|(_, errno)| errno).context(context)?;
+            // Who was waited for has finished it, or failed and removed it.
+            let same =
+                fs::metadata(&path).ok().zip(lock.metadata().ok()).is_some_and(|(path, held)| path.ino() == held.ino());
+            if !same {
+                continue;
+            }
+            let space = Self { path: path.clone(), _lock: lock, kept: false };
+            space.clear().context(context)?;
+            return Ok(Some(space));
+        }
+    }
+
+    /// What a killed one left goes.
+    fn clear(&self) -> io::Result<()> {
+        for entry in fs::read_dir(&self.path)? {
+            let path = entry?.path();
+            if path.symlink_metadata()?.is_dir() { fs::remove_dir_all(path)? } else { fs::remove_file(path)? }
+        }
+        fs::create_dir(self.fs())?;
+        fs::set_permissions(self.fs(), fs::Permissions::from_mode(0o755))?;
+        File::open(self.fs())?.set_modified(UNIX_EPOCH)
+    }
+
+    fn fs(&self) -> PathBuf {
+        self.path.join("fs")
+    }
+
+    fn keep(mut self, report: &Report, place: &Path) -> Result<(PathBuf, Report)> {
+        let context = || place.display().to_string();
+        let text = serde_json::to_vec(report).context(context)?;
+        fs::write(self.path.join("report.json"), text).context(context)?;
+        match fs::rename(&self.path, place) {
+            // Somebody else has found the same under another name.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOTEMPTY | libc::EEXIST)) => {}
+            result => {
+                result.context(context)?;
+                self.kept = true;
+            }
+        }
+        Ok((place.join("fs"), report.clone()))
+    }
+}
+
+impl Drop for Space {
+    fn drop(&mut self) {
+        if !self.kept {
+            let _ = fs::remove_dir_all(&self.path);
+        }
+    }
+}
+
+/// Hashes what is read.
+struct Hashed<R> {
+    inner: R,
+    hasher: Arc<Mutex<Sha256>>,
+}
+
+impl<R: Read> Read for Hashed<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        if let Ok(mut hasher) = self.hasher.lock() {
+            hasher.update(&buffer[..count]);
+        }
+        Ok(count)
+    }
+}

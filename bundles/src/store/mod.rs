@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Layers by digest, unpacked once and shared by bundles:
+//!
+//! ```text
+//! layers/HEX/fs           what the blob sha256:HEX becomes, for overlay's lowerdir
+//! layers/HEX/report.json  what was found in it
+//! tmp/                    what is being unpacked
+//! bundles/HEX.json        where a bundle is
+//! lock                    shared by those who make bundles, and held alone by those who remove
+//! ```
+
+mod clean;
+mod fill;
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{Flock, FlockArg};
+use serde::{Deserialize, Serialize};
+
+pub use clean::{Bundle, Freed};
+
+use crate::error::{Context, Error, Result};
+use crate::image::Digest;
+
+/// The annotation of a bundle that has the folders of its layers, the uppermost first, with colons between.
+pub const LAYERS: &str = "dev.wsbox.layers";
+
+/// A store.
+#[derive(Clone, Debug)]
+pub struct Store {
+    root: PathBuf,
+}
+
+/// While it lives, nothing is removed.
+#[derive(Debug)]
+pub struct Held {
+    _lock: Flock<File>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Registration {
+    dir: PathBuf,
+}
+
+impl Store {
+    /// The store at `root`; without one root's is /var/lib/wsbox, and a user's $XDG_DATA_HOME/wsbox.
+    ///
+    /// # Errors
+    /// If it can not be made, or its path has a colon, which divides layers.
+    pub fn open(root: Option<PathBuf>) -> Result<Self> {
+        let root = std::path::absolute(root.map_or_else(default, Ok)?).context(|| "the store".into())?;
+        let subject = || format!("the store {}", root.display());
+        if root.to_str().is_none_or(|path| path.contains([':', '\\'])) {
+            return Err(
+                Error::new(subject(), "has a colon, a backslash or no UTF-8 in its path").hint("--store takes another")
+            );
+        }
+        // What is in layers, set-id files too, is for nobody of the host.
+        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&root);
+        made.context(subject)?;
+        for folder in ["layers", "tmp", "bundles"] {
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(root.join(folder)).context(subject)?;
+        }
+        Ok(Self { root })
+    }
+
+    /// Keeps others from removing.
+    ///
+    /// # Errors
+    /// If the lock can not be had.
+    pub fn share(&self) -> Result<Held> {
+        self.lock(FlockArg::LockShared)
+    }
+
+    fn lock(&self, how: FlockArg) -> Result<Held> {
+        let path = self.root.join("lock");
+        let context = || path.display().to_string();
+        let file = File::options().create(true).append(true).mode(0o600).open(&path).context(context)?;
+        let lock = Flock::lock(file, how).map_err(|(_, errno)| errno).context(context)?;
+        Ok(Held { _lock: lock })
+    }
+
+    /// Says that a bundle will be at `dir`.
+    ///
+    /// # Errors
+    /// If it can not be written.
+    pub fn register(&self, dir: &Path) -> Result<()> {
+        let dir = std::path::absolute(dir).context(|| dir.display().to_string())?;
+        let path = self.registration(&dir);
+        let text = serde_json::to_vec(&Registration { dir }).context(|| path.display().to_string())?;
+        let new = path.with_extension(format!("{}.new", std::process::id()));
+        let written =
+            File::create(&new).and_then(|mut file| file.write_all(&text)).and_then(|()| fs::rename(&new, &path));
+        written.context(|| path.display().to_string())
+    }
+
+    fn registration(&self, dir: &Path) -> PathBuf {
+        use std::os::unix::ffi::OsStrExt;
+        self.root.join("bundles").join(format!("{}.json", Digest::of(dir.as_os_str().as_bytes()).hex()))
+    }
+}
+
+fn default() -> Result<PathBuf> {
+    if nix::unistd::geteuid().is_root() {
+        return Ok("/var/lib/wsbox".into());
+    }
+    let variable = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let data = variable("XDG_DATA_HOME").or_else(|| variable("HOME").map(|home| home.join(".local/share")));
+    data.map(|data| data.join("wsbox")).ok_or_else(|| Error::new("the store", "$HOME is not set").hint("--store DIR"))
+}

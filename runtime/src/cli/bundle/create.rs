@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `wsbox bundle create`
+
+use std::path::PathBuf;
+
+use wsbox_bundles::image::{Digest, Platform};
+use wsbox_bundles::store::Store;
+use wsbox_bundles::unpack::Limits;
+use wsbox_bundles::{Progress, Request, config};
+
+use super::flags::Flags;
+use super::progress::Bar;
+use super::unpacker;
+use crate::cli::output;
+use crate::error::Result;
+use crate::plan::harden;
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  wsbox bundle create oci:./layout:latest ./web --user 1001:1001 --memory 256m
+  docker save app | gzip > app.tar.gz; wsbox bundle create app.tar.gz ./app --tmpfs /var/cache/app
+  wsbox bundle create ./rootfs ./box --env-file app.env --secret id=token,src=token.txt -- python3 main.py
+  wsbox run ./app")]
+pub struct Arguments {
+    /// DIR, FILE.tar, oci:DIR[:TAG], oci-archive:FILE[:TAG] or docker-archive:FILE[:NAME]
+    source: String,
+    /// The bundle: a folder that is made
+    dir: PathBuf,
+    #[command(flatten)]
+    flags: Flags,
+    /// Which image of several: OS/ARCHITECTURE[/VARIANT] [default: this host's]
+    #[arg(long, value_name = "PLATFORM")]
+    platform: Option<Platform>,
+    /// The digest that the image has to have
+    #[arg(long, value_name = "sha256:HEX")]
+    digest: Option<Digest>,
+    /// Give the bundle files of its own, instead of the store's layers
+    #[arg(long)]
+    copy: bool,
+    /// Refuse layers whose files have more bytes
+    #[arg(long, value_name = "SIZE", default_value = "16g", value_parser = config::bytes)]
+    max_size: u64,
+    /// Refuse layers with more entries
+    #[arg(long, value_name = "N", default_value_t = 1_000_000)]
+    max_entries: u64,
+    /// Where layers are kept [default: /var/lib/wsbox, for a user $XDG_DATA_HOME/wsbox]
+    #[arg(long, value_name = "DIR")]
+    store: Option<PathBuf>,
+    /// How the result is printed
+    #[arg(long, value_name = "FORMAT", default_value = "table", value_parser = ["table", "json"])]
+    format: String,
+}
+
+pub fn run(arguments: Arguments) -> Result<u8> {
+    let request = Request {
+        source: arguments.source,
+        dir: arguments.dir,
+        platform: arguments.platform.unwrap_or_else(Platform::host),
+        copy: arguments.copy,
+        limits: Limits { size: arguments.max_size, entries: arguments.max_entries },
+        pin: arguments.digest,
+        flags: arguments.flags.read()?,
+        base: harden::config()?,
+    };
+    let store = Store::open(arguments.store)?;
+    let progress = Progress::default();
+    let bar = Bar::start(&progress)?;
+    let created = wsbox_bundles::create(&request, &unpacker()?, &store, &progress);
+    drop(bar);
+    let created = created?;
+    if arguments.format == "json" {
+        return output::json(&created);
+    }
+    created.warnings.iter().for_each(|warning| eprintln!("wsbox: {warning}"));
+    let of = created.digest.as_ref().map(|digest| format!(" of {digest}")).unwrap_or_default();
+    output::text(&format!("{}{of}; run it: wsbox run {}\n", created.bundle.display(), created.bundle.display()))
+}

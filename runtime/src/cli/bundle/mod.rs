@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `wsbox bundle`: from an image to a hardened bundle, and what becomes of it.
+
+mod create;
+mod flags;
+mod progress;
+mod store;
+
+use std::ffi::OsString;
+
+use wsbox_bundles::unpack::{self, Unpacker};
+
+use super::Global;
+use crate::error::{Context, Error, Result};
+
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum What {
+    /// Make a bundle that has all eight layers of an image, an archive or a folder
+    Create(Box<create::Arguments>),
+    /// List the bundles that were made, with their images
+    Ls(store::Ls),
+    /// Remove bundles
+    Rm(store::Rm),
+    /// Remove the layers that no bundle has
+    Gc(store::Gc),
+    /// The jailed part of create
+    #[command(hide = true, name = UNPACK)]
+    Unpack { order: String },
+}
+
+/// The command that [`unpacker`] starts.
+const UNPACK: &str = "unpack";
+
+pub fn run(_: &Global, arguments: Arguments) -> Result<u8> {
+    match arguments.what {
+        What::Create(arguments) => create::run(*arguments),
+        What::Ls(arguments) => store::ls(&arguments),
+        What::Rm(arguments) => store::rm(&arguments),
+        What::Gc(arguments) => store::gc(&arguments),
+        What::Unpack { order } => Ok(unpack::child(&order)),
+    }
+}
+
+/// This program, as its own jailed child.
+fn unpacker() -> Result<Unpacker> {
+    let program = std::env::current_exe().context(|| "this program's own path".into())?;
+    Ok(Unpacker::new(program, ["bundle", UNPACK].map(OsString::from)))
+}
+
+impl From<wsbox_bundles::Error> for Error {
+    fn from(error: wsbox_bundles::Error) -> Self {
+        let (subject, why, hint) = error.parts();
+        let full = Self::invalid(subject, why);
+        match hint {
+            Some(hint) => full.hint(hint),
+            None => full,
+        }
+    }
+}

@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `wsbox bundle ls|rm|gc`
+
+use std::path::PathBuf;
+
+use wsbox_bundles::store::Store;
+
+use crate::cli::output;
+use crate::error::Result;
+
+/// Where the store is.
+#[derive(Debug, clap::Args)]
+struct Place {
+    /// Where layers are kept [default: /var/lib/wsbox, for a user $XDG_DATA_HOME/wsbox]
+    #[arg(long, value_name = "DIR")]
+    store: Option<PathBuf>,
+    /// How the result is printed
+    #[arg(long, value_name = "FORMAT", default_value = "table", value_parser = ["table", "json"])]
+    format: String,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Ls {
+    #[command(flatten)]
+    place: Place,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Rm {
+    /// The bundles
+    #[arg(required = true)]
+    dirs: Vec<PathBuf>,
+    #[command(flatten)]
+    place: Place,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Gc {
+    #[command(flatten)]
+    place: Place,
+}
+
+pub fn ls(arguments: &Ls) -> Result<u8> {
+    let bundles = Store::open(arguments.place.store.clone())?.bundles()?;
+    if arguments.place.format == "json" {
+        return output::json(&bundles);
+    }
+    let mut rows = vec![["BUNDLE", "LAYERS", "IMAGE"].map(str::to_owned).to_vec()];
+    rows.extend(bundles.into_iter().map(|bundle| {
+        let layers = if bundle.layers.is_empty() { "its own".to_owned() } else { bundle.layers.len().to_string() };
+        vec![bundle.dir.display().to_string(), layers, bundle.image.unwrap_or_else(|| "-".into())]
+    }));
+    output::table(&rows)
+}
+
+pub fn rm(arguments: &Rm) -> Result<u8> {
+    let store = Store::open(arguments.place.store.clone())?;
+    arguments.dirs.iter().try_for_each(|dir| store.remove(dir))?;
+    Ok(0)
+}
+
+pub fn gc(arguments: &Gc) -> Result<u8> {
+    let freed = Store::open(arguments.place.store.clone())?.gc()?;
+    match arguments.place.format.as_str() {
+        "json" => output::json(&freed),
+        _ => output::text(&format!("{} layers removed, {:.1} MB freed\n", freed.layers, freed.bytes as f64 / 1e6)),
+    }
+}
