@@ -128,7 +128,8 @@ pub(crate) fn order(layer: &Layer, form: Form, limits: Limits) -> Order {
         Layer::Blob { diff_id, .. } => Some(diff_id.to_string()),
         Layer::Tar(_) | Layer::Folder(_) => None,
     };
-    Order { form, limits, diff_id, own: !nix::unistd::geteuid().is_root() }
+    let sealed = layer.digest().is_some();
+    Order { form, limits, diff_id, sealed, own: !nix::unistd::geteuid().is_root() }
 }
 
 /// Which of the layers it was.

@@ -10,6 +10,8 @@ use crate::image::{Digest, Verified};
 
 /// What the tar's own words may take beside the files: headers, long names, extended attributes.
 const HEADERS: u64 = 4096;
+/// Bytes of a block of a tar.
+const BLOCK: usize = 512;
 /// Bytes read at once.
 const BUFFER: usize = 256 << 10;
 
@@ -30,8 +32,12 @@ fn unpack(order: &Order) -> Result<Report> {
     let limit = order.limits.size.saturating_add(order.limits.entries.saturating_mul(HEADERS));
     let stream = Capped { inner: decompress(BufReader::with_capacity(BUFFER, io::stdin()))?, left: limit };
     match &order.diff_id {
+        None if order.sealed => read(Padded { inner: stream, count: 0 }, order),
         None => read(stream, order),
-        Some(digest) => read(Verified::unsized_of(stream, digest.parse::<Digest>()?), order),
+        Some(digest) => {
+            let stream = Verified::unsized_of(stream, digest.parse::<Digest>()?);
+            read(Padded { inner: stream, count: 0 }, order)
+        }
     }
 }
 
@@ -71,5 +77,45 @@ impl<R: Read> Read for Capped<R> {
             io::Error::new(io::ErrorKind::InvalidData, "the archive is longer than --max-size and --max-entries allow")
         })?;
         Ok(count)
+    }
+}
+
+/// A stream that ends with a whole block: umoci leaves out the padding of the last file. Whether something else is missing, the digest says.
+struct Padded<R> {
+    inner: R,
+    count: usize,
+}
+
+impl<R: Read> Read for Padded<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut count = self.inner.read(buffer)?;
+        if count == 0 {
+            count = (self.count.next_multiple_of(BLOCK) - self.count).min(buffer.len());
+            buffer[..count].fill(0);
+        }
+        self.count += count;
+        Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn padding() {
+        for (length, padded) in [(0, 0), (1, 512), (512, 512), (513, 1024)] {
+            let mut all = Vec::new();
+            Padded { inner: &vec![7; length][..], count: 0 }.read_to_end(&mut all).unwrap();
+            assert_eq!(all.len(), padded);
+            assert!(all[length..].iter().all(|byte| *byte == 0));
+        }
+    }
+
+    #[test]
+    fn a_cap() {
+        let mut all = Vec::new();
+        assert!(Capped { inner: &b"abc"[..], left: 2 }.read_to_end(&mut all).is_err());
+        assert_eq!(Capped { inner: &b"abc"[..], left: 3 }.read_to_end(&mut all).unwrap(), 3);
     }
 }

@@ -71,6 +71,10 @@ pub fn shown(path: &Path) -> String {
 pub fn clean(name: &[u8]) -> Result<PathBuf> {
     let path = Path::new(std::ffi::OsStr::from_bytes(name));
     let refuse = |why: &str| Err(Error::new(shown(path), why).hint("no honest image has this; it is refused"));
+    // umoci calls the root so.
+    if name == b"/" {
+        return Ok(PathBuf::new());
+    }
     let mut clean = PathBuf::new();
     for component in path.components() {
         match component {
@@ -168,6 +172,7 @@ mod tests {
     fn paths_stay_inside() {
         assert_eq!(clean(b"./usr//bin/./ls/").unwrap(), Path::new("usr/bin/ls"));
         assert_eq!(clean(b"./").unwrap(), Path::new(""));
+        assert_eq!(clean(b"/").unwrap(), Path::new(""));
         assert_eq!(clean(b"a..b/..c").unwrap(), Path::new("a..b/..c"));
         for hostile in [&b"/etc/passwd"[..], b"../x", b"a/../../x", b"a/..", b"a\0b"] {
             assert!(clean(hostile).is_err(), "{hostile:?}");

@@ -41,6 +41,8 @@ pub struct Order {
     pub limits: Limits,
     /// The digest that the uncompressed tar has to have, if it is known and not the stream's own.
     pub diff_id: Option<String>,
+    /// The parent knows the stream's digest, so that its end is where it should be.
+    pub sealed: bool,
     /// Every file is the caller's own, whoever owns it in the layer: a user may give no file away.
     pub own: bool,
 }

@@ -389,6 +389,7 @@ impl Launch<'_> {
         let mut opener = sources::Opener {
             bundle: &self.bundle.path,
             root: self.rootfs.as_fd(),
+            image: None,
             user,
             init,
             pid: child.spawned.pid,

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The root that an engine prepares is an overlay, which no mount can id-map (mount_setattr(2)). Its layers can be: each is
 //! cloned and id-mapped, and a new overlay is made of them, which shows the image as the container's ids own it. The engine's
-//! writable layer is the topmost of the read-only ones; above it is a small tmpfs for mount points.
+//! writable layer is the topmost of the read-only ones; above it is a small tmpfs for mount points. A bundle of wsbox's own names its
+//! layers itself.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -11,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, openat};
-use nix::sys::stat::{Mode, fchmod, fstat, mkdirat};
+use nix::sys::stat::{FileStat, Mode, fchmod, fstat, mkdirat};
 use nix::sys::statfs::{OVERLAYFS_SUPER_MAGIC, fstatfs};
 use nix::unistd::{Gid, Uid, fchown};
 
@@ -25,8 +26,10 @@ const FIELD: &str = "root.path";
 /// Mount points are folders and empty files.
 const MOUNT_POINTS: [(&std::ffi::CStr, &std::ffi::CStr); 3] =
     [(c"size", c"1m"), (c"nr_inodes", c"4096"), (c"mode", c"700")];
+/// Whiteouts and opaque folders by attributes that a user may set, as `wsbox bundle create` does.
+const USER_XATTR: &str = "userxattr";
 /// What of the engine's options says how its layers are to be read (Documentation/filesystems/overlayfs.rst).
-const KEPT: [&str; 3] = ["userxattr", "metacopy", "redirect_dir"];
+const KEPT: [&str; 3] = [USER_XATTR, "metacopy", "redirect_dir"];
 
 /// Whether `root` lies on an overlay.
 pub fn is_one(root: BorrowedFd<'_>) -> Result<bool> {
@@ -44,18 +47,67 @@ pub fn id_mapped(root: BorrowedFd<'_>, user: &OwnedFd, maps: &IdMaps, wanted: &B
             .hint("set it (docker run --read-only), give linux.uidMappings, or with Docker set userns-remap"));
     }
     let overlay = Overlay::at(root)?;
-    let context = fsopen(c"overlay").context(|| format!("{FIELD}: fsopen overlay"))?;
-    // The engine's own mount has these layers in use, and keeps them.
-    for option in ["source=overlay", "index=off"].into_iter().chain(overlay.options.iter().map(String::as_str)) {
-        set(&context, option)?;
+    let layers = overlay.layers.iter().map(|path| layer(path, Some(user))).collect::<Result<Vec<_>>>()?;
+    writable(&overlay.options, &layers, &fstat(root).context(|| FIELD.into())?, Some(maps), wanted)
+}
+
+/// A detached overlay of the folders `layers`, the uppermost first, each id-mapped by `user`, if there is one.
+///
+/// # Errors
+/// If a layer is not there, or the kernel can not make an overlay of detached mounts.
+pub fn of_layers(layers: &[PathBuf], user: Option<(&OwnedFd, &IdMaps)>, wanted: &BindAttr) -> Result<OwnedFd> {
+    let trees = layers.iter().map(|path| layer(path, user.map(|(user, _)| user))).collect::<Result<Vec<_>>>();
+    let trees = trees.map_err(|error| error.hint("`wsbox bundle create` makes the bundle and its layers anew"))?;
+    let top = open(&layers[0])?;
+    let stat = fstat(&top).context(|| FIELD.into())?;
+    writable(&[USER_XATTR.into()], &trees, &stat, user.map(|(_, maps)| maps), wanted)
+        .map_err(|error| error.hint("`wsbox bundle create --copy` makes a bundle without layers"))
+}
+
+/// What the layers show together, as the host owns it: for reading.
+///
+/// # Errors
+/// As [`of_layers`].
+pub fn image(layers: &[PathBuf]) -> Result<OwnedFd> {
+    // The kernel takes no overlay of one read-only layer alone.
+    if let [only] = layers {
+        return open(only);
     }
-    // The kernel dissolves a detached mount with its last descriptor, so all live until the overlay is made.
-    let layers = overlay.layers.iter().map(|path| layer(path, user)).collect::<Result<Vec<_>>>()?;
-    layers.iter().try_for_each(|layer| fsconfig_fd(&context, c"lowerdir+", layer)).map_err(old_kernel)?;
-    let scratch = Scratch::new(root, maps)?;
+    let trees = layers.iter().map(|path| layer(path, None)).collect::<Result<Vec<_>>>()?;
+    let context = stack(&[USER_XATTR.into()], &trees)?;
+    fsmount(&context, attr::RDONLY | attr::NODEV | attr::NOSUID | attr::NOEXEC)
+        .context(|| format!("{FIELD}: overlay of its layers"))
+}
+
+/// An overlay with a tmpfs for mount points on top. The kernel dissolves a detached mount with its last descriptor, so all live until
+/// the overlay is made.
+fn writable(
+    options: &[String],
+    layers: &[OwnedFd],
+    top: &FileStat,
+    maps: Option<&IdMaps>,
+    wanted: &BindAttr,
+) -> Result<OwnedFd> {
+    let context = stack(options, layers)?;
+    let scratch = Scratch::new(top, maps)?;
     fsconfig_fd(&context, c"upperdir", &scratch.upper).map_err(old_kernel)?;
     fsconfig_fd(&context, c"workdir", &scratch.work).map_err(old_kernel)?;
     fsmount(&context, wanted.set_all & !attr::RDONLY).context(|| format!("{FIELD}: overlay of its layers"))
+}
+
+fn stack(options: &[String], layers: &[OwnedFd]) -> Result<OwnedFd> {
+    let context = fsopen(c"overlay").context(|| format!("{FIELD}: fsopen overlay"))?;
+    // Other mounts have these layers in use, too.
+    for option in ["source=overlay", "index=off"].into_iter().chain(options.iter().map(String::as_str)) {
+        set(&context, option)?;
+    }
+    layers.iter().try_for_each(|layer| fsconfig_fd(&context, c"lowerdir+", layer)).map_err(old_kernel)?;
+    Ok(context)
+}
+
+fn open(path: &Path) -> Result<OwnedFd> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    openat(AT_FDCWD, path, flags, Mode::empty()).context(|| format!("{FIELD}: layer {}: open", path.display()))
 }
 
 fn set(context: &OwnedFd, option: &str) -> Result<()> {
@@ -69,15 +121,14 @@ fn old_kernel(errno: Errno) -> Error {
     error.hint("it takes Linux 6.15 or later; give linux.uidMappings, or with Docker set userns-remap")
 }
 
-/// A detached, id-mapped copy of the folder of a layer.
-fn layer(path: &Path, user: &OwnedFd) -> Result<OwnedFd> {
+/// A detached copy of the folder of a layer, id-mapped by `user`.
+fn layer(path: &Path, user: Option<&OwnedFd>) -> Result<OwnedFd> {
     let context = |what: &str| format!("{FIELD}: layer {}: {what}", path.display());
-    let folder = openat(AT_FDCWD, path, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty());
-    let tree = open_tree(folder.context(|| context("open"))?, false).context(|| context("clone the mount"))?;
+    let tree = open_tree(open(path)?, false).context(|| context("clone the mount"))?;
     let attributes = MountAttr {
-        set: attr::IDMAP | attr::RDONLY,
+        set: attr::RDONLY | user.map_or(0, |_| attr::IDMAP),
         propagation: libc::MS_PRIVATE,
-        userns_fd: user.as_raw_fd() as u64,
+        userns_fd: user.map_or(0, |user| user.as_raw_fd() as u64),
         ..MountAttr::default()
     };
     mount_setattr(&tree, &attributes, false).context(|| context("id-map the mount"))?;
@@ -94,7 +145,7 @@ struct Scratch {
 
 impl Scratch {
     /// The top of the overlay is owned as its uppermost layer is: as `root` is, in the container's ids.
-    fn new(root: BorrowedFd<'_>, maps: &IdMaps) -> Result<Self> {
+    fn new(top: &FileStat, maps: Option<&IdMaps>) -> Result<Self> {
         let context = || format!("{FIELD}: tmpfs for mount points");
         let tmpfs = fsopen(c"tmpfs").context(context)?;
         MOUNT_POINTS.iter().try_for_each(|(key, value)| fsconfig(&tmpfs, key, Some(value))).context(context)?;
@@ -105,11 +156,10 @@ impl Scratch {
         };
         let (upper, work) = (folder("upper").context(context)?, folder("work").context(context)?);
         let scratch = Self { _mount: mount, upper, work };
-        let stat = fstat(root).context(context)?;
-        let uid = host_id(&maps.uid, stat.st_uid, FIELD)?;
-        let gid = host_id(&maps.gid, stat.st_gid, FIELD)?;
+        let uid = maps.map_or(Ok(top.st_uid), |maps| host_id(&maps.uid, top.st_uid, FIELD))?;
+        let gid = maps.map_or(Ok(top.st_gid), |maps| host_id(&maps.gid, top.st_gid, FIELD))?;
         fchown(&scratch.upper, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))).context(context)?;
-        fchmod(&scratch.upper, Mode::from_bits_truncate(stat.st_mode)).context(context)?;
+        fchmod(&scratch.upper, Mode::from_bits_truncate(top.st_mode)).context(context)?;
         Ok(scratch)
     }
 }

@@ -2,7 +2,7 @@
 //! What the parent opens for the init: trees of the host, cloned, id-mapped and detached; the container's /dev.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, openat};
@@ -24,6 +24,8 @@ pub struct Opener<'a> {
     pub bundle: &'a Path,
     /// The root file system
     pub root: BorrowedFd<'a>,
+    /// What the image has in its root, if that is made of layers
+    pub image: Option<OwnedFd>,
     /// The container's user namespace and its maps, if it has one
     pub user: Option<(OwnedFd, &'a IdMaps)>,
     /// The init's program file
@@ -46,13 +48,16 @@ impl Opener<'_> {
 
     fn one(&mut self, source: &Source) -> Result<OwnedFd> {
         match source {
-            Source::Root(attr) => self.root(attr),
+            Source::Root { attr, layers } => self.root(attr, layers),
             Source::Bind { path, field, attr, nofollow } => {
                 let from = open_path(&source_path(self.bundle, path), field, *nofollow)?;
                 self.tree(from.as_fd(), attr, field)
             }
             Source::Dev(wanted) => dev::make(wanted, self.user.as_ref().map(|(_, maps)| *maps)),
-            Source::CopyUp(wanted) => copy_up::make(self.root, wanted, self.user.as_ref().map(|(_, maps)| *maps)),
+            Source::CopyUp(wanted) => {
+                let image = self.image.as_ref().map_or(self.root, AsFd::as_fd);
+                copy_up::make(image, wanted, self.user.as_ref().map(|(_, maps)| *maps))
+            }
             Source::HookState(status) => {
                 let (record, pid) = self.hooked.ok_or_else(|| Error::system("the record", Errno::ENOENT))?;
                 hooks::stdin(status, pid.as_raw(), record)
@@ -71,11 +76,14 @@ impl Opener<'_> {
         }
     }
 
-    fn root(&self, attr: &BindAttr) -> Result<OwnedFd> {
-        match &self.user {
-            Some((user, maps)) if attr.idmap == Idmap::Container && overlay::is_one(self.root)? => {
-                overlay::id_mapped(self.root, user, maps, attr)
-            }
+    fn root(&mut self, attr: &BindAttr, layers: &[PathBuf]) -> Result<OwnedFd> {
+        let mapped = self.user.as_ref().filter(|_| attr.idmap == Idmap::Container).map(|(user, maps)| (user, *maps));
+        if !layers.is_empty() {
+            self.image = Some(overlay::image(layers)?);
+            return overlay::of_layers(layers, mapped, attr);
+        }
+        match mapped {
+            Some((user, maps)) if overlay::is_one(self.root)? => overlay::id_mapped(self.root, user, maps, attr),
             _ => self.tree(self.root, attr, "root.path"),
         }
     }

@@ -8,6 +8,7 @@ mod cgroup_mounts;
 pub mod harden;
 mod hooks;
 mod inside;
+mod layers;
 mod mounts;
 mod namespaces;
 mod options;
@@ -71,8 +72,8 @@ pub type Option_ = (String, String, Option<String>);
 /// What the parent opens or makes for the init, in the order of the slots.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Source {
-    /// The root file system
-    Root(BindAttr),
+    /// The root file system: the bundle's own, or an overlay of layers, the uppermost first
+    Root { attr: BindAttr, layers: Vec<PathBuf> },
     /// A file or directory of the host; `nofollow`: also a symbolic link
     Bind { path: PathBuf, field: String, attr: BindAttr, nofollow: bool },
     /// A tmpfs with the device nodes
@@ -251,7 +252,7 @@ pub fn container(spec: &Spec, id: &str, host: &Host, options: &Options) -> Resul
         cgroup.deny_devices(linux.devices().as_deref().unwrap_or_default());
     }
     builder.joined = cgroup.v1_controllers();
-    builder.source(Source::Root(mounts::root_attr(spec, wanted, &user)));
+    builder.source(Source::Root { attr: mounts::root_attr(spec, wanted, &user), layers: layers::layers(spec)? });
     if options.wait_for_start {
         builder.source(Source::StartSocket);
     }

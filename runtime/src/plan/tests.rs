@@ -81,7 +81,7 @@ fn the_hardened_config_has_every_layer() {
     );
     assert_eq!(plan.user, UserNamespace::Allocate, "L7");
     assert!(has(&Step::Prctl { option: 38, value: 1 }), "L8");
-    let Source::Root(root) = &plan.sources[0] else { panic!("the root comes first") };
+    let Source::Root { attr: root, .. } = &plan.sources[0] else { panic!("the root comes first") };
     assert_eq!((root.idmap.clone(), root.set_all), (Idmap::Container, attr::RDONLY | attr::NODEV | attr::NOSUID));
     let userns =
         Step::Write { dir: slot_of_proc(&plan), path: "sys/user/max_user_namespaces".into(), value: "0".into() };
