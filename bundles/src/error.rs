@@ -49,6 +49,18 @@ pub trait Context<T> {
 
 impl<T, E: fmt::Display> Context<T> for Result<T, E> {
     fn context(self, subject: impl FnOnce() -> String) -> Result<T> {
-        self.map_err(|error| Error::new(subject(), error.to_string().to_lowercase()))
+        self.map_err(|error| Error::new(subject(), plain(&error)))
+    }
+}
+
+/// As this project's messages are: a small letter first, and no number of the kernel's.
+pub fn plain(error: &impl fmt::Display) -> String {
+    let text = error.to_string();
+    let text = text.rsplit_once(" (os error ").map_or(text.as_str(), |(text, _)| text);
+    let mut letters = text.chars();
+    let shouted = letters.clone().nth(1).is_some_and(char::is_uppercase);
+    match letters.next().filter(|_| !shouted) {
+        Some(first) => first.to_lowercase().chain(letters).collect(),
+        None => text.to_owned(),
     }
 }

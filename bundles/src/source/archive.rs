@@ -16,8 +16,10 @@ use crate::image::{Blobs, DOCUMENT, Digest};
 
 /// Bytes of a header, and what content is padded to.
 const BLOCK: u64 = 512;
-/// More files than any image's archive has.
+/// More files than any image's archive has; a root's own tar may have more.
 const ENTRIES: usize = 100_000;
+/// Folders in folders that an image's archive has: blobs/sha256/HEX.
+const DEPTH: usize = 3;
 /// Bytes that a compressed archive may become.
 const UNPACKED: u64 = 64 << 30;
 
@@ -117,7 +119,7 @@ impl Archive {
         let end = self.file.metadata()?.len();
         let mut at = 0;
         let mut bytes = [0; BLOCK as usize];
-        while at + BLOCK <= end && self.files.len() + self.links.len() < ENTRIES {
+        while at + BLOCK <= end {
             self.file.read_exact_at(&mut bytes, at)?;
             if bytes.iter().all(|byte| *byte == 0) {
                 return Ok(());
@@ -125,20 +127,26 @@ impl Archive {
             let header = Header::from_byte_slice(&bytes);
             checksum(header, &bytes)?;
             let size = header.entry_size()?;
-            let path = normal(&header.path()?);
-            match header.entry_type() {
-                EntryType::Regular | EntryType::Continuous => drop(self.files.insert(path, (at + BLOCK, size))),
-                EntryType::Symlink | EntryType::Link => {
-                    let to = header.link_name()?.unwrap_or_default().into_owned();
-                    self.links.insert(path, to);
-                }
-                _ => {}
+            self.note(header, (at + BLOCK, size))?;
+            let blocks = size.div_ceil(BLOCK).checked_add(1);
+            at = blocks.and_then(|blocks| blocks.checked_mul(BLOCK)?.checked_add(at)).unwrap_or(u64::MAX - BLOCK);
+        }
+        let why = if end < BLOCK { "is not a tar archive" } else { "has no end: it was cut" };
+        Err(io::Error::new(io::ErrorKind::InvalidData, why))
+    }
+
+    fn note(&mut self, header: &Header, place: (u64, u64)) -> io::Result<()> {
+        let path = normal(&header.path()?);
+        if self.files.len() + self.links.len() >= ENTRIES || path.components().count() > DEPTH {
+            return Ok(());
+        }
+        match header.entry_type() {
+            EntryType::Regular | EntryType::Continuous => drop(self.files.insert(path, place)),
+            EntryType::Symlink | EntryType::Link => {
+                let to = header.link_name()?.unwrap_or_default().into_owned();
+                self.links.insert(path, to);
             }
-            at = size
-                .div_ceil(BLOCK)
-                .checked_add(1)
-                .and_then(|blocks| blocks.checked_mul(BLOCK)?.checked_add(at))
-                .unwrap_or(end);
+            _ => {}
         }
         Ok(())
     }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Layers into the store: in parallel, each once, and never half.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
@@ -46,7 +47,10 @@ impl Store {
         skipped.sort();
         skipped.dedup();
         if stand_alone(&all) {
-            return Ok((all.into_iter().map(|(path, _)| path).rev().collect(), skipped));
+            // The kernel takes no layer twice; what the upper one shows, the lower one can not add to.
+            let mut seen = HashSet::new();
+            let folders = all.into_iter().map(|(path, _)| path).rev().filter(|path| seen.insert(path.clone()));
+            return Ok((folders.collect(), skipped));
         }
         work.applied(layers).map(|path| (vec![path], skipped))
     }

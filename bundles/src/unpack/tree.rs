@@ -6,7 +6,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, PermissionsExt, fchown, lchown, symlink};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown, lchown, symlink};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -17,7 +17,7 @@ use xattr::FileExt;
 
 use super::entry::{Attributes, Entry, Kind, shown};
 use super::order::{Form, Order, Report};
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Result, plain};
 
 /// Before a name: the file of this name in the layers below is gone (image-spec, "Whiteouts").
 const WHITEOUT: &[u8] = b".wh.";
@@ -37,6 +37,8 @@ pub struct Tree<'a> {
     /// What this layer has: its own whiteouts do not touch it.
     made: HashSet<PathBuf>,
     implied: BTreeSet<PathBuf>,
+    /// Folders of other layers that something was put in.
+    passed: HashSet<PathBuf>,
     /// Set at the end: entries in a folder change its time, and its mode may forbid them to a user.
     folders: Vec<(PathBuf, u32, SystemTime)>,
     skipped: BTreeSet<String>,
@@ -47,8 +49,8 @@ impl<'a> Tree<'a> {
     /// Nothing as yet.
     pub fn new(order: &'a Order) -> Self {
         let (report, skipped) = (Report::default(), BTreeSet::new());
-        let (made, implied) = (HashSet::new(), BTreeSet::new());
-        Self { order, report, made, implied, folders: Vec::new(), skipped, buffer: vec![0; BUFFER] }
+        let (made, implied, passed) = (HashSet::new(), BTreeSet::new(), HashSet::new());
+        Self { order, report, made, implied, passed, folders: Vec::new(), skipped, buffer: vec![0; BUFFER] }
     }
 
     /// Makes what `entry` says.
@@ -74,9 +76,10 @@ impl<'a> Tree<'a> {
 
     /// Gives folders their modes and times.
     pub fn finish(mut self) -> Result<Report> {
+        let mut done = HashSet::new();
         for (path, mode, mtime) in self.folders.iter().rev() {
-            // A later entry may have put something else in its place.
-            if !fs::symlink_metadata(here(path)).is_ok_and(|found| found.is_dir()) {
+            // The last word counts. A later entry may have put something else in its place.
+            if !done.insert(path) || !fs::symlink_metadata(here(path)).is_ok_and(|found| found.is_dir()) {
                 continue;
             }
             fs::set_permissions(here(path), fs::Permissions::from_mode(*mode)).context(|| shown(path))?;
@@ -90,13 +93,18 @@ impl<'a> Tree<'a> {
 
     /// Folders that have no entry of their own before what is in them.
     fn parents(&mut self, path: &Path) -> Result<()> {
-        let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) else { return Ok(()) };
-        if self.made.contains(parent) || self.implied.contains(parent) {
+        let Some(parent) = path.parent() else { return Ok(()) };
+        if self.made.contains(parent) || self.implied.contains(parent) || self.passed.contains(parent) {
             return Ok(());
         }
         self.parents(parent)?;
-        match fs::metadata(parent) {
-            Ok(found) if found.is_dir() => return Ok(()),
+        match fs::metadata(here(parent)) {
+            Ok(found) if found.is_dir() => {
+                // What is put in it changes its time, which is another layer's to say.
+                self.folders.push((parent.to_owned(), found.mode() & 0o7777, found.modified().unwrap_or(UNIX_EPOCH)));
+                self.passed.insert(parent.to_owned());
+                return Ok(());
+            }
             Ok(_) => return Err(Error::new(shown(path), "is below what is no folder")),
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error).context(|| shown(path)),
             Err(_) => {}
@@ -275,7 +283,6 @@ fn here(path: &Path) -> &Path {
 }
 
 fn is_whiteout(found: &Metadata) -> bool {
-    use std::os::unix::fs::MetadataExt;
     found.file_type().is_char_device() && found.rdev() == 0
 }
 
@@ -321,5 +328,5 @@ fn fill(source: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
 
 /// The reason, and which entry it is about.
 fn about(path: &Path, error: io::Error) -> Error {
-    Error::new(shown(path), error.to_string())
+    Error::new(shown(path), plain(&error))
 }

@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: Apache-2.0
+//! From images to bundles, with real docker, skopeo and umoci on the other side.
+
+#[path = "bundles/create.rs"]
+mod create;
+#[path = "bundles/hostile.rs"]
+mod hostile;
+#[path = "bundles/store.rs"]
+mod store;
+#[path = "bundles/world.rs"]
+mod world;

@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Layers are unpacked once, shared, and removed when nobody has them; whatever happens in between.
+
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::time::Duration;
+
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use wsbox_integration::engine;
+
+use crate::world::World;
+
+fn layers(world: &World) -> usize {
+    fs::read_dir(world.path("store/layers")).unwrap().count()
+}
+
+#[test]
+fn shared_listed_removed() {
+    let world = World::new();
+    world.layout();
+    world.create("oci:{}/layout:app", "one", &[]).ok();
+    world.create("oci:{}/layout:app", "two", &[]).ok();
+    world.create("{}/root", "three", &["--copy"]).ok();
+    assert_eq!(layers(&world), 4);
+    let listed = world.bundle("ls", &[]).ok().stdout;
+    let (one, three) = (world.text("one"), world.text("three"));
+    assert!(listed.lines().any(|line| line.starts_with(&one) && line.contains("  4 ")), "{listed}");
+    assert!(listed.lines().any(|line| line.starts_with(&three) && line.contains("its own")), "{listed}");
+    let json: serde_json::Value = serde_json::from_str(&world.bundle("ls", &["--format", "json"]).ok().stdout).unwrap();
+    assert_eq!(json.as_array().unwrap().len(), 3);
+
+    assert!(world.bundle("gc", &[]).ok().stdout.starts_with("0 layers removed"));
+    world.bundle("rm", &[&one]).ok();
+    assert!(!world.path("one").exists());
+    assert!(world.bundle("gc", &[]).ok().stdout.starts_with("0 layers removed"));
+    assert_eq!(world.run("two").ok().code, 0);
+    // As people do it.
+    fs::remove_dir_all(world.path("two")).unwrap();
+    assert!(world.bundle("gc", &[]).ok().stdout.starts_with("4 layers removed"));
+    assert_eq!(layers(&world), 0);
+    let root = world.text("root");
+    world.bundle("rm", &[&root]).fails(1, &["is no bundle of this store"]);
+    assert!(world.path("root/bin").exists());
+}
+
+#[test]
+fn a_config_that_is_broken_keeps_its_layers() {
+    let world = World::new();
+    world.layout();
+    world.create("oci:{}/layout:app", "one", &[]).ok();
+    fs::write(world.path("one/config.json"), "{").unwrap();
+    world.bundle("gc", &[]).fails(1, &["one/config.json", "mend it"]);
+    assert_eq!(layers(&world), 4);
+}
+
+#[test]
+fn many_at_once() {
+    let world = World::new();
+    world.layout();
+    std::thread::scope(|scope| {
+        for number in 0..6 {
+            let world = &world;
+            scope.spawn(move || world.create("oci:{}/layout:app", &format!("b{number}"), &[]).ok());
+        }
+        for _ in 0..3 {
+            scope.spawn(|| world.bundle("gc", &[]).ok());
+        }
+    });
+    for number in 0..6 {
+        world.run(&format!("b{number}")).ok();
+    }
+    assert_eq!(layers(&world), 4);
+}
+
+/// A file of 40 GB without content takes long to read, but no room.
+fn slow(world: &World) {
+    world.root();
+    fs::File::create(world.path("root/slow")).unwrap().set_len(40 << 30).unwrap();
+}
+
+fn interrupted(flags: &[&str], signal: Signal) -> World {
+    let world = World::new();
+    slow(&world);
+    let (root, slow, store) = (world.text("root"), world.text("slow"), world.text("store"));
+    let arguments = [&["bundle", "create", &root, &slow, "--store", &store, "--max-size", "1t"], flags].concat();
+    let child = world.engine.command(&arguments).process_group(0).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let pid = Pid::from_raw(child.id() as i32);
+    engine::until("it is at work", || {
+        let begun = |folder: &str| fs::read_dir(world.path(folder)).is_ok_and(|mut all| all.next().is_some());
+        begun("store/tmp") || begun(".slow.partial/rootfs")
+    });
+    std::thread::sleep(Duration::from_millis(100));
+    kill(pid, signal).unwrap();
+    let outcome = engine::finish(child);
+    assert_ne!(outcome.code, 0);
+    assert!(!world.path("slow").exists());
+    world
+}
+
+#[test]
+fn interrupted_it_leaves_nothing() {
+    for flags in [&[][..], &["--copy"]] {
+        for signal in [Signal::SIGINT, Signal::SIGTERM] {
+            interrupted(flags, signal).assert_clean("slow");
+        }
+    }
+}
+
+#[test]
+fn killed_it_leaves_no_bundle_and_the_next_one_clears_up() {
+    for flags in [&[][..], &["--copy"]] {
+        let world = interrupted(flags, Signal::SIGKILL);
+        fs::remove_file(world.path("root/slow")).unwrap();
+        world.create("{}/root", "slow", &[flags, &["--", "true"]].concat()).ok();
+        world.run("slow").ok();
+        world.bundle("gc", &[]).ok();
+        let left: Vec<_> = fs::read_dir(world.path("store/tmp")).unwrap().collect();
+        assert!(left.is_empty() && !world.path(".slow.partial").exists(), "{left:?}");
+    }
+}
+
+#[test]
+fn a_full_disk() {
+    let world = World::new();
+    world.root();
+    fs::write(world.path("root/large"), vec![1; 8 << 20]).unwrap();
+    fs::create_dir(world.path("small")).unwrap();
+    let place = world.path("small");
+    mount(Some("tmpfs"), &place, Some("tmpfs"), MsFlags::empty(), Some("size=4m")).unwrap();
+    let outcome = world.create("{}/root", "small/box", &["--copy"]);
+    let left = fs::read_dir(&place).unwrap().count();
+    umount2(&place, MntFlags::MNT_DETACH).unwrap();
+    outcome.fails(1, &["entry \"", "no space left on device"]);
+    assert_eq!(left, 0);
+}
+
+#[test]
+fn nothing_that_is_there_is_touched() {
+    let world = World::new();
+    world.root();
+    fs::create_dir(world.path("there")).unwrap();
+    fs::write(world.path("there/mine"), "mine").unwrap();
+    world.create("{}/root", "there", &[]).fails(1, &["is there already"]);
+    assert_eq!(fs::read(world.path("there/mine")).unwrap(), b"mine");
+}
