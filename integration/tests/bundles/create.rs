@@ -32,9 +32,11 @@ fn a_folder() {
     world.root();
     for (name, flags) in [("shared", &[][..]), ("copied", &["--copy"])] {
         world.create("{}/root", name, &[flags, &["--user", "user", "--", "sh", "-c", LAYERS]].concat()).ok();
-        in_force(&world, name, "uid=1000(user) gid=1000(user) groups=9(log)");
     }
     assert_same(&world.path("root"), &world.path("copied/rootfs"));
+    for name in ["shared", "copied"] {
+        in_force(&world, name, "uid=1000(user) gid=1000(user) groups=9(log)");
+    }
 }
 
 #[test]
