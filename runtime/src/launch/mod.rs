@@ -16,6 +16,7 @@ pub(crate) mod memfd;
 mod overlay;
 pub mod pause;
 mod process;
+mod secrets;
 mod sources;
 mod start;
 pub(crate) mod userns;

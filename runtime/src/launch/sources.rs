@@ -10,7 +10,7 @@ use nix::sys::stat::{FileStat, Mode, fstat, stat};
 use nix::unistd::Pid;
 use oci_spec::runtime::LinuxIdMapping;
 
-use super::{copy_up, dev, overlay, userns};
+use super::{copy_up, dev, overlay, secrets, userns};
 use crate::cgroup::Cgroup;
 use crate::error::{Context, Error, Result};
 use crate::hooks;
@@ -58,6 +58,7 @@ impl Opener<'_> {
                 let image = self.image.as_ref().map_or(self.root, AsFd::as_fd);
                 copy_up::make(image, wanted, self.user.as_ref().map(|(_, maps)| *maps))
             }
+            Source::Secrets(wanted) => secrets::make(wanted, self.user.as_ref().map(|(_, maps)| *maps)),
             Source::HookState(status) => {
                 let (record, pid) = self.hooked.ok_or_else(|| Error::system("the record", Errno::ENOENT))?;
                 hooks::stdin(status, pid.as_raw(), record)

@@ -13,6 +13,7 @@ mod mounts;
 mod namespaces;
 mod options;
 mod process;
+mod secrets;
 pub mod step;
 
 #[path = "../../init/program.rs"]
@@ -30,6 +31,7 @@ pub use attributes::Attributes;
 pub use mounts::{BindAttr, Idmap, source_path};
 pub use namespaces::{Early, UserNamespace, is_new};
 pub use process::hard_limits;
+pub use secrets::{SecretSource, Secrets};
 pub use step::{Planned, Program, Slot, Step};
 
 /// What a plan depends on besides the config.
@@ -80,6 +82,8 @@ pub enum Source {
     Dev(Dev),
     /// A tmpfs with a folder of the image in it
     CopyUp(CopyUp),
+    /// A tmpfs with secrets
+    Secrets(Secrets),
     /// A read-only tmpfs with an empty file and an empty directory, to cover masked paths with
     Empty,
     /// A namespace to join; `not_ours`: one that is to be changed, so it must not be the host's
@@ -258,6 +262,7 @@ pub fn container(spec: &Spec, id: &str, host: &Host, options: &Options) -> Resul
     }
     let flags = builder.namespaces(spec, linux, &user, options)?;
     builder.mounts(spec, linux, &user)?;
+    builder.secrets(spec, wanted)?;
     builder.inside(spec, linux, &user)?;
     builder.labels(wanted);
     builder.process(wanted, options, filter.as_ref(), &process::Door::Container(options, spec))?;

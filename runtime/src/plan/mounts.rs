@@ -112,7 +112,7 @@ pub fn most_sources(spec: &Spec, linux: &Linux, host: &super::Host) -> usize {
         + count(linux.namespaces().as_ref().map(Vec::len))
         + hierarchies
         + hooks
-        + 5
+        + 6
 }
 
 /// Whether the container sees its cgroup.

@@ -43,8 +43,8 @@ pub struct Flags {
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pids_limit: Option<i64>,
     /// nofile=1024:4096
-    #[arg(long, value_name = "NAME=SOFT[:HARD]", value_parser = config::ulimit)]
-    ulimit: Vec<serde_json::Value>,
+    #[arg(long, value_name = "NAME=SOFT[:HARD]")]
+    ulimit: Vec<String>,
     /// Capability that the container has
     #[arg(long, value_name = "CAP")]
     cap_add: Vec<String>,
@@ -65,7 +65,7 @@ pub struct Flags {
     hostname: Option<String>,
     /// id=NAME,src=FILE or id=NAME,env=VARIABLE: becomes /run/secrets/NAME, read when the container starts
     #[arg(long, value_name = "SECRET")]
-    secret: Vec<Secret>,
+    secret: Vec<String>,
     /// Floor of the bundle: development, staging or production
     #[arg(long, value_name = "PROFILE")]
     profile: Option<Profile>,
@@ -98,7 +98,7 @@ impl Flags {
             memory: self.memory,
             cpu_quota: self.cpus,
             pids_limit: self.pids_limit,
-            ulimits: self.ulimit,
+            ulimits: self.ulimit.iter().map(|text| Ok(config::ulimit(text)?)).collect::<Result<_>>()?,
             cap_add: self.cap_add,
             writable: self.read_only == "false",
             network: network(&self.network)?,
@@ -106,7 +106,7 @@ impl Flags {
             entrypoint: self.entrypoint.map(|program| if program.is_empty() { Vec::new() } else { vec![program] }),
             arguments: self.command,
             hostname: self.hostname,
-            secrets: self.secret,
+            secrets: self.secret.iter().map(|text| Ok(text.parse::<Secret>()?)).collect::<Result<_>>()?,
             profile: self.profile.map(|profile| profile.to_string()),
         })
     }
