@@ -13,6 +13,7 @@ use serde::de::DeserializeOwned;
 
 use super::{Digest, Verified};
 use crate::error::{Context, Error, Result};
+use crate::source::Repository;
 
 /// No manifest, index or image config is larger: what registries take is at most 4 MiB, in bytes.
 pub(crate) const DOCUMENT: u64 = 4 << 20;
@@ -31,13 +32,17 @@ pub struct Blobs {
 enum Place {
     /// `blobs/sha256/HEX` below `name`
     Folder,
+    /// As a registry gives them
+    Registry(Arc<Repository>),
     /// Parts of the archive `name`: where each begins, and its bytes
     Archive { file: Arc<File>, parts: Arc<HashMap<Digest, (u64, u64)>> },
 }
 
+/// Content as it is read.
+pub type Content = Box<dyn Read + Send>;
+
 /// A part of a file.
-#[derive(Debug)]
-pub struct Part {
+struct Part {
     file: Arc<File>,
     at: u64,
     end: u64,
@@ -63,27 +68,33 @@ impl Blobs {
         Self { name: name.into(), place: Place::Archive { file, parts: Arc::new(parts) } }
     }
 
+    /// Those of a repository of a registry.
+    pub(crate) fn registry(repository: Arc<Repository>) -> Self {
+        Self { name: format!("{repository:?}").into(), place: Place::Registry(repository) }
+    }
+
     /// Opens the blob that `descriptor` names.
     ///
     /// # Errors
     /// If the digest is none, or the blob is missing or no plain file. That its content is right is checked while it is read.
-    pub fn open(&self, descriptor: &Descriptor) -> Result<Verified<Part>> {
+    pub fn open(&self, descriptor: &Descriptor) -> Result<Verified<Content>> {
         let digest: Digest = descriptor.digest().to_string().parse()?;
-        let part = match &self.place {
+        let content: Content = match &self.place {
+            Place::Registry(repository) => repository.content(descriptor)?,
             Place::Folder => {
                 let path = self.name.join("blobs/sha256").join(digest.hex());
                 let file = open_plain(&path)?;
                 let end = file.metadata().context(|| path.display().to_string())?.len();
-                Part { file: Arc::new(file), at: 0, end }
+                Box::new(Part { file: Arc::new(file), at: 0, end })
             }
             Place::Archive { file, parts } => {
                 let (at, size) = *parts
                     .get(&digest)
                     .ok_or_else(|| Error::new(self.name.display().to_string(), format!("has no content {digest}")))?;
-                Part { file: file.clone(), at, end: at.saturating_add(size) }
+                Box::new(Part { file: file.clone(), at, end: at.saturating_add(size) })
             }
         };
-        Ok(Verified::new(part, digest, descriptor.size()))
+        Ok(Verified::new(content, digest, descriptor.size()))
     }
 
     /// Reads a manifest, an index or an image config.

@@ -6,7 +6,7 @@ mod digest;
 mod manifest;
 mod verified;
 
-pub use blobs::{Blobs, Part};
+pub use blobs::{Blobs, Content};
 pub(crate) use blobs::{DOCUMENT, read_document};
 pub use digest::Digest;
 pub use manifest::{Image, Layer, Platform};

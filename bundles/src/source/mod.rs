@@ -5,6 +5,7 @@ mod archive;
 mod docker;
 mod folder;
 mod layout;
+mod registry;
 
 use std::fs::File;
 use std::io::Read;
@@ -13,12 +14,13 @@ use std::path::{Path, PathBuf};
 use oci_spec::image::{Descriptor, ImageConfiguration};
 
 pub use folder::Folder;
+pub(crate) use registry::Repository;
 
 use crate::error::{Context, Error, Result};
 use crate::image::{Blobs, Digest, Image, Platform};
 
 /// The ways to name a source, as help and errors have them.
-pub const NAMES: &str = "DIR, FILE.tar, oci:DIR[:TAG], oci-archive:FILE[:TAG], docker-archive:FILE[:NAME]";
+pub const NAMES: &str = "DIR, FILE.tar, oci:DIR[:TAG], oci-archive:FILE[:TAG], docker-archive:FILE[:NAME], docker://HOST/NAME[:TAG][@DIGEST]";
 
 /// A source opened: the layers of a root, and what the image says of it.
 pub struct Opened {
@@ -99,6 +101,7 @@ pub fn open(name: &str, platform: &Platform) -> Result<Opened> {
         Some(("oci", rest)) => layout::folder(&Chosen::of(rest), platform),
         Some(("oci-archive", rest)) => layout::archive(&Chosen::of(rest), platform),
         Some(("docker-archive", rest)) => docker::archive(&Chosen::of(rest), platform),
+        Some(("docker", rest)) if rest.starts_with("//") => registry::open(rest.trim_start_matches('/'), platform),
         _ => path(Path::new(name), platform),
     }
 }
