@@ -5,6 +5,8 @@
 mod create;
 #[path = "bundles/hostile.rs"]
 mod hostile;
+#[path = "bundles/registry.rs"]
+mod registry;
 #[path = "bundles/secrets.rs"]
 mod secrets;
 #[path = "bundles/store.rs"]

@@ -125,8 +125,9 @@ impl Repository {
     fn failed(&self, subject: String, error: &oci_client::errors::OciDistributionError) -> Error {
         use oci_client::errors::OciDistributionError as Failure;
         let error = match error {
-            Failure::AuthenticationFailure(_) | Failure::UnauthorizedError { .. } => Error::new(subject, "the registry wants a login")
-                .hint(format!("docker login {}", self.name.registry())),
+            Failure::AuthenticationFailure(_) | Failure::UnauthorizedError { .. } => {
+                Error::new(subject, "the registry wants a login").hint(format!("docker login {}", self.name.registry()))
+            }
             other => Error::new(subject, plain(&root(other))),
         };
         error
@@ -149,9 +150,10 @@ fn is_missing(error: &oci_client::errors::OciDistributionError) -> bool {
     use oci_client::errors::{OciDistributionError as Failure, OciErrorCode as Code};
     match error {
         Failure::ImageManifestNotFoundError(_) => true,
-        Failure::RegistryError { envelope, .. } => {
-            envelope.errors.iter().any(|error| matches!(error.code, Code::ManifestUnknown | Code::NameUnknown | Code::NotFound))
-        }
+        Failure::RegistryError { envelope, .. } => envelope
+            .errors
+            .iter()
+            .any(|error| matches!(error.code, Code::ManifestUnknown | Code::NameUnknown | Code::NotFound)),
         Failure::ServerError { code: 404, .. } => true,
         _ => false,
     }
