@@ -11,6 +11,7 @@ use crate::config::{self, Files, Flags, Made};
 use crate::error::{Context, Error, Result};
 use crate::image::{Digest, Platform};
 use crate::progress::Progress;
+use crate::sign::{self, Demand, Key, Policy};
 use crate::source::{self, Layer, Opened, Pinned};
 use crate::store::{LAYERS, Store};
 use crate::unpack::{Form, Limits, Order, Unpacker};
@@ -31,6 +32,10 @@ pub struct Request {
     pub limits: Limits,
     /// The digest that the image, or the index it is from, has to have.
     pub pin: Option<Digest>,
+    /// Keys, one of which has to have signed the image; none for no signature.
+    pub keys: Vec<PathBuf>,
+    /// What the host demands.
+    pub policy: Policy,
     /// The user's words.
     pub flags: Flags,
     /// The config that all begins with.
@@ -57,8 +62,10 @@ pub struct Created {
 /// # Errors
 /// If the source, a flag or the disk is not as needed. Nothing is left of the bundle then.
 pub fn create(request: &Request, unpacker: &Unpacker, store: &Store, progress: &Progress) -> Result<Created> {
+    let demand = request.policy.of(&source::canonical(&request.source)?)?;
     let opened = source::open(&request.source, &request.platform)?;
-    pinned(opened.image.as_ref(), request.pin.as_ref())?;
+    pinned(opened.image.as_ref(), request, &demand)?;
+    [&request.keys, &demand.keys].into_iter().try_for_each(|keys| signed(opened.image.as_ref(), keys))?;
     opened.layers.iter().for_each(|layer| progress.expect(layer.size()));
     let _held = store.share()?;
     let partial = Partial::new(&request.dir)?;
@@ -74,13 +81,28 @@ pub fn create(request: &Request, unpacker: &Unpacker, store: &Store, progress: &
     Ok(Created { bundle, digest, layers: opened.layers.len(), warnings })
 }
 
-fn pinned(image: Option<&Pinned>, pin: Option<&Digest>) -> Result<()> {
-    let Some(pin) = pin else { return Ok(()) };
+/// The digest may stand in the flag or in the name of the source.
+fn pinned(image: Option<&Pinned>, request: &Request, demand: &Demand) -> Result<()> {
+    let named = request.source.rsplit_once('@').is_some_and(|(_, digest)| digest.parse::<Digest>().is_ok());
+    if demand.digest && request.pin.is_none() && !(named && request.source.starts_with("docker://")) {
+        let error = Error::new(request.source.clone(), "the policy wants its digest");
+        return Err(error.hint("--digest sha256:HEX, or docker://HOST/NAME@sha256:HEX"));
+    }
+    let Some(pin) = &request.pin else { return Ok(()) };
     let image = image.ok_or_else(|| Error::new("--digest", "the source is no image, so it has none"))?;
     match image.digest == *pin || image.index.as_ref() == Some(pin) {
         true => Ok(()),
         false => Err(Error::new("--digest", format!("the image is {}, not {pin}", image.digest))),
     }
+}
+
+fn signed(image: Option<&Pinned>, keys: &[PathBuf]) -> Result<()> {
+    if keys.is_empty() {
+        return Ok(());
+    }
+    let image = image.ok_or_else(|| Error::new("signature", "the source is no image, so it has none"))?;
+    let keys = keys.iter().map(|path| Key::read(path)).collect::<Result<Vec<_>>>()?;
+    sign::verify(image, &keys).map(drop)
 }
 
 /// Its files: the folders they are in, the uppermost first, and what was left out.

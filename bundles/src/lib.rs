@@ -12,6 +12,7 @@ mod create;
 mod error;
 pub mod image;
 mod progress;
+pub mod sign;
 pub mod source;
 pub mod store;
 pub mod unpack;

@@ -73,6 +73,14 @@ impl Blobs {
         Self { name: format!("{repository:?}").into(), place: Place::Registry(repository) }
     }
 
+    /// The repository, if they are of one.
+    pub(crate) fn repository(&self) -> Option<&Repository> {
+        match &self.place {
+            Place::Registry(repository) => Some(repository),
+            _ => None,
+        }
+    }
+
     /// Opens the blob that `descriptor` names.
     ///
     /// # Errors

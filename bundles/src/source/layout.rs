@@ -36,6 +36,7 @@ fn read(chosen: &Chosen, layout: &[u8], index: &[u8], blobs: &Blobs, platform: &
         ));
     }
     let index: ImageIndex = serde_json::from_slice(index).context(|| subject("index.json"))?;
+    let beside: Vec<_> = index.manifests().iter().filter(|entry| is_signature(entry)).cloned().collect();
     let images: Vec<_> = index.manifests().iter().filter(|entry| !is_signature(entry)).collect();
     let entry = match &images[..] {
         // One image, an entry for each platform.
@@ -43,14 +44,21 @@ fn read(chosen: &Chosen, layout: &[u8], index: &[u8], blobs: &Blobs, platform: &
             && all.len() > 1
             && all.iter().all(|entry| entry.platform().is_some() && names(entry).is_empty()) =>
         {
-            return platforms(all, blobs, platform, &subject("index.json"));
+            return platforms(all, blobs, platform, &subject("index.json")).map(|found| with(found, beside));
         }
         all => *chosen.pick(all, |entry| names(entry))?,
     };
     let image = Image::read(blobs, entry, platform)?;
     let found = entry.digest().to_string().parse()?;
     let index = (found != image.digest).then_some(found);
-    Ok(opened(image, blobs, index, names(entry).pop()))
+    Ok(with(opened(image, blobs, index, names(entry).pop()), beside))
+}
+
+fn with(mut opened: Opened, beside: Vec<Descriptor>) -> Opened {
+    if let Some(image) = &mut opened.image {
+        image.beside = beside;
+    }
+    opened
 }
 
 fn platforms(all: &[&Descriptor], blobs: &Blobs, platform: &Platform, subject: &str) -> Result<Opened> {
@@ -63,7 +71,13 @@ fn names(entry: &Descriptor) -> Vec<String> {
     entry.annotations().iter().filter_map(|all| all.get(NAME).cloned()).collect()
 }
 
-/// Signatures lie beside what they sign, under the tag `sha256-HEX.sig`.
+/// Signatures lie beside what they sign, under the tag `sha256-HEX.sig`; `cosign save` says what they are.
 fn is_signature(entry: &Descriptor) -> bool {
-    names(entry).iter().any(|name| name.starts_with("sha256-") && (name.ends_with(".sig") || name.ends_with(".att")))
+    let kind = entry.annotations().as_ref().and_then(|all| all.get("kind"));
+    let named =
+        |name: &String| name.starts_with("sha256-") && [".sig", ".att", ".sbom"].iter().any(|end| name.ends_with(end));
+    names(entry).iter().any(named)
+        || kind.is_some_and(|kind| {
+            matches!(kind.as_str(), "dev.cosignproject.cosign/sigs" | "dev.cosignproject.cosign/atts")
+        })
 }

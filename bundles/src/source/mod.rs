@@ -42,6 +42,21 @@ pub struct Pinned {
     pub config: ImageConfiguration,
     /// Its manifests and signatures are here.
     pub blobs: Blobs,
+    /// Signatures that lie beside it in a layout.
+    beside: Vec<Descriptor>,
+}
+
+impl Pinned {
+    /// The manifests of all signatures that may be of it.
+    ///
+    /// # Errors
+    /// If its registry does not answer.
+    pub fn signatures(&self) -> Result<Vec<Descriptor>> {
+        let Some(repository) = self.blobs.repository() else { return Ok(self.beside.clone()) };
+        let digests = [Some(&self.digest), self.index.as_ref()].into_iter().flatten();
+        let found = digests.map(|digest| repository.tagged(&format!("sha256-{}.sig", digest.hex())));
+        Ok(found.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
+    }
 }
 
 /// One layer of a root.
@@ -89,6 +104,17 @@ impl Layer {
             Self::Tar(file) => Ok(Box::new(file.try_clone().context(|| "tar".into())?)),
             Self::Folder(folder) => folder.stream(),
         }
+    }
+}
+
+/// `name` as a policy sees it: of a registry with host, repository and tag, whatever was left out.
+///
+/// # Errors
+/// If it is no name of a registry's image, but looks like one.
+pub fn canonical(name: &str) -> Result<String> {
+    match name.strip_prefix("docker:") {
+        Some(rest) if rest.starts_with("//") => registry::canonical(rest.trim_start_matches('/')),
+        _ => Ok(name.to_owned()),
     }
 }
 
@@ -157,10 +183,11 @@ impl Chosen {
 }
 
 fn opened(image: Image, blobs: &Blobs, index: Option<Digest>, name: Option<String>) -> Opened {
+    let beside = Vec::new();
     let layer =
         |layer: crate::image::Layer| Layer::Blob { blobs: blobs.clone(), blob: layer.blob, diff_id: layer.diff_id };
     Opened {
         layers: image.layers.into_iter().map(layer).collect(),
-        image: Some(Pinned { digest: image.digest, index, name, config: image.config, blobs: blobs.clone() }),
+        image: Some(Pinned { digest: image.digest, index, name, config: image.config, blobs: blobs.clone(), beside }),
     }
 }

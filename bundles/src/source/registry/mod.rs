@@ -59,6 +59,12 @@ pub fn open(name: &str, platform: &Platform) -> Result<Opened> {
     Ok(opened(image, &blobs, index, Some(repository.name.to_string())))
 }
 
+/// With all that was left out.
+pub fn canonical(name: &str) -> Result<String> {
+    let name: Reference = name.parse().context(|| format!("docker://{name}"))?;
+    Ok(format!("docker://{}", name.whole()))
+}
+
 impl Repository {
     fn new(name: &str) -> Result<Self> {
         let subject = || format!("docker://{name}");

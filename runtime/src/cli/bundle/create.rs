@@ -4,15 +4,16 @@
 use std::path::PathBuf;
 
 use wsbox_bundles::image::{Digest, Platform};
+use wsbox_bundles::sign::Policy;
 use wsbox_bundles::store::Store;
 use wsbox_bundles::unpack::Limits;
-use wsbox_bundles::{Progress, Request, config};
+use wsbox_bundles::{Progress, Request, config, source};
 
 use super::flags::Flags;
 use super::progress::Bar;
 use super::unpacker;
 use crate::cli::output;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::plan::harden;
 
 #[derive(Debug, clap::Args)]
@@ -20,9 +21,10 @@ use crate::plan::harden;
   wsbox bundle create oci:./layout:latest ./web --user 1001:1001 --memory 256m
   docker save app | gzip > app.tar.gz; wsbox bundle create app.tar.gz ./app --tmpfs /var/cache/app
   wsbox bundle create ./rootfs ./box --env-file app.env --secret id=token,src=token.txt -- python3 main.py
+  wsbox bundle create docker://registry.example.org/team/app:1 ./app --key cosign.pub
   wsbox run ./app")]
 pub struct Arguments {
-    /// DIR, FILE.tar, oci:DIR[:TAG], oci-archive:FILE[:TAG] or docker-archive:FILE[:NAME]
+    /// DIR, FILE.tar, oci:DIR[:TAG], oci-archive:FILE[:TAG], docker-archive:FILE[:NAME] or docker://HOST/NAME[:TAG][@DIGEST]
     source: String,
     /// The bundle: a folder that is made
     dir: PathBuf,
@@ -34,6 +36,15 @@ pub struct Arguments {
     /// The digest that the image has to have
     #[arg(long, value_name = "sha256:HEX")]
     digest: Option<Digest>,
+    /// Refuse an image that this key of cosign's has not signed; several may be given
+    #[arg(long, value_name = "cosign.pub")]
+    key: Vec<PathBuf>,
+    /// Refuse an image without a signature; --key or the policy says whose
+    #[arg(long)]
+    require_signature: bool,
+    /// What images have to be [default: /etc/wsbox/images.json, if it is there]
+    #[arg(long, value_name = "FILE")]
+    policy: Option<PathBuf>,
     /// Give the bundle files of its own, instead of the store's layers
     #[arg(long)]
     copy: bool,
@@ -51,7 +62,22 @@ pub struct Arguments {
     format: String,
 }
 
+/// The host's own policy.
+const POLICY: &str = "/etc/wsbox/images.json";
+
+fn policy(file: Option<PathBuf>) -> Result<Policy> {
+    let path = file.or_else(|| Some(PathBuf::from(POLICY)).filter(|path| path.exists()));
+    Ok(path.map(|path| Policy::read(&path)).transpose()?.unwrap_or_default())
+}
+
 pub fn run(arguments: Arguments) -> Result<u8> {
+    let policy = policy(arguments.policy)?;
+    if arguments.require_signature && arguments.key.is_empty() {
+        let demanded = policy.of(&source::canonical(&arguments.source)?)?;
+        if demanded.keys.is_empty() {
+            return Err(Error::invalid("--require-signature", "nobody says whose").hint("--key cosign.pub"));
+        }
+    }
     let request = Request {
         source: arguments.source,
         dir: arguments.dir,
@@ -59,6 +85,8 @@ pub fn run(arguments: Arguments) -> Result<u8> {
         copy: arguments.copy,
         limits: Limits { size: arguments.max_size, entries: arguments.max_entries },
         pin: arguments.digest,
+        keys: arguments.key,
+        policy,
         flags: arguments.flags.read()?,
         base: harden::config()?,
     };

@@ -5,6 +5,7 @@ mod create;
 mod flags;
 mod progress;
 mod store;
+mod verify;
 
 use std::ffi::OsString;
 
@@ -23,6 +24,8 @@ pub struct Arguments {
 enum What {
     /// Make a bundle that has all eight layers of an image, an archive or a folder
     Create(Box<create::Arguments>),
+    /// Check that an image was signed with a key of cosign's
+    Verify(verify::Arguments),
     /// List the bundles that were made, with their images
     Ls(store::Ls),
     /// Remove bundles
@@ -40,6 +43,7 @@ const UNPACK: &str = "unpack";
 pub fn run(_: &Global, arguments: Arguments) -> Result<u8> {
     match arguments.what {
         What::Create(arguments) => create::run(*arguments),
+        What::Verify(arguments) => verify::run(&arguments),
         What::Ls(arguments) => store::ls(&arguments),
         What::Rm(arguments) => store::rm(&arguments),
         What::Gc(arguments) => store::gc(&arguments),
