@@ -9,6 +9,8 @@ mod hostile;
 mod registry;
 #[path = "bundles/secrets.rs"]
 mod secrets;
+#[path = "bundles/signed.rs"]
+mod signed;
 #[path = "bundles/store.rs"]
 mod store;
 #[path = "bundles/world.rs"]

@@ -15,13 +15,13 @@ const HTPASSWD: &str = "user:$2y$05$abcdefghijklmnopqrstuuZQDFqlfhxikusxVp2uYfh7
 /// base64 of user:of-the-test.
 const LOGIN: &str = "dXNlcjpvZi10aGUtdGVzdA==";
 
-struct Registry {
+pub struct Registry {
     child: Child,
     port: u16,
 }
 
 impl Registry {
-    fn start(world: &World, auth: bool) -> Self {
+    pub fn start(world: &World, auth: bool) -> Self {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         fs::write(world.path("htpasswd"), HTPASSWD).unwrap();
         let auth = if auth {
@@ -40,7 +40,7 @@ impl Registry {
         registry
     }
 
-    fn name(&self, rest: &str) -> String {
+    pub fn name(&self, rest: &str) -> String {
         format!("docker://127.0.0.1:{}/{rest}", self.port)
     }
 
