@@ -66,7 +66,7 @@ pub enum Layer {
         /// Where its content is.
         blobs: Blobs,
         /// What it has to be.
-        blob: Descriptor,
+        blob: Box<Descriptor>,
         /// What the tar in it has to be.
         diff_id: Digest,
     },
@@ -185,7 +185,7 @@ impl Chosen {
 fn opened(image: Image, blobs: &Blobs, index: Option<Digest>, name: Option<String>) -> Opened {
     let beside = Vec::new();
     let layer =
-        |layer: crate::image::Layer| Layer::Blob { blobs: blobs.clone(), blob: layer.blob, diff_id: layer.diff_id };
+        |layer: crate::image::Layer| Layer::Blob { blobs: blobs.clone(), blob: Box::new(layer.blob), diff_id: layer.diff_id };
     Opened {
         layers: image.layers.into_iter().map(layer).collect(),
         image: Some(Pinned { digest: image.digest, index, name, config: image.config, blobs: blobs.clone(), beside }),

@@ -3,7 +3,7 @@
 //!
 //! Layout, in the order a run takes them: `args` what was asked; `host` the private view of the machine, and its clean-up;
 //! `bundle` and `filter` what the containers are; `engine` how each runtime is told; `steps` the cases; `timing` runs them
-//! side by side; `docker` the same behind an engine; `memory` everything that is not time; `report` the tables.
+//! side by side; `docker` the same behind an engine; `unpack` images to files; `memory` everything that is not time; `report` the tables.
 // clippy.toml's list is for launch/, where paths lead into a container's root; nothing here does.
 #![allow(clippy::disallowed_methods)]
 
@@ -17,6 +17,7 @@ mod memory;
 mod report;
 mod steps;
 mod timing;
+mod unpack;
 
 use args::Args;
 use host::Site;
@@ -58,6 +59,7 @@ fn measure(args: &Args, site: &Site) -> Outcome<ExitCode> {
     }
     timing::crowd(args, site, &engines, &mut report)?;
     docker::measure(args, &engines, &mut report);
+    unpack::measure(args, &mut report)?;
     report.print(args.json);
     Ok(if report.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -7,6 +7,8 @@ use serde_json::{Value, json};
 /// All results; rows in the order they first came.
 pub struct Report {
     runtimes: Vec<String>,
+    /// The first of them are runtimes, and have what is no time, too.
+    engines: usize,
     cases: Vec<Row>,
     memory: Vec<Row>,
     /// How many containers of each runtime the crowded cases had.
@@ -49,7 +51,20 @@ impl Report {
     /// An empty one.
     pub fn new(engines: &[Engine]) -> Self {
         let runtimes = engines.iter().map(|engine| engine.name.clone()).collect();
-        Self { runtimes, cases: vec![], memory: vec![], crowd: 0, failures: vec![], notes: vec![] }
+        Self {
+            engines: engines.len(),
+            runtimes,
+            cases: vec![],
+            memory: vec![],
+            crowd: 0,
+            failures: vec![],
+            notes: vec![],
+        }
+    }
+
+    /// Adds a program that is no runtime.
+    pub fn other(&mut self, name: &str) {
+        self.runtimes.push(name.into());
     }
 
     fn at(&self, runtime: &str) -> Option<usize> {
@@ -125,7 +140,7 @@ impl Report {
 
     fn memory_table(&self) {
         if !self.memory.is_empty() {
-            let names: String = self.runtimes.iter().map(|name| format!("{name:>10}")).collect();
+            let names: String = self.runtimes[..self.engines].iter().map(|name| format!("{name:>10}")).collect();
             println!("\n{:<38}{names}", "memory and calls");
         }
         self.memory.iter().for_each(|row| self.memory_row(row));
@@ -135,7 +150,7 @@ impl Report {
         let cell = |place| {
             row.summary(Some(place)).map_or_else(|| format!("{:>10}", "-"), |own| format!("{:>10.0}", own.median))
         };
-        let cells: String = (0..self.runtimes.len()).map(cell).collect();
+        let cells: String = (0..self.engines).map(cell).collect();
         println!("{:<34}{:<4}{cells}", row.name, row.unit);
     }
 }

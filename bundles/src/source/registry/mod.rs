@@ -130,13 +130,12 @@ impl Repository {
 
     fn failed(&self, subject: String, error: &oci_client::errors::OciDistributionError) -> Error {
         use oci_client::errors::OciDistributionError as Failure;
-        let error = match error {
+        match error {
             Failure::AuthenticationFailure(_) | Failure::UnauthorizedError { .. } => {
                 Error::new(subject, "the registry wants a login").hint(format!("docker login {}", self.name.registry()))
             }
             other => Error::new(subject, plain(&root(other))),
-        };
-        error
+        }
     }
 }
 
