@@ -3,6 +3,8 @@
 
 #[path = "bundles/create.rs"]
 mod create;
+#[path = "bundles/examples.rs"]
+mod examples;
 #[path = "bundles/hostile.rs"]
 mod hostile;
 #[path = "bundles/registry.rs"]

@@ -184,8 +184,11 @@ impl Chosen {
 
 fn opened(image: Image, blobs: &Blobs, index: Option<Digest>, name: Option<String>) -> Opened {
     let beside = Vec::new();
-    let layer =
-        |layer: crate::image::Layer| Layer::Blob { blobs: blobs.clone(), blob: Box::new(layer.blob), diff_id: layer.diff_id };
+    let layer = |layer: crate::image::Layer| Layer::Blob {
+        blobs: blobs.clone(),
+        blob: Box::new(layer.blob),
+        diff_id: layer.diff_id,
+    };
     Opened {
         layers: image.layers.into_iter().map(layer).collect(),
         image: Some(Pinned { digest: image.digest, index, name, config: image.config, blobs: blobs.clone(), beside }),

@@ -22,7 +22,7 @@ pub struct Arguments {
 }
 
 /// The one id that anybody may map is its own (user_namespaces(7)); a terminal's group is none of those then.
-fn rootless(config: &mut Value) {
+pub(super) fn rootless(config: &mut Value) {
     let own = |id: u32| json!([{"containerID": 0, "hostID": id, "size": 1}]);
     let linux = &mut config["linux"];
     linux["uidMappings"] = own(nix::unistd::geteuid().as_raw());

@@ -12,7 +12,7 @@ use wsbox_bundles::{Progress, Request, config, source};
 use super::flags::Flags;
 use super::progress::Bar;
 use super::unpacker;
-use crate::cli::output;
+use crate::cli::{output, spec};
 use crate::error::{Error, Result};
 use crate::plan::harden;
 
@@ -78,17 +78,24 @@ pub fn run(arguments: Arguments) -> Result<u8> {
             return Err(Error::invalid("--require-signature", "nobody says whose").hint("--key cosign.pub"));
         }
     }
+    let mut base = harden::config()?;
+    let user = !nix::unistd::geteuid().is_root();
+    if user {
+        spec::rootless(&mut base);
+        eprintln!("wsbox: L5 and L6 are left to the caller's own cgroup, and the files are a copy: you are not root");
+    }
     let request = Request {
         source: arguments.source,
         dir: arguments.dir,
         platform: arguments.platform.unwrap_or_else(Platform::host),
-        copy: arguments.copy,
+        // Layers take a mount that only root may make.
+        copy: arguments.copy || user,
         limits: Limits { size: arguments.max_size, entries: arguments.max_entries },
         pin: arguments.digest,
         keys: arguments.key,
         policy,
         flags: arguments.flags.read()?,
-        base: harden::config()?,
+        base,
     };
     let store = Store::open(arguments.store)?;
     let progress = Progress::default();
