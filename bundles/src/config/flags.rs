@@ -178,7 +178,12 @@ fn weaken(made: &mut Made, flags: &Flags) -> Result<()> {
         }
     }
     match &flags.seccomp {
-        Seccomp::Shipped => {}
+        Seccomp::Shipped if flags.network == Network::None => {}
+        Seccomp::Shipped => {
+            let rules = array(config, &["linux", "seccomp", "syscalls"]);
+            rules.extend([libc::AF_INET, libc::AF_INET6].map(socket));
+            made.warnings.push("L2 is weaker: IP sockets are allowed, without which a network is of no use".into());
+        }
         Seccomp::Unconfined => {
             config["linux"].as_object_mut().map(|linux| linux.remove("seccomp"));
             made.warnings.push("L2 is off: every system call is allowed".into());
@@ -203,6 +208,12 @@ fn weaken(made: &mut Made, flags: &Flags) -> Result<()> {
         made.warnings.push(format!("L4 is weaker: the container has {name}"));
     }
     Ok(())
+}
+
+/// Allows sockets of a family; the upper half of the argument is not the kernel's (socket(2) takes an int).
+fn socket(family: i32) -> Value {
+    let first = json!({ "index": 0, "value": u32::MAX, "valueTwo": family, "op": "SCMP_CMP_MASKED_EQ" });
+    json!({ "names": ["socket"], "action": "SCMP_ACT_ALLOW", "args": [first] })
 }
 
 fn limits(made: &mut Made, flags: &Flags) {

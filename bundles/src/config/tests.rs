@@ -57,6 +57,16 @@ fn every_weakening_is_said() {
 }
 
 #[test]
+fn a_network_comes_with_its_sockets() {
+    let made = with(&Flags { network: Network::Path("/run/netns/a".into()), ..Flags::default() });
+    assert_eq!(made.config["linux"]["namespaces"][0], json!({"type": "network", "path": "/run/netns/a"}));
+    let rules = made.config["linux"]["seccomp"]["syscalls"].as_array().unwrap();
+    let families: Vec<_> = rules.iter().map(|rule| rule["args"][0]["valueTwo"].as_i64().unwrap()).collect();
+    assert_eq!(families, [2, 10]);
+    assert_eq!(made.warnings.iter().filter(|line| line.starts_with('L')).count(), 2, "{:?}", made.warnings);
+}
+
+#[test]
 fn nothing_asked_nothing_weakened() {
     let made = with(&Flags { user: Some("7:8".into()), ..Flags::default() });
     assert_eq!(made.warnings, Vec::<String>::new());

@@ -83,13 +83,13 @@ impl Store {
         Ok(())
     }
 
-    /// Removes the layers that no bundle has, and what was left half-unpacked.
+    /// Removes the layers that no bundle has and that are not in `held`, and what was left half-unpacked.
     ///
     /// # Errors
     /// If something can not be read or removed.
-    pub fn gc(&self) -> Result<Freed> {
+    pub fn gc(&self, held: impl IntoIterator<Item = PathBuf>) -> Result<Freed> {
         let _alone = self.lock(FlockArg::LockExclusive)?;
-        let mut used = BTreeSet::new();
+        let mut used: BTreeSet<_> = held.into_iter().collect();
         for (registration, dir) in self.registrations()? {
             match bundle(&dir)? {
                 Some(bundle) => used.extend(bundle.layers),
@@ -140,8 +140,13 @@ fn bundle(dir: &Path) -> Result<Option<Bundle>> {
         .map_err(|error| error.hint("mend it, or remove the bundle"))?;
     let annotation = |key: &str| config["annotations"][key].as_str().map(str::to_owned);
     let layers = annotation(LAYERS).unwrap_or_default();
-    let layers = layers.split(':').filter(|layer| !layer.is_empty()).map(PathBuf::from).collect();
+    let layers = split(&layers).collect();
     Ok(Some(Bundle { dir: dir.to_owned(), image: annotation("dev.wsbox.image.digest"), layers }))
+}
+
+/// The folders in the annotation [`LAYERS`].
+pub fn split(layers: &str) -> impl Iterator<Item = PathBuf> {
+    layers.split(':').filter(|layer| !layer.is_empty()).map(PathBuf::from)
 }
 
 fn children(folder: &Path) -> Result<Vec<PathBuf>> {

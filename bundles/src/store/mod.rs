@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
-pub use clean::{Bundle, Freed};
+pub use clean::{Bundle, Freed, split};
 
 use crate::error::{Context, Error, Result};
 use crate::image::Digest;

@@ -193,3 +193,16 @@ fn pinned_and_for_this_platform() {
     world.create("oci:{}/layout:other", "other", &[]).fails(1, &["has no image \"other\"", "it has: app"]);
     world.create("{}/root", "root", &["--digest", &right]).fails(1, &["is no image"]);
 }
+
+/// Until the user asks for a network, there are no sockets for one; then they work.
+#[test]
+fn a_network_of_the_hosts() {
+    let world = World::new();
+    world.root();
+    let listen = ["--", "sh", "-c", "nc -l -p 8099 -w 1; echo \"ended with $?\""];
+    for (name, flags, words) in [("none", &[][..], "Operation not permitted"), ("host", &["--network", "host"], "")] {
+        world.create("{}/root", name, &[&["--user", "user"], flags, &listen].concat()).ok();
+        let outcome = world.run(name);
+        assert_eq!(outcome.stderr.contains("Operation not permitted"), !words.is_empty(), "{name}: {outcome:?}");
+    }
+}

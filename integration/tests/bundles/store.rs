@@ -45,6 +45,22 @@ fn shared_listed_removed() {
     assert!(world.path("root/bin").exists());
 }
 
+/// Who runs keeps what it runs on, whatever became of its bundle.
+#[test]
+fn in_use() {
+    let world = World::new();
+    world.layout();
+    world.create("oci:{}/layout:app", "one", &["--", "sleep", "1000"]).ok();
+    let one = world.text("one");
+    world.engine.wsbox(&["run", "--detach", "--bundle", &one, "user"]).ok();
+    world.bundle("rm", &[&one]).fails(1, &["is the bundle of container user", "wsbox delete --force user"]);
+    fs::remove_dir_all(world.path("one")).unwrap();
+    assert!(world.bundle("gc", &[]).ok().stdout.starts_with("0 layers removed"));
+    assert_eq!(world.engine.wsbox(&["exec", "user", "cat", "/srv/more/deep/new"]).ok().stdout, "new\n");
+    world.engine.wsbox(&["delete", "--force", "user"]).ok();
+    assert!(world.bundle("gc", &[]).ok().stdout.starts_with("4 layers removed"));
+}
+
 #[test]
 fn a_config_that_is_broken_keeps_its_layers() {
     let world = World::new();

@@ -40,13 +40,13 @@ enum What {
 /// The command that [`unpacker`] starts.
 const UNPACK: &str = "unpack";
 
-pub fn run(_: &Global, arguments: Arguments) -> Result<u8> {
+pub fn run(global: &Global, arguments: Arguments) -> Result<u8> {
     match arguments.what {
         What::Create(arguments) => create::run(*arguments),
         What::Verify(arguments) => verify::run(&arguments),
         What::Ls(arguments) => store::ls(&arguments),
-        What::Rm(arguments) => store::rm(&arguments),
-        What::Gc(arguments) => store::gc(&arguments),
+        What::Rm(arguments) => store::rm(global, &arguments),
+        What::Gc(arguments) => store::gc(global, &arguments),
         What::Unpack { order } => Ok(unpack::child(&order)),
     }
 }

@@ -3,10 +3,12 @@
 
 use std::path::PathBuf;
 
-use wsbox_bundles::store::Store;
+use wsbox_bundles::store::{self, Store};
 
-use crate::cli::output;
-use crate::error::Result;
+use crate::cli::{Global, output};
+use crate::error::{Context, Error, Result};
+use crate::state::lifecycle;
+use crate::state::{Record, Status};
 
 /// Where the store is.
 #[derive(Debug, clap::Args)]
@@ -53,14 +55,32 @@ pub fn ls(arguments: &Ls) -> Result<u8> {
     output::table(&rows)
 }
 
-pub fn rm(arguments: &Rm) -> Result<u8> {
+pub fn rm(global: &Global, arguments: &Rm) -> Result<u8> {
     let store = Store::open(arguments.place.store.clone())?;
-    arguments.dirs.iter().try_for_each(|dir| store.remove(dir))?;
+    let alive = alive(global)?;
+    for dir in &arguments.dirs {
+        let path = std::path::absolute(dir).context(|| dir.display().to_string())?;
+        if let Some(record) = alive.iter().find(|record| record.bundle == path) {
+            return Err(Error::invalid(dir.display().to_string(), format!("is the bundle of container {}", record.id))
+                .hint(format!("wsbox delete --force {}", record.id)));
+        }
+        store.remove(dir)?;
+    }
     Ok(0)
 }
 
-pub fn gc(arguments: &Gc) -> Result<u8> {
-    let freed = Store::open(arguments.place.store.clone())?.gc()?;
+/// The containers of this state root that have not ended.
+fn alive(global: &Global) -> Result<Vec<Record>> {
+    let root = global.root();
+    let records = root.ids()?.into_iter().filter_map(|id| root.read(&id).ok());
+    Ok(records.filter(|record| lifecycle::state(record).is_ok_and(|state| state.status != Status::Stopped)).collect())
+}
+
+pub fn gc(global: &Global, arguments: &Gc) -> Result<u8> {
+    let alive = alive(global)?;
+    let held =
+        alive.iter().filter_map(|record| record.annotations.get(store::LAYERS)).flat_map(|layers| store::split(layers));
+    let freed = Store::open(arguments.place.store.clone())?.gc(held)?;
     match arguments.place.format.as_str() {
         "json" => output::json(&freed),
         _ => output::text(&format!("{} layers removed, {:.1} MB freed\n", freed.layers, freed.bytes as f64 / 1e6)),
