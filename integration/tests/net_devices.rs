@@ -78,3 +78,22 @@ fn what_can_not_be_moved_is_named_and_the_host_keeps_it() {
     namespaces.retain(|namespace| namespace["type"] != "network" && namespace["type"] != "user");
     refused(host, "", &["linux.netDevices", "network namespace"]);
 }
+
+/// Whatever fails after it went in: the payload is not there, a hook fails, a second interface can not go.
+#[test]
+fn a_launch_that_fails_gives_back_what_it_was_lent() {
+    let back = |bundle: Bundle, words: &str| {
+        let (engine, id) = (Engine::new(), unique("net"));
+        let said = run(&engine, &id, &bundle, "", "ip -o addr show outer; ip -o link show outer");
+        assert_ne!(said.code, 0, "{said:?}");
+        assert!(said.stderr.contains(words), "{said:?}");
+        for wanted in ["10.77.0.2/24", "fd77::2/64", "UP"] {
+            assert!(said.stdout.contains(wanted), "{wanted}: {said:?}");
+        }
+        leftover::assert_nothing_left(engine.root(), &id);
+    };
+    let lent = || devices(json!({"outer": {"name": "eth0"}}));
+    back(lent().args(&["/none"]), "/none");
+    back(lent().set("/hooks", json!({"createRuntime": [{"path": "/bin/false"}]})), "hook");
+    back(devices(json!({"outer": {"name": "eth0"}, "spare": {"name": "eth0"}})), "linux.netDevices");
+}

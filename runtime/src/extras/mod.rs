@@ -53,27 +53,55 @@ pub fn check(spec: &Spec) -> Result<()> {
     Ok(())
 }
 
+/// What a failed launch has to give back.
+#[cfg(feature = "oci-extras")]
+pub use net_devices::Lent;
+
+/// Nothing is lent without the feature.
+#[cfg(not(feature = "oci-extras"))]
+#[derive(Debug)]
+pub struct Lent;
+
+#[cfg(not(feature = "oci-extras"))]
+impl Lent {
+    /// There is nothing.
+    pub fn give_back(self) {}
+}
+
 /// Carries out what the host's side has to do for the init.
 ///
 /// # Errors
 /// The field, and what the kernel said.
 #[cfg(feature = "oci-extras")]
-pub fn carry_out(spec: &Spec, id: &str, pid: Pid) -> Result<Made> {
-    let Some(linux) = spec.linux() else { return Ok(Made::default()) };
+pub fn carry_out(spec: &Spec, id: &str, pid: Pid) -> Result<(Made, Option<Lent>)> {
+    let Some(linux) = spec.linux() else { return Ok((Made::default(), None)) };
     let resctrl = linux.intel_rdt().as_ref().map(|wanted| intel_rdt::join(wanted, id, pid)).transpose()?;
     let made = Made { resctrl: resctrl.unwrap_or_default() };
+    let lent = lend(linux, pid).inspect_err(|_| made.undo())?;
+    Ok((made, lent))
+}
+
+#[cfg(feature = "oci-extras")]
+fn lend(linux: &Linux, pid: Pid) -> Result<Option<Lent>> {
     // In an order that is the same each time.
     let devices: BTreeMap<_, _> = linux.net_devices().iter().flatten().collect();
-    for (name, device) in devices {
-        net_devices::hand_over(name, device, pid).inspect_err(|_| made.undo())?;
+    if devices.is_empty() {
+        return Ok(None);
     }
-    Ok(made)
+    let mut lent = Lent::to(pid)?;
+    match devices.into_iter().try_for_each(|(name, device)| lent.lend(name, device)) {
+        Ok(()) => Ok(Some(lent)),
+        Err(error) => {
+            lent.give_back();
+            Err(error)
+        }
+    }
 }
 
 /// [`check`] has refused all that there would be to do.
 #[cfg(not(feature = "oci-extras"))]
-pub fn carry_out(_: &Spec, _: &str, _: Pid) -> Result<Made> {
-    Ok(Made::default())
+pub fn carry_out(_: &Spec, _: &str, _: Pid) -> Result<(Made, Option<Lent>)> {
+    Ok((Made::default(), None))
 }
 
 fn built_in(field: &str) -> Result<()> {

@@ -16,23 +16,67 @@ use libcontainer::network::wrapper::create_network_client;
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns};
 use nix::unistd::Pid;
-use oci_spec::runtime::LinuxNetDevice;
+use oci_spec::runtime::{LinuxNetDevice, LinuxNetDeviceBuilder};
 
 use crate::error::{Context, Error, Kind, Result};
 use crate::sys::net;
 
-/// Moves interface `name` into the network namespace of process `pid`.
-///
-/// # Errors
-/// What the kernel said; the interface is the host's then, and as it was.
-pub fn hand_over(name: &str, device: &LinuxNetDevice, pid: Pid) -> Result<()> {
+/// Interfaces on loan: until the payload runs, a failure gives them back.
+#[derive(Debug)]
+pub struct Lent {
+    /// Keeps the namespace alive even if the init is dead, and what is in it
+    namespace: File,
+    /// The host's names, and the container's
+    names: Vec<(String, String)>,
+}
+
+impl Lent {
+    /// Nothing as yet, to the network namespace of process `pid`.
+    ///
+    /// # Errors
+    /// If there is no such process.
+    pub fn to(pid: Pid) -> Result<Self> {
+        let path = format!("/proc/{pid}/ns/net");
+        Ok(Self { namespace: File::open(&path).context(|| path)?, names: Vec::new() })
+    }
+
+    /// Lends interface `name`.
+    ///
+    /// # Errors
+    /// What the kernel said; the interface is the host's then, and as it was.
+    pub fn lend(&mut self, name: &str, device: &LinuxNetDevice) -> Result<()> {
+        let inside = resolve_device_name(device, name).to_owned();
+        let namespace = self.namespace.try_clone().context(|| "linux.netDevices".into())?;
+        // First: should it fail half-way, it may be there already.
+        self.names.push((name.to_owned(), inside));
+        hand_over(name, device, namespace)
+    }
+
+    /// Takes all back, with their names and addresses; what can not be is left to the kernel.
+    pub fn give_back(self) {
+        let Ok(host) = File::open("/proc/thread-self/ns/net") else { return };
+        let back = std::thread::spawn(move || {
+            if setns(&self.namespace, CloneFlags::CLONE_NEWNET).is_err() {
+                return;
+            }
+            for (name, inside) in &self.names {
+                let device = LinuxNetDeviceBuilder::default().name(name.as_str()).build();
+                if let (Ok(device), Ok(host)) = (device, host.try_clone()) {
+                    let _ = hand_over(inside, &device, host);
+                }
+            }
+        });
+        let _ = back.join();
+    }
+}
+
+/// Moves interface `name` of this thread's network namespace into another.
+fn hand_over(name: &str, device: &LinuxNetDevice, namespace: File) -> Result<()> {
     let field = format!("linux.netDevices.{name}");
     let was_up = is_up(name).context(|| field.clone())?;
     let was_up = was_up.ok_or_else(|| {
         Error::invalid(&field, "the host has no interface of that name").hint("`ip link` lists those that it has")
     })?;
-    let path = format!("/proc/{pid}/ns/net");
-    let namespace = File::open(&path).context(|| path)?;
     // Before it is taken down, which takes its IPv6 addresses: libcontainer looks afterwards.
     let addresses = permanent_addresses(name).map_err(|error| failed(&field, "read its addresses", &error))?;
     dev_change_net_namespace(name, namespace.as_raw_fd(), device).map_err(|error| {

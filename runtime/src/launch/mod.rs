@@ -138,6 +138,7 @@ fn launch(
         console,
         preserve_fds: options.preserve_fds,
         notify: None,
+        lent: None,
         warnings: plan.warnings.clone(),
     };
     let launched =
@@ -164,6 +165,7 @@ struct Launch<'a> {
     console: Console,
     preserve_fds: u32,
     notify: Option<notify::Proxy>,
+    lent: Option<extras::Lent>,
     warnings: Vec<String>,
 }
 
@@ -358,7 +360,8 @@ impl Launch<'_> {
 
     /// What few configs ask of the host's side.
     fn carry_out_extras(&mut self, id: &str) -> Result<()> {
-        let made = extras::carry_out(&self.bundle.spec, id, self.child()?.spawned.pid)?;
+        let (made, lent) = extras::carry_out(&self.bundle.spec, id, self.child()?.spawned.pid)?;
+        self.lent = lent;
         match &mut self.record {
             Some(record) if !made.is_empty() => {
                 record.extras = made;
@@ -483,6 +486,9 @@ impl Launch<'_> {
             let _ = pidfd::send_signal(&child.spawned.pidfd, libc::SIGKILL);
             let _ = pidfd::wait(&child.spawned.pidfd);
             child.spawned.executed();
+        }
+        if let Some(lent) = self.lent.take() {
+            lent.give_back();
         }
         if let Some(record) = &self.record {
             record.extras.undo();
