@@ -7,6 +7,7 @@
 //!
 //! The crate knows nothing of the runtime: a config is JSON that the caller gives and gets back.
 
+pub mod check;
 pub mod config;
 mod create;
 mod error;

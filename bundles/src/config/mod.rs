@@ -49,7 +49,7 @@ pub fn make(base: Value, image: Option<&Pinned>, flags: &Flags, files: &Files) -
 }
 
 /// The array at `pointer`, which is made if it is not there.
-fn array<'a>(config: &'a mut Value, pointer: &[&str]) -> &'a mut Vec<Value> {
+pub(crate) fn array<'a>(config: &'a mut Value, pointer: &[&str]) -> &'a mut Vec<Value> {
     let mut at = config;
     for key in pointer {
         if !at.is_object() {

@@ -13,7 +13,7 @@ mod holder;
 mod host;
 pub(crate) mod lsm;
 pub(crate) mod memfd;
-mod overlay;
+pub(crate) mod overlay;
 pub mod pause;
 mod process;
 mod secrets;

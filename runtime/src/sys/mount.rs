@@ -108,3 +108,12 @@ pub fn fsmount(context: impl AsFd, attributes: u64) -> nix::Result<OwnedFd> {
     // SAFETY: numbers only.
     fd(unsafe { libc::syscall(libc::SYS_fsmount, context, FSMOUNT_CLOEXEC, attributes) })
 }
+
+/// Attaches a detached mount at the descriptor `to`.
+#[cfg(feature = "bundles")]
+pub fn attach(mount: impl AsFd, to: impl AsFd) -> nix::Result<()> {
+    const FROM_AND_TO_EMPTY: libc::c_uint = 0x04 | 0x40;
+    let (mount, to, empty) = (mount.as_fd().as_raw_fd(), to.as_fd().as_raw_fd(), c"".as_ptr());
+    // SAFETY: both paths are the empty C string, and both descriptors are open.
+    Errno::result(unsafe { libc::syscall(libc::SYS_move_mount, mount, empty, to, empty, FROM_AND_TO_EMPTY) }).map(drop)
+}

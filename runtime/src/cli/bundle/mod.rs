@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `wsbox bundle`: from an image to a hardened bundle, and what becomes of it.
 
+mod check;
 mod create;
 mod flags;
 mod progress;
+mod report;
+mod scanner;
 mod store;
 mod verify;
 
@@ -24,6 +27,8 @@ pub struct Arguments {
 enum What {
     /// Make a bundle that has all eight layers of an image, an archive or a folder
     Create(Box<create::Arguments>),
+    /// Say what is wrong with a bundle or an image
+    Check(check::Arguments),
     /// Check that an image was signed with a key of cosign's
     Verify(verify::Arguments),
     /// List the bundles that were made, with their images
@@ -43,6 +48,7 @@ const UNPACK: &str = "unpack";
 pub fn run(global: &Global, arguments: Arguments) -> Result<u8> {
     match arguments.what {
         What::Create(arguments) => create::run(*arguments),
+        What::Check(arguments) => check::run(&arguments),
         What::Verify(arguments) => verify::run(&arguments),
         What::Ls(arguments) => store::ls(&arguments),
         What::Rm(arguments) => store::rm(global, &arguments),
