@@ -141,6 +141,24 @@ fn what_can_not_be_logged_is_not_done() {
     engine.wsbox(&["--audit-log", "journal", "list"]).code_is_usage();
 }
 
+/// A log that breaks while the container is made: the container goes again.
+#[test]
+fn a_container_whose_line_fails_is_none() {
+    for command in ["create", "run"] {
+        let (engine, folder, id) = (Engine::new(), TempDir::new("audit"), unique("a"));
+        let log = folder.path().join("audit");
+        let script = format!("echo other >{}", log.display());
+        let hook = json!([{"path": "/bin/sh", "args": ["sh", "-c", script]}]);
+        let bundle = Bundle::hardened().set("/hooks", json!({"createRuntime": hook})).args(&["sleep", "100"]);
+        bundle.write();
+        let (path, audit) = (bundle.path().display().to_string(), log.display().to_string());
+        let outcome = engine.wsbox(&["--audit-log", &audit, command, "--bundle", &path, &id]);
+        assert_eq!(outcome.code, 1, "{command}: {outcome:?}");
+        assert!(outcome.stderr.contains("none of an audit log"), "{command}: {outcome:?}");
+        assert_nothing_left(engine.root(), &id);
+    }
+}
+
 fn mount_small_tmpfs(on: &Path) {
     nix::mount::mount(Some("tmpfs"), on, Some("tmpfs"), nix::mount::MsFlags::empty(), Some("size=64k")).unwrap();
 }

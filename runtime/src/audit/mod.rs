@@ -15,10 +15,15 @@ use crate::error::{Error, Result};
 
 /// The version of the lines' layout.
 pub const SCHEMA: u32 = 1;
-/// The most bytes of one text in a line; what is longer is cut.
-const TEXT: usize = 4096;
-/// The most entries of one list in a line.
-const LIST: usize = 256;
+/// The most bytes of one text in a line, and the most entries of one list or object; what is longer is cut, to less and less until the
+/// line is short enough.
+const CUTS: [(usize, usize); 5] = [(4096, 256), (1024, 128), (256, 64), (64, 16), (32, 4)];
+/// Fields of an [`Event`] and of its metadata, at most.
+const FIELDS: usize = 16;
+/// The most bytes of a line: less than a file has reserved.
+const LINE: usize = 128 << 10;
+/// What rsyslog takes unless it is told otherwise (rsyslog.conf(5), $MaxMessageSize), less the head.
+const SYSLOG_LINE: usize = 8000;
 
 /// Where the lines go.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -177,7 +182,8 @@ impl Log {
     /// As [`Log::open`].
     pub fn write(&self, event: &Event) -> Result<()> {
         let line = serde_json::to_value(event).map_err(|error| Error::invalid("--audit-log", error.to_string()));
-        let written = line.map(cut).and_then(|line| match &self.target {
+        let most = if self.target == Target::Syslog { SYSLOG_LINE } else { LINE };
+        let written = line.map(|line| fit(&line, most)).and_then(|line| match &self.target {
             Target::File(path) => chain::File::open(path, self.policy)?.append(&line).map(|anchor| {
                 // A journal that is not there is no reason to fail: the chain itself is whole.
                 if let Some(anchor) = anchor {
@@ -204,19 +210,36 @@ impl Log {
     }
 }
 
-/// Texts that are longer than a line should have are cut, wherever they are.
-fn cut(value: Value) -> Value {
+/// Cut so that its JSON has at most `most` bytes.
+fn fit(value: &Value, most: usize) -> Value {
+    let mut cuts = CUTS.iter().map(|(text, list)| cut(value.clone(), *text, *list));
+    let short = cuts.find(|value| value.to_string().len() <= most);
+    short.unwrap_or_else(|| cut(value.clone(), CUTS[4].0, 1))
+}
+
+/// Texts, lists and objects that are longer than a line should have are cut, wherever they are.
+fn cut(value: Value, text: usize, list: usize) -> Value {
     match value {
-        Value::String(text) if text.len() > TEXT => {
-            let end = (0..=TEXT).rev().find(|end| text.is_char_boundary(*end)).unwrap_or_default();
-            Value::String(format!("{}… ({} bytes)", &text[..end], text.len()))
+        Value::String(long) if long.len() > text => {
+            let end = (0..=text).rev().find(|end| long.is_char_boundary(*end)).unwrap_or_default();
+            Value::String(format!("{}… ({} bytes)", &long[..end], long.len()))
         }
-        Value::Array(list) => {
-            let more = list.len().checked_sub(LIST).filter(|more| *more > 0);
+        Value::Array(all) => {
+            let more = all.len().checked_sub(list).filter(|more| *more > 0);
             let more = more.map(|more| format!("… ({more} more)").into());
-            Value::Array(list.into_iter().take(LIST).map(cut).chain(more).collect())
+            Value::Array(all.into_iter().take(list).map(|value| cut(value, text, list)).chain(more).collect())
         }
-        Value::Object(map) => Value::Object(map.into_iter().map(|(key, value)| (key, cut(value))).collect()),
+        Value::Object(all) => {
+            // The line's own fields are few, and all stay.
+            let (list, count) = (list.max(FIELDS), all.len());
+            let more = count
+                .checked_sub(list)
+                .filter(|more| *more > 0)
+                .map(|more| ("…".to_owned(), format!("{more} more").into()));
+            Value::Object(
+                all.into_iter().take(list).map(|(key, value)| (key, cut(value, text, list))).chain(more).collect(),
+            )
+        }
         other => other,
     }
 }
@@ -246,9 +269,21 @@ mod tests {
 
     #[test]
     fn long_texts_are_cut() {
-        let long = cut(serde_json::json!({"a": ["ü".repeat(3000)], "b": vec![1; 300]}));
+        let long = fit(&serde_json::json!({"a": ["ü".repeat(3000)], "b": vec![1; 300]}), LINE);
         let text = long["a"][0].as_str().unwrap();
-        assert!(text.len() < TEXT + 32 && text.ends_with("(6000 bytes)"));
+        assert!(text.len() < 4096 + 32 && text.ends_with("(6000 bytes)"));
         assert_eq!((long["b"].as_array().unwrap().len(), long["b"][256].as_str()), (257, Some("… (44 more)")));
+    }
+
+    #[test]
+    fn a_line_is_never_longer_than_its_daemon_takes() {
+        let many: serde_json::Map<_, _> =
+            (0..1000).map(|number| (format!("call{number}"), "\u{1}".repeat(9000).into())).collect();
+        let worst = serde_json::json!({"action": vec!["\u{1}".repeat(9000); 1000], "metadata": {"denied": {"blocked": many}, "error": "x".repeat(9000)}, "time": "now"});
+        for most in [LINE, SYSLOG_LINE] {
+            let line = fit(&worst, most);
+            assert!(line.to_string().len() <= most, "{}", line.to_string().len());
+            assert_eq!(line["time"], "now");
+        }
     }
 }

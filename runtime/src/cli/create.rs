@@ -114,6 +114,8 @@ pub fn run(global: &Global, arguments: Arguments) -> Result<u8> {
         .start
         .tell
         .tell(&process)
+        // What can not be logged is not done.
+        .and_then(|()| global.trail.started())
         .inspect_err(|_| drop(crate::state::lifecycle::delete(&root, &arguments.id, true)))?;
     Ok(0)
 }

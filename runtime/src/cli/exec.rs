@@ -165,6 +165,9 @@ pub fn run(global: &Global, arguments: Arguments) -> Result<u8> {
     let signals = if arguments.detach { None } else { Some(foreground::Signals::block()?) };
     let process = launch::exec(&global.root(), &arguments.id, |own| {
         let process = arguments.process(own)?;
+        if arguments.process.is_some() {
+            global.trail.runs(process.args().as_deref().unwrap_or_default());
+        }
         if arguments.detach && process.terminal().unwrap_or_default() && arguments.console_socket.is_none() {
             return Err(Error::invalid("--detach", "a terminal needs --console-socket: nobody would hold it"));
         }

@@ -3,7 +3,7 @@
 //! has started and one when it has ended.
 
 use std::cell::{Cell, RefCell};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::ArgMatches;
 use serde_json::{Map, Value, json};
@@ -29,6 +29,8 @@ const DIGESTS: [&str; 2] = ["dev.wsbox.image.digest", "org.opencontainers.image.
 pub struct Trail {
     open: Option<Open>,
     container: RefCell<String>,
+    /// What `exec --process` runs
+    runs: RefCell<Vec<String>>,
     told: Cell<bool>,
     /// As it was last seen: `delete` leaves none
     record: RefCell<Option<Record>>,
@@ -64,12 +66,24 @@ impl Trail {
             profile: global.profile.map(|profile| profile.to_string()),
         };
         let outcome = if command == "delete" { open.outcome(&container) } else { Map::new() };
-        Ok(Self { open: Some(open), container: container.into(), told: Cell::default(), record, outcome })
+        Ok(Self {
+            open: Some(open),
+            container: container.into(),
+            runs: RefCell::default(),
+            told: Cell::default(),
+            record,
+            outcome,
+        })
     }
 
     /// The container that the command makes up a name for.
     pub fn container(&self, id: &str) {
         self.container.replace(id.into());
+    }
+
+    /// What the file of `exec --process` says, as it was read.
+    pub fn runs(&self, args: &[String]) {
+        self.runs.replace(std::iter::once("--").chain(args.iter().map(String::as_str)).map(str::to_owned).collect());
     }
 
     /// The payload of a `run` has started.
@@ -128,7 +142,7 @@ impl Trail {
             bundle: record.map(|record| record.bundle.clone()),
             image_digest: digest.cloned(),
             user: User::caller(),
-            action: open.action.clone(),
+            action: [open.action.clone(), self.runs.borrow().clone()].concat(),
             resource: open.root.join(&container),
             result: "success",
             metadata: Map::new(),
@@ -196,7 +210,6 @@ fn action(command: &str, args: Vec<String>, matches: &ArgMatches) -> Vec<String>
         action.push(format!("{name}{shown}"));
     }
     action.extend(run.iter().cloned());
-    action.extend(process_of(command, matches).into_iter().flatten());
     action
 }
 
@@ -214,17 +227,6 @@ fn variable(flag: &str) -> (&str, Option<&str>) {
         }
         _ => (flag, None),
     }
-}
-
-/// The arguments in the file of `exec --process`, as engines give them.
-fn process_of(command: &str, matches: &ArgMatches) -> Option<Vec<String>> {
-    if command != "exec" {
-        return None;
-    }
-    let file = matches.try_get_one::<PathBuf>("process").ok().flatten()?;
-    let process: Value = serde_json::from_slice(&std::fs::read::<&Path>(file).ok()?).ok()?;
-    let args = process["args"].as_array()?.iter().filter_map(|arg| arg.as_str().map(str::to_owned));
-    Some(std::iter::once("--".to_owned()).chain(args).collect())
 }
 
 #[cfg(test)]
