@@ -14,7 +14,7 @@ use crate::state::{Record, Root, Status, layers, lifecycle, process};
 
 /// Where engines keep the state of their runtimes: `*` is any folder. Docker's name of the runtime is in the second.
 const ENGINES: [&str; 2] = ["/run/docker/runtime-*/*", "/run/containerd/runc/*"];
-/// Names of processes that are told of one container; all others are one more.
+/// Names of processes that are told of one container in all its life, for each is a series for ever; all others are one more.
 const NAMES: usize = 20;
 /// Processes of one container that are asked for their name.
 const ASKED: usize = 1000;
@@ -42,7 +42,7 @@ pub struct Sample {
     pub reading: Reading,
     /// When its first process began, in seconds since the epoch
     pub started: Option<f64>,
-    /// How many processes it has of each name
+    /// How many processes it has of each name, and those that nobody was asked of
     pub processes: BTreeMap<String, u64>,
     /// What its filter denied
     pub violations: Violations,
@@ -132,7 +132,7 @@ impl Sample {
     }
 }
 
-/// By name, the most frequent first to keep theirs.
+/// By name.
 fn processes_of(cgroup: &Cgroup) -> BTreeMap<String, u64> {
     let pids = cgroup.procs().unwrap_or_default();
     let mut counts: BTreeMap<String, u64> = BTreeMap::new();
@@ -143,16 +143,23 @@ fn processes_of(cgroup: &Cgroup) -> BTreeMap<String, u64> {
             *counts.entry(name).or_default() += 1;
         }
     }
-    bounded(counts, (pids.len().saturating_sub(ASKED)) as u64)
+    let unasked = pids.len().saturating_sub(ASKED) as u64;
+    if unasked > 0 {
+        *counts.entry(OTHERS.to_owned()).or_default() += unasked;
+    }
+    counts
 }
 
-fn bounded(counts: BTreeMap<String, u64>, unasked: u64) -> BTreeMap<String, u64> {
+/// With the names that `told` has, which takes new ones while there is room, the most frequent first.
+pub fn bounded(counts: BTreeMap<String, u64>, told: &mut HashSet<String>) -> BTreeMap<String, u64> {
     let mut sorted: Vec<(String, u64)> = counts.into_iter().collect();
     sorted.sort_by(|(name, count), (other, more)| more.cmp(count).then(name.cmp(other)));
-    let rest = sorted.split_off(sorted.len().min(NAMES));
-    let others = rest.iter().map(|(_, count)| count).sum::<u64>() + unasked;
-    let others = (others > 0).then(|| (OTHERS.to_owned(), others));
-    sorted.into_iter().chain(others).collect()
+    let mut bounded = BTreeMap::new();
+    for (name, count) in sorted {
+        let keeps = name != OTHERS && (told.contains(&name) || told.len() < NAMES && told.insert(name.clone()));
+        *bounded.entry(if keeps { name } else { OTHERS.to_owned() }).or_default() += count;
+    }
+    bounded
 }
 
 #[cfg(test)]
@@ -161,11 +168,20 @@ mod tests {
 
     #[test]
     fn many_names_become_one() {
-        let counts: BTreeMap<String, u64> =
-            (0..30u64).map(|at| (format!("p{at:02}"), if at == 29 { 5 } else { 1 })).collect();
-        let bounded = bounded(counts, 7);
-        assert_eq!(bounded.len(), NAMES + 1);
-        assert_eq!((bounded["p29"], bounded[OTHERS]), (5, 17));
+        let counts = |first: u64| {
+            let names = (first..first + 30).map(|at| (format!("p{at:02}"), if at == first + 29 { 5 } else { 1 }));
+            names.chain([(OTHERS.to_owned(), 7)]).collect::<BTreeMap<String, u64>>()
+        };
+        let mut told = HashSet::new();
+        let first = bounded(counts(0), &mut told);
+        assert_eq!(first.len(), NAMES + 1);
+        assert_eq!((first["p29"], first[OTHERS]), (5, 17));
+        // A payload that goes on to make up names makes no more series.
+        for round in 1..10 {
+            bounded(counts(100 * round), &mut told);
+        }
+        assert_eq!(told.len(), NAMES);
+        assert_eq!(bounded(counts(0), &mut told), first);
     }
 
     #[test]

@@ -8,7 +8,7 @@ pub mod counters;
 mod families;
 mod server;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -61,7 +61,7 @@ impl Exporter {
         let source = Source {
             containers: Containers::new(options.roots),
             changes: Changes::watch(options.watched)?,
-            layers: Mutex::default(),
+            known: Mutex::default(),
         };
         let mut registry = Registry::default();
         registry.register_collector(Box::new(source));
@@ -83,33 +83,50 @@ impl Exporter {
     }
 }
 
-/// The layers of a container and when they were read.
-type Layers = HashMap<(PathBuf, String), (Instant, Vec<(&'static str, bool)>)>;
+/// What is kept of a container from one scrape to the next.
+#[derive(Debug)]
+struct Kept {
+    /// When its layers were read
+    read: Instant,
+    layers: Vec<(&'static str, bool)>,
+    /// The names of processes that were told
+    names: HashSet<String>,
+}
+
+/// By state root and id.
+type Known = HashMap<(PathBuf, String), Kept>;
 
 #[derive(Debug)]
 struct Source {
     containers: Containers,
     changes: Changes,
-    layers: Mutex<Layers>,
+    known: Mutex<Known>,
 }
 
 impl Source {
     /// Every container; those whose layers were read long ago have them read anew.
     fn samples(&self) -> Vec<Sample> {
-        let mut known = self.layers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let (mut samples, now) = (self.containers.read(), Instant::now());
-        let mut fresh = Layers::new();
+        let mut fresh = Known::new();
         for sample in &mut samples {
             let key = (sample.root.clone(), sample.record.id.clone());
-            let entry = match known.remove(&key) {
-                Some((read, layers)) if now.duration_since(read) < LAYERS_KEEP => (read, layers),
-                _ => (now, sample.read_layers()),
-            };
-            sample.layers.clone_from(&entry.1);
-            fresh.insert(key, entry);
+            let mut kept = known.remove(&key).unwrap_or_else(|| Kept::of(sample));
+            if now.duration_since(kept.read) >= LAYERS_KEEP {
+                kept = Kept { names: kept.names, ..Kept::of(sample) };
+            }
+            sample.layers.clone_from(&kept.layers);
+            sample.processes = containers::bounded(std::mem::take(&mut sample.processes), &mut kept.names);
+            fresh.insert(key, kept);
         }
         *known = fresh;
         samples
+    }
+}
+
+impl Kept {
+    fn of(sample: &Sample) -> Self {
+        Self { read: Instant::now(), layers: sample.read_layers(), names: HashSet::new() }
     }
 }
 

@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 use super::{Exporter, Format};
 
 const PATIENCE: Duration = Duration::from_secs(2);
+/// For all of an answer: who reads byte by byte does not hold a worker for longer.
+const ANSWER: Duration = Duration::from_secs(5);
 const HEAD: usize = 8 << 10;
 const WORKERS: usize = 4;
 
@@ -31,7 +33,6 @@ pub fn serve(listener: &TcpListener, exporter: &Exporter) {
 }
 
 fn answer(stream: &TcpStream, exporter: &Exporter) -> io::Result<()> {
-    stream.set_write_timeout(Some(PATIENCE))?;
     let (status, kind, body) = match request(stream)? {
         None => ("400 Bad Request", TEXT, "this is no HTTP request\n".to_owned()),
         Some(Request { method, .. }) if method != "GET" => ("405 Method Not Allowed", TEXT, "GET only\n".to_owned()),
@@ -44,9 +45,20 @@ fn answer(stream: &TcpStream, exporter: &Exporter) -> io::Result<()> {
     let length = body.len();
     let head =
         format!("HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n");
-    let mut stream = stream;
-    stream.write_all(head.as_bytes())?;
-    stream.write_all(body.as_bytes())
+    write_until(stream, (head + &body).as_bytes(), Instant::now() + ANSWER)
+}
+
+fn write_until(mut stream: &TcpStream, mut bytes: &[u8], end: Instant) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        stream.set_write_timeout(Some(left))?;
+        let count = stream.write(bytes)?;
+        bytes = bytes.get(count..).unwrap_or_default();
+    }
+    Ok(())
 }
 
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -105,6 +117,24 @@ fn parse(head: &[u8]) -> Result<Option<Request>, httparse::Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A reader that takes a little at a time is cut off at the end of its time, not at the end of the page.
+    #[test]
+    fn slow_readers_are_cut_off() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut reader = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (stream, _) = listener.accept().unwrap();
+        let slow = std::thread::spawn(move || {
+            while reader.read(&mut [0; 4096]).is_ok_and(|count| count > 0) {
+                std::thread::sleep(Duration::from_millis(5))
+            }
+        });
+        let end = Instant::now() + Duration::from_millis(300);
+        assert!(write_until(&stream, &vec![0; 256 << 20], end).is_err());
+        assert!(Instant::now() >= end);
+        drop(stream);
+        slow.join().unwrap();
+    }
 
     #[test]
     fn requests_are_read() {
