@@ -20,6 +20,7 @@ use crate::seccomp::{Filter, to_bytes};
 use crate::state::{Folder, process};
 use crate::sys::clone::{Failed, Role, Spawn, Spawned, spawn};
 use crate::sys::mount::{attr, fsconfig, fsmount, fsopen};
+use crate::sys::pidfd;
 
 impl Monitor {
     /// Starts the monitor of a container whose first process is `first`, and whose filter fails calls as `filter` does. It ends
@@ -39,11 +40,16 @@ impl Monitor {
         let address = short(folder, SOCKET);
         UnixAddr::new(&address).and_then(|address| bind(socket.as_raw_fd(), &address)).context(context)?;
         set_up(&address, folder.path(), first, filter)?;
-        let spawned = into_cgroup(init, socket.as_fd(), container)?;
+        let spawned =
+            into_cgroup(init, socket.as_fd(), container).inspect_err(|_| cgroup::remove_monitors(container))?;
         let failed = spawned.early_failure();
         let (pid, pidfd) = spawned.executed();
         match failed {
-            Some((step, errno)) => Err(Error::system(format!("start the monitor: {step}"), errno)),
+            Some((step, errno)) => {
+                let _ = pidfd::wait(&pidfd);
+                cgroup::remove_monitors(container);
+                Err(Error::system(format!("start the monitor: {step}"), errno))
+            }
             None => Ok(Self { process: process::remember(pid, &pidfd)?, folder: folder.path().to_owned() }),
         }
     }
