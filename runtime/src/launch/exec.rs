@@ -4,6 +4,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, openat};
@@ -42,12 +43,15 @@ pub struct Exec {
     pub profile: Option<Profile>,
 }
 
+/// What it may take from the payload's execve to a record that says it.
+const SETTLES: Duration = Duration::from_millis(200);
+
 /// Runs a process in container `id`. `exec` makes it from the container's own config.
 ///
 /// # Errors
 /// If the container does not run; or what failed, on which field of the process.
 pub fn exec(root: &Root, id: &str, exec: impl FnOnce(&Wanted) -> Result<Exec>) -> Result<Process> {
-    let record = root.read(id)?;
+    let record = settled(root, id)?;
     let container = running(&record, id)?;
     let (config, filter) = root.config(id)?;
     if record.seccomp != Seccomp::None && filter.is_none() {
@@ -97,6 +101,19 @@ pub fn exec(root: &Root, id: &str, exec: impl FnOnce(&Wanted) -> Result<Exec>) -
         preserve_fds: exec.preserve_fds,
     }
     .enter(container)
+}
+
+/// The record, a little later if the payload of a `run` is about to be executed, or has been and the record does not say so yet. Not for
+/// long: it may be a hook that asks, which that `run` waits for.
+fn settled(root: &Root, id: &str) -> Result<Record> {
+    let end = Instant::now() + SETTLES;
+    loop {
+        let record = root.read(id)?;
+        if record.status != Status::Creating || Instant::now() >= end {
+            return Ok(record);
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }
 
 /// Under a profile the init leaves the engine's network when it is started: nobody may join it there before.
