@@ -2,9 +2,11 @@
 //! What it prints, and its exit codes.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
 use serde_json::{Value, json};
-use wsbox_integration::Engine;
+use wsbox_integration::{Bundle, Engine, Outcome, TempDir, sandbox};
 
 use crate::{check, faultless};
 
@@ -47,7 +49,7 @@ warning WSB021 user is root
 fn sarif() {
     let bundle = faultless().remove("/linux/seccomp");
     fs::write(bundle.root().join("app/su"), "").unwrap();
-    fs::set_permissions(bundle.root().join("app/su"), std::os::unix::fs::PermissionsExt::from_mode(0o4755)).unwrap();
+    fs::set_permissions(bundle.root().join("app/su"), fs::Permissions::from_mode(0o4755)).unwrap();
     let sarif: Value = serde_json::from_str(&check(&bundle, &["--format", "sarif"]).stdout).unwrap();
     assert_eq!(sarif["version"], "2.1.0");
     assert!(sarif["$schema"].as_str().unwrap().ends_with("sarif-schema-2.1.0.json"));
@@ -118,4 +120,59 @@ fn scanners_that_are_not_there() {
         assert!(outcome.stdout.is_empty());
     }
     assert_ne!(check(&bundle, &["--with", "other"]).code, 0);
+}
+
+/// A program in the place of a scanner, which says in SARIF what it was called with, and what it saw.
+const SCANNER: &str = r#"#!/bin/sh
+for root; do :; done
+root=${root#dir:}
+saw=$(cd "$root" && echo $(ls -d * */*))
+test -z "$FAIL" || { echo "no database" >&2; exit 3; }
+echo '{"version": "2.1.0", "runs": [{"tool": {"driver": {"name": "scanner", "rules": [{"id": "CVE-1"}]}},
+    "results": [{"ruleId": "CVE-1", "level": "error", "message": {"text": "'"${0##*/} $# $1: $saw"'"}}]}]}'
+"#;
+
+fn scan(tools: &Path, bundle: &Bundle, flags: &[&str], fail: &str) -> Outcome {
+    bundle.write();
+    let engine = Engine::new();
+    let path = bundle.path().display().to_string();
+    let mut command = engine.command(&[&["bundle", "check", &path], flags].concat());
+    let search = format!("{}:{}", tools.display(), std::env::var("PATH").unwrap());
+    let outcome = sandbox::outcome(command.env("PATH", search).env("FAIL", fail).env("TMPDIR", tools.join("tmp")));
+    assert_eq!(fs::read_dir(tools.join("tmp")).unwrap().count(), 0);
+    assert!(!fs::read_to_string("/proc/self/mountinfo").unwrap().contains("wsbox-scan"));
+    outcome
+}
+
+/// One root, and an overlay of layers that nobody else sees; what it says is in every format.
+#[test]
+fn a_scanner_sees_the_root() {
+    let folder = TempDir::new("scan");
+    let at = |name: &str| folder.path().join(name);
+    for path in ["tmp", "up/app", "low/app"] {
+        fs::create_dir_all(at(path)).unwrap();
+    }
+    for path in ["up/app/new", "low/app/old"] {
+        fs::write(at(path), "x").unwrap();
+    }
+    for name in ["trivy", "grype"] {
+        fs::write(at(name), SCANNER).unwrap();
+        fs::set_permissions(at(name), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let layers = json!(format!("{}:{}", at("up").display(), at("low").display()));
+    let layered = faultless().set("/annotations/dev.wsbox.layers", layers);
+    for (bundle, saw) in [(faultless(), "app app/main"), (layered, "app app/new app/old")] {
+        let outcome = scan(folder.path(), &bundle, &["--with", "trivy", "--with", "grype"], "");
+        assert_eq!(outcome.code, 1, "{outcome:?}");
+        for line in [format!("  no place: trivy 5 rootfs: {saw}"), format!("  no place: grype 4 --quiet: {saw}")] {
+            assert!(outcome.stdout.lines().any(|one| one == line), "{line}: {outcome:?}");
+        }
+        let sarif = scan(folder.path(), &bundle, &["--with", "grype", "--format", "sarif"], "").stdout;
+        let sarif: Value = serde_json::from_str(&sarif).unwrap();
+        assert_eq!(sarif["runs"][0]["results"], json!([]));
+        assert_eq!(sarif["runs"][1]["results"][0]["message"]["text"], format!("grype 4 --quiet: {saw}"));
+        let failed =
+            scan(folder.path(), &bundle, &["--with", "grype"], "yes").fails(2, &["--with grype", "no database"]);
+        assert!(failed.stdout.is_empty());
+    }
 }
