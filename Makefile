@@ -15,7 +15,7 @@ BENCH_PACKAGES := $(TEST_PACKAGES) crun strace
 SUDO    := $(shell [ $$(id -u) = 0 ] || echo sudo)
 CARGO   := cargo
 
-.PHONY: run test guest test-guest test-guest-qemu bench lint install clean build toolchain packages test-packages bench-packages
+.PHONY: run test guest test-guest test-guest-qemu bench checks lint install clean build toolchain packages test-packages bench-packages
 
 ## run: install what is missing, build, make a bundle, run it in all eight layers, show what the kernel has in force
 run: packages build $(DEMO)/config.json
@@ -48,6 +48,11 @@ bench: bench-packages toolchain
 	$(CARGO) build --profile quick --target $(TARGET) -p wsbox-integration --bin probe
 	install -m 0755 $(dir $(QUICK))probe target/bench/probe
 	WSBOX=$(CURDIR)/target/bench/wsbox $(CARGO) bench --target $(TARGET) --profile quick -p wsbox-integration --bench runtimes -- --wsbox $(CURDIR)/target/bench/wsbox $(BENCH)
+
+## checks: what `wsbox bundle check` says of Debian's minimal root, as a folder, saved by docker and skopeo, and from a registry
+checks: build
+	@sh integration/packages.sh "$(SUDO)" debootstrap docker.io docker-registry skopeo
+	@$(SUDO) sh integration/check.sh $(QUICK)
 
 ## lint: formatting, clippy, no warnings
 lint: toolchain

@@ -11,6 +11,8 @@ mod hostile;
 mod images;
 #[path = "bundle_check/output.rs"]
 mod output;
+#[path = "bundle_check/pipeline.rs"]
+mod pipeline;
 #[path = "bundle_check/root.rs"]
 mod root;
 
