@@ -10,6 +10,7 @@ pub mod interpret;
 pub mod table;
 
 mod abi;
+pub mod check;
 mod condition;
 mod count;
 mod leaf;

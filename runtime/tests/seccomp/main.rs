@@ -3,7 +3,6 @@
 
 mod faults;
 mod meaning;
-mod oracle;
 mod random;
 mod set_id;
 mod strictest;

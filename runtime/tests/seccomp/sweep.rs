@@ -3,9 +3,9 @@
 
 use wsbox::seccomp::interpret::Call;
 
-use super::oracle::Oracle;
 use super::random::{self, Random, VALUES};
 use super::*;
+use wsbox::seccomp::check::Oracle;
 
 const ARCHES: [u32; 7] = [0xc000_003e, 0x4000_0003, 0xc000_00b7, 0x4000_0028, 0xc000_00f3, 0, u32::MAX];
 const EXTREMES: [u32; 9] =
@@ -18,7 +18,7 @@ fn numbers() -> impl Iterator<Item = u32> {
 
 /// Checks `filter` against `oracle` for every call; the number of calls.
 pub fn sweep(json: &str, options: &Options, random: &mut Random) -> usize {
-    let (filter, oracle) = (compiled(json, options), Oracle::new(json, options.host));
+    let (filter, oracle) = (compiled(json, options), Oracle::new(&serde_json::from_str(json).unwrap(), options.host));
     let mut count = 0;
     for arch in ARCHES {
         for nr in numbers() {

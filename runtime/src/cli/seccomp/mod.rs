@@ -3,9 +3,12 @@
 
 mod allow;
 mod compile;
+mod convert;
+mod diff;
 mod explain;
 mod lint;
 mod source;
+mod test;
 
 #[cfg(feature = "bundles")]
 pub use source::Source;
@@ -28,6 +31,12 @@ enum What {
     Allow(allow::Arguments),
     /// Say what is odd or dangerous in a profile
     Lint(lint::Arguments),
+    /// Say of which system calls two profiles say something else
+    Diff(diff::Arguments),
+    /// Check the program that a profile becomes against the profile, on every call
+    Test(test::Arguments),
+    /// Make an OCI profile of one in Docker's format
+    Convert(convert::Arguments),
     /// Print the filter that a profile becomes
     Compile(compile::Arguments),
 }
@@ -37,6 +46,9 @@ pub fn run(_: &Global, arguments: Arguments) -> Result<u8> {
         What::Explain(arguments) => explain::run(arguments),
         What::Allow(arguments) => allow::run(arguments),
         What::Lint(arguments) => lint::run(arguments),
+        What::Diff(arguments) => diff::run(&arguments),
+        What::Test(arguments) => test::run(&arguments),
+        What::Convert(arguments) => convert::run(arguments),
         What::Compile(arguments) => compile::run(arguments),
     }
 }

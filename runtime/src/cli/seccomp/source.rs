@@ -46,8 +46,7 @@ impl Source {
         }
         let path = Path::new(name);
         let path = if path.is_dir() { path.join("config.json") } else { path.to_owned() };
-        let text = std::fs::read_to_string(&path)
-            .context(|| path.display().to_string())
+        let text = read(&path)
             .map_err(|error| error.hint("a profile is a JSON file, a bundle, or one of: workspace, docker-default"))?;
         let place = place(&text, &path)?;
         Ok(Self { file: Some(path), text, place })
@@ -59,8 +58,18 @@ impl Source {
     /// What is wrong in it, by its JSON path.
     pub fn profile(&self) -> Result<LinuxSeccomp> {
         let shipped = PathBuf::from("the shipped profile");
-        parse_seccomp(self.text[self.place.clone()].as_bytes(), self.file.as_ref().unwrap_or(&shipped))
+        parse(&self.text[self.place.clone()], self.file.as_ref().unwrap_or(&shipped))
     }
+}
+
+/// The text of a file.
+pub fn read(path: &Path) -> Result<String> {
+    std::fs::read_to_string(path).context(|| path.display().to_string())
+}
+
+/// The profile that is the whole text.
+pub fn parse(text: &str, path: &Path) -> Result<LinuxSeccomp> {
+    parse_seccomp(text.as_bytes(), path)
 }
 
 /// The whole text, or `linux.seccomp` of a config.
