@@ -57,6 +57,21 @@ pub fn run(arguments: Arguments) -> Result<u8> {
     }
 }
 
+/// The text of `source` with those of `syscalls` allowed that were not, and how many that are; none if there are none.
+///
+/// # Errors
+/// If a rule of the profile denies one, and comes first.
+pub fn learn(source: &Source, syscalls: &[String]) -> Result<Option<(String, usize)>> {
+    let before = seccomp::compile(&source.profile()?, &Options::default())?;
+    let added: Vec<&String> = syscalls.iter().filter(|syscall| !lint::allowed(&before.program, syscall)).collect();
+    if added.is_empty() {
+        return Ok(None);
+    }
+    let text = add(source, &added)?;
+    check(&text, source, &added)?;
+    Ok(Some((text, added.len())))
+}
+
 #[derive(Deserialize)]
 struct Rules<'a> {
     #[serde(borrow)]

@@ -7,6 +7,8 @@ mod convert;
 mod diff;
 mod explain;
 mod lint;
+mod record;
+mod reference;
 mod source;
 mod test;
 
@@ -29,6 +31,11 @@ enum What {
     Explain(explain::Arguments),
     /// Allow system calls in a profile, and show what that changes
     Allow(allow::Arguments),
+    /// Run a bundle until nothing more is blocked, and show what its profile learned
+    Record(record::Arguments),
+    /// Print what the shipped profiles say of each system call, as Markdown
+    #[command(hide = true)]
+    Reference(reference::Arguments),
     /// Say what is odd or dangerous in a profile
     Lint(lint::Arguments),
     /// Say of which system calls two profiles say something else
@@ -41,11 +48,13 @@ enum What {
     Compile(compile::Arguments),
 }
 
-pub fn run(_: &Global, arguments: Arguments) -> Result<u8> {
+pub fn run(global: &Global, arguments: Arguments) -> Result<u8> {
     match arguments.what {
         What::Explain(arguments) => explain::run(arguments),
         What::Allow(arguments) => allow::run(arguments),
         What::Lint(arguments) => lint::run(arguments),
+        What::Record(arguments) => record::run(global, &arguments),
+        What::Reference(arguments) => reference::run(&arguments),
         What::Diff(arguments) => diff::run(&arguments),
         What::Test(arguments) => test::run(&arguments),
         What::Convert(arguments) => convert::run(arguments),

@@ -3,7 +3,7 @@
 
 mod oracle;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use oci_spec::runtime::LinuxSeccomp;
 
@@ -104,6 +104,28 @@ fn around(value: u64) -> [u64; 9] {
     let (below, above) = (value.wrapping_sub(1), value.wrapping_add(1));
     let low = value & 0xffff_ffff;
     [below, value, above, low, low | 1 << 32, (low + 1) | 1 << 32, below | 1 << 63, low | 0xffff_ffff << 32, !value]
+}
+
+/// What a filter can say of each call of the machine's own ABI, by name.
+///
+/// # Errors
+/// If the profile can not be compiled.
+pub fn verdicts(profile: &LinuxSeccomp, options: &Options) -> Result<BTreeMap<&'static str, BTreeSet<u32>>> {
+    let (abi, filter, oracle) = (options.host.abi(), compile(profile, options)?, oracle(profile, options.host)?);
+    let of = |name| {
+        let nr = table::number(name, abi)?;
+        let ask = |args| run(&filter.program, &Call { nr, arch: abi.audit_arch(), instruction_pointer: 0, args });
+        Some((name, arguments(&oracle.rules(abi, name)).into_iter().filter_map(ask).collect()))
+    };
+    Ok(names(abi).into_iter().filter_map(of).collect())
+}
+
+/// The calls of an ABI, sorted.
+pub fn names(abi: Abi) -> Vec<&'static str> {
+    let mut names: Vec<_> =
+        table::calls().iter().filter(|call| call.number(abi).is_some()).map(|call| call.name).collect();
+    names.sort_unstable();
+    names
 }
 
 /// What two profiles say of a call of this machine, where that differs: name, and for the first arguments that show it, both verdicts.

@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0
+//! From a blocked call to a profile that fits: `wsbox seccomp` as a user types it, on real runs.
+
+use std::fs;
+
+use serde_json::{Value, json};
+use wsbox_integration::{Bundle, Engine, TempDir};
+
+fn needs(script: &str) -> Bundle {
+    let bundle = Bundle::hardened().script(script);
+    bundle.write();
+    bundle
+}
+
+/// deployment/seccomp/EPERM.md, word by word.
+#[test]
+fn three_commands() {
+    let engine = Engine::new();
+    let bundle = needs("unshare true; hostname other");
+    let (path, summary) = (bundle.path().display().to_string(), TempDir::new("seccomp"));
+    let file = summary.path().join("ran.json").display().to_string();
+    engine.wsbox(&["run", "--count-violations", "--summary", &file, "--bundle", &path, "web"]);
+    let ran: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    let blocked: Vec<_> = ran["violations"]["blocked"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|blocked| blocked["syscall"].as_str().unwrap())
+        .collect();
+    assert!(blocked.contains(&"unshare") && blocked.contains(&"sethostname"), "{blocked:?}");
+    let explained = engine.wsbox(&["seccomp", "explain", &path, "sethostname"]).ok().stdout;
+    assert!(explained.contains("fails with EPERM"), "{explained}");
+    engine.wsbox(&["seccomp", "allow", &path, "sethostname"]).ok();
+    assert!(engine.wsbox(&["seccomp", "explain", &path, "sethostname"]).ok().stdout.contains("allowed"));
+}
+
+#[test]
+fn a_run_is_recorded() {
+    let engine = Engine::new();
+    let bundle = needs("unshare true 2>/dev/null; hostname other; chroot / true");
+    let path = bundle.path().display().to_string();
+    let before = fs::read_to_string(bundle.path().join("config.json")).unwrap();
+    let dry = engine.wsbox(&["seccomp", "record", "--dry-run", "--", "wsbox", "run", "--bundle", &path, "web"]).ok();
+    assert!(dry.stdout.contains("sethostname: fails with EPERM -> allowed\n"), "{dry:?}");
+    for dangerous in ["unshare", "chroot"] {
+        assert!(
+            dry.stdout.contains(&format!("{dangerous}: blocked, and not learned: it changes the sandbox's own walls")),
+            "{dry:?}"
+        );
+    }
+    assert_eq!(fs::read_to_string(bundle.path().join("config.json")).unwrap(), before);
+
+    let folder = TempDir::new("seccomp");
+    let learned = folder.path().join("learned.json").display().to_string();
+    engine.wsbox(&["seccomp", "record", "--output", &learned, "--", "wsbox", "run", &path]).ok();
+    assert_eq!(fs::read_to_string(bundle.path().join("config.json")).unwrap(), before);
+    let diff = engine.wsbox(&["seccomp", "diff", &path, &learned]);
+    assert_eq!((diff.code, diff.stdout.as_str()), (1, "sethostname: fails with EPERM -> allowed\n"));
+
+    engine.wsbox(&["seccomp", "record", "--", "wsbox", "run", &path]).ok();
+    let after = fs::read_to_string(bundle.path().join("config.json")).unwrap();
+    assert!(after.len() > before.len() && after.len() < before.len() + 100, "one rule more, and the rest as it was");
+    engine.wsbox(&["seccomp", "diff", &path, &learned]).ok();
+    let again = engine.wsbox(&["seccomp", "record", "--", "wsbox", "run", &path]).ok();
+    assert!(again.stdout.contains("nothing was learned"), "{again:?}");
+    assert_eq!(fs::read_to_string(bundle.path().join("config.json")).unwrap(), after);
+
+    engine.wsbox(&["seccomp", "record", "--", "ls"]).fails(1, &["what is recorded is `wsbox run`"]);
+    engine.wsbox(&["seccomp", "record", "--", "wsbox", "run", "web"]).fails(1, &["none of the arguments is a bundle"]);
+}
+
+#[test]
+fn profiles_beside_each_other() {
+    let engine = Engine::new();
+    engine.wsbox(&["seccomp", "diff", "workspace", "workspace"]).ok();
+    let diff = engine.wsbox(&["seccomp", "diff", "workspace", "docker-default"]);
+    assert_eq!(diff.code, 1);
+    assert!(
+        diff.stdout.contains("socket with arguments such as ")
+            && diff.stdout.contains("shmget: fails with EPERM -> allowed\n"),
+        "{diff:?}"
+    );
+    let json = engine.wsbox(&["seccomp", "diff", "workspace", "docker-default", "--format", "json"]);
+    let changes: Vec<Value> = serde_json::from_str(&json.stdout).unwrap();
+    assert!(
+        changes
+            .iter()
+            .any(|change| change["syscall"] == "ptrace" && change["danger"] == "reaches into other processes"),
+        "{json:?}"
+    );
+    for profile in ["workspace", "docker-default"] {
+        assert!(engine.wsbox(&["seccomp", "test", profile]).ok().stdout.contains("does what the profile says"));
+    }
+    engine.wsbox(&["seccomp", "diff", "workspace", "/nowhere"]).fails(1, &["/nowhere", "no such file"]);
+}
+
+/// Docker's own extended file becomes what Docker itself makes of it for a container without added capabilities.
+#[test]
+fn dockers_format() {
+    let engine = Engine::new();
+    let folder = TempDir::new("seccomp");
+    let (file, oci) =
+        (folder.path().join("docker.json").display().to_string(), folder.path().join("oci.json").display().to_string());
+    let docker = json!({
+        "defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": 1,
+        "archMap": [{"architecture": "SCMP_ARCH_X86_64", "subArchitectures": ["SCMP_ARCH_X86", "SCMP_ARCH_X32"]}],
+        "syscalls": [
+            {"names": ["read", "write", "exit_group", "execve"], "action": "SCMP_ACT_ALLOW", "args": null, "comment": "", "includes": {}, "excludes": {}},
+            {"names": ["mount"], "action": "SCMP_ACT_ALLOW", "includes": {"caps": ["CAP_SYS_ADMIN"]}},
+            {"names": ["ptrace"], "action": "SCMP_ACT_ALLOW", "includes": {"minKernel": "99.0"}}
+        ]
+    });
+    fs::write(&file, docker.to_string()).unwrap();
+    engine.wsbox(&["seccomp", "convert", &file, "--output", &oci]).ok();
+    for (call, words) in [("read", "allowed"), ("mount", "fails with EPERM"), ("ptrace", "fails with EPERM")] {
+        let explained = engine.wsbox(&["seccomp", "explain", &oci, call]).ok().stdout;
+        assert!(explained.lines().next().unwrap().contains(words), "{call}: {explained}");
+    }
+    let admin = engine.wsbox(&["seccomp", "convert", &file, "--cap", "sys_admin", "--kernel", "99.1"]).ok().stdout;
+    assert!(admin.contains("mount") && admin.contains("ptrace"), "{admin}");
+    fs::write(&file, r#"{"defaultAction": "SCMP_ACT_ERRNO", "syscals": []}"#).unwrap();
+    engine.wsbox(&["seccomp", "convert", &file]).fails(1, &["docker.json", "unknown field `syscals`"]);
+}

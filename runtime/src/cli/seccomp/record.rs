@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `wsbox seccomp record`: runs a bundle until nothing more is blocked that may be allowed. The payload is never less confined than by
+//! the profile that it has at that moment: the monitor counts what was denied, and the next run has it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+
+use super::source::Source;
+use super::{allow, diff, lint};
+use crate::cli::{Global, output};
+use crate::error::{Context, Error, Result};
+use crate::seccomp::check;
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  wsbox seccomp record -- wsbox run ./box
+  wsbox seccomp record --dry-run -- wsbox run --bundle ./box web1
+  wsbox seccomp record --output learned.json -- wsbox run ./box")]
+pub struct Arguments {
+    /// Write the profile there, and leave the bundle as it is
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Also calls by which programs got out of sandboxes
+    #[arg(long)]
+    force: bool,
+    /// Only show what would change
+    #[arg(long)]
+    dry_run: bool,
+    /// Runs at most: a program often goes on only when its last call was allowed
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    rounds: u32,
+    /// wsbox run and its arguments, with the bundle by its path
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "wsbox run ...")]
+    run: Vec<String>,
+}
+
+pub fn run(global: &Global, arguments: &Arguments) -> Result<u8> {
+    let words = run_words(&arguments.run)?;
+    let (at, bundle) = bundle_of(words)?;
+    let original = Source::read(&bundle.display().to_string())?;
+    let copy = Copy::of(&bundle)?;
+    let mut args = words.to_vec();
+    args[at] = args[at].replace(&*bundle.to_string_lossy(), &copy.path().to_string_lossy());
+    let mut refused = BTreeMap::new();
+    for round in 1..=arguments.rounds {
+        let blocked = blocked(global, &args, &copy)?;
+        let (may, may_not): (Vec<_>, Vec<_>) =
+            blocked.into_iter().partition(|syscall| arguments.force || lint::danger(syscall).is_none());
+        refused.extend(may_not.into_iter().filter_map(|syscall| Some((syscall.clone(), lint::danger(&syscall)?))));
+        let source = Source::read(&copy.path().display().to_string())?;
+        let learned = allow::learn(&source, &may)?;
+        eprintln!("wsbox: run {round}: {} calls learned", learned.as_ref().map_or(0, |(_, count)| *count));
+        let Some((text, _)) = learned else { break };
+        output::replace(&copy.path().join("config.json"), &text)?;
+    }
+    finish(arguments, &original, &copy, &refused)
+}
+
+/// Shows the difference, and puts the learned profile where it belongs.
+fn finish(arguments: &Arguments, original: &Source, copy: &Copy, refused: &BTreeMap<String, &str>) -> Result<u8> {
+    let learned = Source::read(&copy.path().display().to_string())?;
+    let changes = check::changes(&original.profile()?, &learned.profile()?)?;
+    output::text(&changes.iter().map(diff::line).collect::<String>())?;
+    for (syscall, why) in refused {
+        output::text(&format!("{syscall}: blocked, and not learned: it {why} (--force)\n"))?;
+    }
+    if changes.is_empty() {
+        output::text("nothing was learned: the profile stays as it is\n")?;
+    }
+    let profile = &learned.text[learned.place.clone()];
+    match (&arguments.output, &original.file) {
+        _ if arguments.dry_run => Ok(0),
+        (Some(file), _) => output::replace(file, &format!("{profile}\n")).map(|()| 0),
+        (None, Some(_)) if changes.is_empty() => Ok(0),
+        (None, Some(file)) => {
+            let (before, after) = (&original.text[..original.place.start], &original.text[original.place.end..]);
+            output::replace(file, &format!("{before}{profile}{after}")).map(|()| 0)
+        }
+        (None, None) => Ok(0),
+    }
+}
+
+/// The arguments after `wsbox run`.
+fn run_words(words: &[String]) -> Result<&[String]> {
+    match words {
+        [program, run, rest @ ..]
+            if Path::new(program).file_name().is_some_and(|name| name == "wsbox") && run == "run" =>
+        {
+            Ok(rest)
+        }
+        _ => Err(Error::invalid("record", "what is recorded is `wsbox run` with its arguments")
+            .hint("wsbox seccomp record -- wsbox run ./box")),
+    }
+}
+
+/// Which argument has the bundle, and the bundle.
+fn bundle_of(words: &[String]) -> Result<(usize, PathBuf)> {
+    let is_bundle = |path: &str| Path::new(path).join("config.json").is_file();
+    let found = words.iter().enumerate().find_map(|(at, word)| {
+        let path = word.strip_prefix("--bundle=").unwrap_or(word);
+        is_bundle(path).then(|| (at, PathBuf::from(path)))
+    });
+    found.ok_or_else(|| {
+        Error::invalid("record", "none of the arguments is a bundle").hint("give its path: wsbox run ./box")
+    })
+}
+
+/// Runs it once; the calls that were blocked, by name.
+fn blocked(global: &Global, args: &[String], copy: &Copy) -> Result<BTreeSet<String>> {
+    let summary = copy.path().join("summary.json");
+    let mut command = Command::new(std::env::current_exe().context(|| "this program's own path".into())?);
+    command
+        .arg("--root")
+        .arg(global.root().path())
+        .args(["run", "--count-violations", "--summary"])
+        .arg(&summary)
+        .args(args);
+    let status = command.status().context(|| "wsbox run".into())?;
+    let text = fs::read(&summary)
+        .map_err(|_| Error::invalid("wsbox run", format!("ended with {status} before it ran anything")))?;
+    let summary: Value =
+        serde_json::from_slice(&text).map_err(|error| Error::invalid("--summary", error.to_string()))?;
+    let blocked = summary["violations"]["blocked"].as_array().into_iter().flatten();
+    Ok(blocked.filter_map(|blocked| blocked["syscall"].as_str().map(str::to_owned)).collect())
+}
+
+/// A bundle beside the user's own, with the same files: what is learned is in its config.json.
+struct Copy(PathBuf);
+
+impl Copy {
+    fn of(bundle: &Path) -> Result<Self> {
+        let bundle = std::path::absolute(bundle).context(|| bundle.display().to_string())?;
+        let source = bundle.join("config.json");
+        let text = fs::read_to_string(&source).context(|| source.display().to_string())?;
+        let config: Value = serde_json::from_str(&text)
+            .map_err(|error| Error::invalid(source.display().to_string(), error.to_string()))?;
+        let relative = |path: &str| !path.is_empty() && !path.starts_with('/');
+        let mounts = config["mounts"].as_array().into_iter().flatten();
+        let binds = mounts.filter(|mount| mount["type"] == "bind" || mount["options"].to_string().contains("bind\""));
+        if binds.filter_map(|mount| mount["source"].as_str()).any(relative) {
+            return Err(Error::invalid(
+                "mounts",
+                "has a bind with a relative source, with which a bundle can not be recorded",
+            )
+            .hint("make it absolute"));
+        }
+        let folder = std::env::temp_dir().join(format!("wsbox-record-{}", std::process::id()));
+        use std::os::unix::fs::DirBuilderExt;
+        fs::DirBuilder::new().mode(0o700).create(&folder).context(|| folder.display().to_string())?;
+        let copy = Self(folder);
+        let root = config["root"]["path"].as_str().unwrap_or("rootfs");
+        if relative(root) {
+            let link = copy.0.join(root.split('/').next().unwrap_or(root));
+            let target = bundle.join(root.split('/').next().unwrap_or(root));
+            std::os::unix::fs::symlink(target, &link).context(|| link.display().to_string())?;
+        }
+        fs::write(copy.0.join("config.json"), text).context(|| copy.0.display().to_string())?;
+        Ok(copy)
+    }
+
+    fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Copy {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
