@@ -31,7 +31,7 @@ use finding::Findings;
 /// A bundle as it is looked at.
 #[derive(Debug)]
 pub struct Subject<'a> {
-    /// Where it is.
+    /// Where it is: an absolute path.
     pub dir: &'a Path,
     /// Its config.json.
     pub config: &'a Value,

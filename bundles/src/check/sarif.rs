@@ -59,10 +59,10 @@ fn result(finding: &Finding, root: &str) -> Option<Value> {
     let message = format!("{}: {text} ({})", finding.place, finding.fix);
     let location = match &finding.place {
         Place::Field(path) => json!({
-            "physicalLocation": { "artifactLocation": { "uri": "config.json" } },
+            "physicalLocation": at("config.json"),
             "logicalLocations": [{ "fullyQualifiedName": path }]
         }),
-        Place::File(path) => json!({ "physicalLocation": { "artifactLocation": { "uri": uri(root, path) } } }),
+        Place::File(path) => json!({ "physicalLocation": at(&uri(root, path)) }),
         Place::Other(text) => json!({ "logicalLocations": [{ "fullyQualifiedName": text }] }),
     };
     Some(json!({
@@ -72,6 +72,11 @@ fn result(finding: &Finding, root: &str) -> Option<Value> {
         "message": { "text": message },
         "locations": [location]
     }))
+}
+
+/// Code hosts want a line, though it is the whole file.
+fn at(uri: &str) -> Value {
+    json!({ "artifactLocation": { "uri": uri }, "region": { "startLine": 1 } })
 }
 
 /// Relative to the bundle, with what a URI can not have in percents (RFC 3986).

@@ -2,7 +2,7 @@
 //! Faults of config.json, one at a time.
 
 use serde_json::json;
-use wsbox_integration::{Bundle, TempDir};
+use wsbox_integration::{Bundle, Engine, TempDir};
 
 use crate::{assert_only, check, faultless, findings, found};
 
@@ -51,6 +51,8 @@ fn what_makes_a_layer_worth_less() {
     let hook = json!({ "createRuntime": [{ "path": "/usr/bin/true" }] });
     let device = json!([{ "path": "/dev/kvm", "type": "c", "major": 10, "minor": 232 }]);
     let every = json!([{ "allow": true, "access": "rwm" }]);
+    let disk = json!([{ "allow": true, "type": "b", "major": 8, "minor": 0, "access": "r" }]);
+    let maps = json!([{ "containerID": 0, "hostID": 0, "size": 1 }]);
     for (bundle, rule, place) in [
         (
             faultless().set("/linux/seccomp/defaultAction", json!("SCMP_ACT_ALLOW")),
@@ -65,6 +67,9 @@ fn what_makes_a_layer_worth_less() {
         (joining(faultless(), "ipc"), "WSB013", "linux.namespaces"),
         (faultless().set("/linux/devices", device), "WSB019", "linux.devices[0]"),
         (faultless().set(&resources("devices"), every), "WSB019", "linux.resources.devices[0]"),
+        (faultless().set(&resources("devices"), disk), "WSB019", "linux.resources.devices[0]"),
+        (faultless().set("/linux/uidMappings", maps), "WSB007", "linux.uidMappings[0]"),
+        (faultless().set("/linux/rootfsPropagation", json!("shared")), "WSB013", "linux.rootfsPropagation"),
         (faultless().set("/linux/maskedPaths", json!([])), "WSB020", "linux.maskedPaths"),
         (faultless().remove("/linux/readonlyPaths"), "WSB020", "linux.readonlyPaths"),
         (faultless().set("/process/user/uid", json!(0)), "WSB021", "process.user.uid"),
@@ -72,8 +77,10 @@ fn what_makes_a_layer_worth_less() {
     ] {
         assert_only(&bundle, rule, &format!("config.json: {place}"));
     }
-    let deny = json!([{ "allow": false, "access": "rwm" }, { "allow": true, "type": "c", "access": "m" }]);
-    assert_eq!(found(&faultless().set(&resources("devices"), deny)), []);
+    // What Docker writes.
+    let one = json!({ "allow": true, "type": "c", "major": 1, "minor": 3, "access": "rwm" });
+    let docker = json!([{ "allow": false, "access": "rwm" }, { "allow": true, "type": "c", "access": "m" }, one]);
+    assert_eq!(found(&faultless().set(&resources("devices"), docker)), []);
 }
 
 #[test]
@@ -125,6 +132,34 @@ fn mounts_of_the_host() {
     }
     assert_only(&bind(&folder, &["rw"]), "WSB016", &place);
     assert_only(&bind("/etc/hosts", &[]), "WSB015", &place);
+}
+
+/// A bundle may lie below /root, and be named as seen from where one is.
+#[test]
+fn what_is_the_bundles_own() {
+    let home = TempDir::new("check");
+    let bundle = faultless().mount(
+        json!({ "destination": "/data", "type": "bind", "source": "data", "options": ["rbind", "ro", "nosuid", "nodev"] }),
+    );
+    bundle.write();
+    let place = std::path::Path::new("/root").join(home.path().file_name().unwrap());
+    std::fs::rename(bundle.path(), &place).unwrap();
+    let outcome = Engine::new().command(&["bundle", "check", ".", "--fail-on", "note"]).current_dir(&place).output();
+    std::fs::rename(&place, bundle.path()).unwrap();
+    let outcome = outcome.unwrap();
+    assert!(outcome.status.success(), "{}", String::from_utf8_lossy(&outcome.stdout));
+}
+
+/// The host's own root, by name and by a link.
+#[test]
+fn a_root_of_the_host() {
+    let mut bundle = faultless();
+    for path in ["/etc", "link"] {
+        bundle.config["root"]["path"] = json!(path);
+        let _ = std::os::unix::fs::symlink("/etc", bundle.path().join("link"));
+        let all = found(&bundle);
+        assert!(all.contains(&("WSB015".into(), "config.json: root.path".into())), "{all:?}");
+    }
 }
 
 #[test]

@@ -87,6 +87,32 @@ fn many_findings() {
     assert!(all.iter().any(|one| one["what"] == "1134 more like these"), "{all:?}");
 }
 
+/// More names than can be looked at is an error, not a good word: the same layer many times has many.
+#[test]
+fn too_many_names() {
+    let folder = TempDir::new("names");
+    for number in 0..4100 {
+        fs::write(folder.path().join(number.to_string()), "").unwrap();
+    }
+    let layers = vec![folder.path().display().to_string(); 500].join(":");
+    let bundle = faultless().set("/annotations/dev.wsbox.layers", json!(layers));
+    check(&bundle, &[]).fails(2, &["the root", "names"]);
+}
+
+/// Deep in many layers takes many descriptors.
+#[test]
+fn deep_in_many_layers() {
+    let folder = TempDir::new("layers");
+    let mut layers = Vec::new();
+    for number in 0..100 {
+        let layer = folder.path().join(number.to_string());
+        fs::create_dir_all(layer.join(vec!["d"; 20].join("/"))).unwrap();
+        layers.push(layer.display().to_string());
+    }
+    let bundle = faultless().set("/annotations/dev.wsbox.layers", json!(layers.join(":")));
+    assert_eq!(found(&bundle), []);
+}
+
 /// A name can not write to the terminal, and is whole in SARIF.
 #[test]
 fn names_of_bytes() {

@@ -5,8 +5,10 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
-use wsbox_integration::{Engine, Outcome, TempDir, bundle, sandbox};
+use wsbox_integration::{Engine, Outcome, TempDir, bundle, engine, sandbox};
 
 fn tool(folder: &Path, line: &str) -> Outcome {
     let words: Vec<_> = line.split_whitespace().collect();
@@ -57,6 +59,28 @@ fn an_image_in_every_form() {
     check(folder.path(), "app.tar", &["--max-size", "1k"]).fails(2, &["--max-size"]);
     fs::write(at("broken.tar"), "no tar").unwrap();
     check(folder.path(), "broken.tar", &[]).fails(2, &["broken.tar"]);
+}
+
+/// Interrupted while it unpacks, it leaves nothing.
+#[test]
+fn interrupted() {
+    let folder = TempDir::new("check");
+    let at = |name: &str| folder.path().join(name);
+    fs::create_dir_all(at("root")).unwrap();
+    fs::create_dir_all(at("tmp")).unwrap();
+    // A file of 8 GB without content takes long to read, but no room.
+    fs::File::create(at("root/slow")).unwrap().set_len(8 << 30).unwrap();
+    let mut tar = Command::new("tar");
+    sandbox::outcome(tar.args(["--sparse", "-C"]).arg(at("root")).arg("-cf").arg(at("slow.tar")).arg(".")).ok();
+    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+        let own = Engine::new();
+        let mut command = own.command(&["bundle", "check", "slow.tar", "--max-size", "1t"]);
+        let mut child = command.env("TMPDIR", at("tmp")).current_dir(folder.path()).spawn().unwrap();
+        engine::until("it is at work", || fs::read_dir(at("tmp")).unwrap().count() > 0);
+        kill(Pid::from_raw(child.id() as i32), signal).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(2));
+        assert_eq!(fs::read_dir(at("tmp")).unwrap().count(), 0);
+    }
 }
 
 /// The bundle of an image has its layers in the store; a folder of a small Debian has what one would expect of it.

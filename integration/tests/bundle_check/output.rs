@@ -97,6 +97,11 @@ fn the_rules() {
         let text = wsbox(format);
         assert!(ids.iter().all(|id| text.contains(id)), "{text}");
     }
+    // Each is found by a test.
+    let tests = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/bundle_check");
+    let tests =
+        ["config.rs", "root.rs", "hostile.rs"].map(|name| fs::read_to_string(tests.join(name)).unwrap()).concat();
+    assert!(ids.iter().all(|id| tests.contains(id)), "{ids:?}");
     // As it lies in the repository.
     let checks = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../bundles/CHECKS.md");
     assert!(fs::read_to_string(checks).unwrap() == wsbox("markdown"), "bundles/CHECKS.md is not current");

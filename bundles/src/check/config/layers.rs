@@ -37,6 +37,7 @@ pub fn check(config: &Value, found: &mut Findings) {
         found.field(&rules::NO_NEW_PRIVS, "process.noNewPrivileges", "is not set");
     }
     shared(config, found);
+    mapped_to_root(config, found);
     if config["process"]["user"]["uid"] == 0 {
         let what = match own_namespace(config, "user") {
             true => "uid 0, of the container only",
@@ -62,6 +63,20 @@ fn network_and_users(config: &Value, found: &mut Findings) {
             let what = joined(config, kind).map_or("the host's".to_owned(), |path| format!("joins {path}"));
             found.field(rule, "linux.namespaces", what);
         }
+    }
+}
+
+/// Namespaces that take nothing away.
+fn mapped_to_root(config: &Value, found: &mut Findings) {
+    for (at, map) in list(config, "/linux/uidMappings").iter().enumerate() {
+        if map["hostID"] == 0 && map["size"] != 0 {
+            found.field(&rules::USER_NAMESPACE, format!("linux.uidMappings[{at}]"), "maps a user to root of the host");
+        }
+    }
+    let propagation = &config["linux"]["rootfsPropagation"];
+    if propagation == "shared" || propagation == "rshared" {
+        let what = "mounts of the container appear on the host";
+        found.field(&rules::NAMESPACES, "linux.rootfsPropagation", what);
     }
 }
 

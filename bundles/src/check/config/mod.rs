@@ -36,22 +36,41 @@ pub fn list<'a>(config: &'a Value, pointer: &str) -> &'a [Value] {
     config.pointer(pointer).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
 }
 
+/// What every container has (runtime-spec, "Default Devices"), and tun, which Docker once allowed to all.
+const COMMON: [(u64, Option<u64>); 10] = [
+    (1, Some(3)),
+    (1, Some(5)),
+    (1, Some(7)),
+    (1, Some(8)),
+    (1, Some(9)),
+    (5, Some(0)),
+    (5, Some(1)),
+    (5, Some(2)),
+    (10, Some(200)),
+    (136, None),
+];
+
 fn devices(config: &Value, found: &mut Findings) {
     for (at, device) in list(config, "/linux/devices").iter().enumerate() {
         let path = device["path"].as_str().unwrap_or_default();
         found.field(&rules::DEVICES, format!("linux.devices[{at}]"), path);
     }
     for (at, rule) in list(config, "/linux/resources/devices").iter().enumerate() {
-        let all = rule["allow"] == true && rule["major"].as_i64().is_none_or(|major| major < 0);
-        if all && matches!(rule["type"].as_str(), None | Some("a" | "b" | "c")) && writes(rule) {
-            found.field(&rules::DEVICES, format!("linux.resources.devices[{at}]"), "every device is allowed");
+        // Docker lets nodes of any device be made, but not opened.
+        let opens = rule["access"].as_str().is_none_or(|access| access.is_empty() || access.contains(['r', 'w']));
+        if rule["allow"] == true && opens && !is_common(rule) {
+            let number = |name: &str| rule[name].as_u64().map_or("*".to_owned(), |number| number.to_string());
+            let kind = rule["type"].as_str().unwrap_or("a");
+            let what = format!("{kind} {}:{} is allowed", number("major"), number("minor"));
+            found.field(&rules::DEVICES, format!("linux.resources.devices[{at}]"), what);
         }
     }
 }
 
-/// Docker's default lets nodes of any device be made, but not opened.
-fn writes(rule: &Value) -> bool {
-    rule["access"].as_str().is_none_or(|access| access.contains(['r', 'w']))
+fn is_common(rule: &Value) -> bool {
+    let (major, minor) = (rule["major"].as_u64(), rule["minor"].as_u64());
+    let is = |common: &(u64, Option<u64>)| major == Some(common.0) && (common.1.is_none() || minor == common.1);
+    rule["type"] == "c" && COMMON.iter().any(is)
 }
 
 /// What has to be masked or read-only on every host; `wsbox spec` writes more.

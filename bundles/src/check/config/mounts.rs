@@ -49,8 +49,9 @@ const OPEN: [&str; 7] = [
     "/etc/timezone",
 ];
 
-/// Each mount; `dir` is the bundle's, which relative sources begin at.
+/// Each mount, and the root; `dir` is the bundle's, which relative paths begin at.
 pub fn check(dir: &Path, config: &Value, found: &mut Findings) {
+    root(dir, config, found);
     for (at, mount) in list(config, "/mounts").iter().enumerate() {
         let (field, to) = (format!("mounts[{at}]"), mount["destination"].as_str().unwrap_or_default());
         if is_bind(mount) {
@@ -93,16 +94,25 @@ fn is_bind(mount: &Value) -> bool {
     mount["type"] == "bind" || option(mount, "bind") || option(mount, "rbind")
 }
 
+fn root(dir: &Path, config: &Value, found: &mut Findings) {
+    let path = dir.join(config["root"]["path"].as_str().unwrap_or_default());
+    if any(&path, |place| is_sensitive(place, dir, false)) {
+        found.field(&rules::HOST_PATH, "root.path", format!("{} is the root", clean(&path).display()));
+    }
+}
+
+/// Whether it holds for a path, or for where its links lead on this host, which need not be the one it runs on.
+fn any(path: &Path, test: impl Fn(&Path) -> bool) -> bool {
+    test(&clean(path)) || path.canonicalize().is_ok_and(|place| test(&place))
+}
+
 fn bind(dir: &Path, mount: &Value, field: &str, found: &mut Findings) {
     let source = dir.join(mount["source"].as_str().unwrap_or_default());
-    let (named, read_only) = (clean(&source), option(mount, "ro"));
-    // Where links lead on this host, which need not be the one it runs on.
-    let places = [Some(named.clone()), source.canonicalize().ok()];
-    let any = |test: &dyn Fn(&Path) -> bool| places.iter().flatten().any(|place| test(place));
-    let text = format!("{} on {}", named.display(), mount["destination"].as_str().unwrap_or_default());
-    if any(&is_socket) {
+    let read_only = option(mount, "ro");
+    let text = format!("{} on {}", clean(&source).display(), mount["destination"].as_str().unwrap_or_default());
+    if any(&source, is_socket) {
         found.field(&rules::ENGINE_SOCKET, field, text);
-    } else if any(&|place| is_sensitive(place, read_only)) {
+    } else if any(&source, |place| is_sensitive(place, dir, read_only)) {
         found.field(&rules::HOST_PATH, field, text);
     } else if !read_only {
         found.field(&rules::HOST_WRITABLE, field, text);
@@ -113,8 +123,9 @@ fn is_socket(place: &Path) -> bool {
     place.file_name().is_some_and(|name| SOCKETS.iter().any(|socket| name == *socket))
 }
 
-fn is_sensitive(place: &Path, read_only: bool) -> bool {
-    if read_only && OPEN.iter().any(|open| place.starts_with(open)) {
+/// What lies in the bundle is its own, wherever that is.
+fn is_sensitive(place: &Path, bundle: &Path, read_only: bool) -> bool {
+    if place.starts_with(bundle) || (read_only && OPEN.iter().any(|open| place.starts_with(open))) {
         return false;
     }
     TREES.iter().any(|tree| place.starts_with(tree)) || FOLDERS.iter().any(|folder| place == Path::new(folder))

@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde_json::Value;
 use wsbox_bundles::check::{self, Finding, Scanner, Severity, Subject, sarif};
 use wsbox_bundles::image::Platform;
@@ -61,6 +62,7 @@ pub struct Arguments {
 const NOT_CHECKED: u8 = 2;
 
 pub fn run(arguments: &Arguments) -> Result<u8> {
+    many_files();
     let done = match arguments.rules {
         true => report::rules(&arguments.format),
         false => checked(arguments),
@@ -89,6 +91,13 @@ fn checked(arguments: &Arguments) -> Result<u8> {
     Ok(u8::from(report.findings.iter().any(bad)))
 }
 
+/// Each folder on the way holds a descriptor, and does so for each layer that has it.
+fn many_files() {
+    if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, most, most);
+    }
+}
+
 fn threshold(name: &str) -> Option<Severity> {
     [Severity::Note, Severity::Warning, Severity::Error].into_iter().find(|severity| severity.name() == name)
 }
@@ -104,7 +113,7 @@ fn bundle(arguments: &Arguments, dir: &Path, progress: &Progress) -> Result<Repo
     // Each begins with the field.
     let field = |warning: &String| warning.split_once(": ").map_or(warning.clone(), |(field, _)| field.to_owned());
     let unknown: Vec<_> = bundle.warnings.iter().map(field).collect();
-    let subject = Subject { dir, config: &config, unknown: &unknown };
+    let subject = Subject { dir: &bundle.path, config: &config, unknown: &unknown };
     let mut findings = check::check(&subject, progress)?;
     let others = scanner::run(&arguments.with, &check::folders(&subject)?)?;
     for other in &others {
@@ -139,6 +148,9 @@ fn not_json(error: serde_json::Error) -> Error {
 
 /// Of an image: of the bundle that `bundle create` makes of it, which is gone at the end.
 fn image(arguments: &Arguments, source: &str) -> Result<Report> {
+    let progress = Progress::default();
+    // From here on a signal ends the work, and not the process: nothing is left.
+    let _bar = Bar::start(&progress)?;
     let folder = Temporary::new()?;
     let dir = folder.path.join("bundle");
     let request = Request {
@@ -154,11 +166,8 @@ fn image(arguments: &Arguments, source: &str) -> Result<Report> {
         base: harden::config()?,
     };
     let store = Store::open(Some(folder.path.join("store")))?;
-    let progress = Progress::default();
-    let bar = Bar::start(&progress)?;
     wsbox_bundles::create(&request, &unpacker()?, &store, &progress)?;
     let mut report = bundle(arguments, &dir, &progress)?;
-    drop(bar);
     report.bundle = source.into();
     Ok(report)
 }
