@@ -151,9 +151,33 @@ fn running_out_of_memory_is_told() {
     );
     engine.wsbox(&["delete", "--force", &id]).ok();
     let rest: Vec<String> = lines.map(|line| line.unwrap()).collect();
-    assert!(rest.iter().all(|line| line.contains("oom") || line.contains("limits")), "{rest:?}");
+    assert!(rest.iter().all(|line| ["oom", "limits", "state"].iter().any(|kind| line.contains(kind))), "{rest:?}");
     assert_eq!(finish(child).code, 0);
     leftover::assert_nothing_left(engine.root(), &id);
+}
+
+#[test]
+fn denied_calls_and_states_are_told() {
+    let (engine, id) = (Engine::new(), unique("told"));
+    let bundle =
+        Bundle::hardened().set("/annotations", json!({"dev.wsbox.violations": "true"})).args(&["sleep", "1000"]);
+    bundle.write();
+    engine.wsbox(&["run", "--detach", "--bundle", &bundle.path().display().to_string(), &id]).ok();
+    let mut child = engine.command(&["events", "--interval", "1h", &id]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut next = || serde_json::from_str::<Value>(&lines.next().unwrap().unwrap()).unwrap();
+    engine.wsbox(&["exec", &id, "unshare", "true"]);
+    let denied = next();
+    assert_eq!((&denied["type"], &denied["data"]["total"]), (&json!("violations"), &json!(1)), "{denied}");
+    assert_eq!(denied["data"]["blocked"][0]["syscall"], "unshare");
+    for (command, status) in [("pause", "paused"), ("resume", "running")] {
+        engine.wsbox(&[command, &id]).ok();
+        assert_eq!(next(), json!({"type": "state", "id": id, "data": {"status": status}}));
+    }
+    engine.wsbox(&["kill", &id, "KILL"]).ok();
+    assert_eq!(next()["data"]["status"], "stopped");
+    assert_eq!(finish(child).code, 0);
+    engine.wsbox(&["delete", "--force", &id]).ok();
 }
 
 #[test]

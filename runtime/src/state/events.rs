@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `events`: what a container uses, now and then, and when it runs out of memory, until it ends.
+//! `events`: what a container uses, now and then, and when it runs out of memory, meets another limit, is denied system calls, is paused
+//! or resumed, until it ends.
 
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
@@ -11,12 +12,17 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde_json::{Value, json};
 
 use super::met::{self, LimitWatch};
-use super::{Root, lifecycle};
+use super::{Root, Status, lifecycle};
 use crate::cgroup::{Cgroup, Met, Oom};
 use crate::error::{Context, Error, Kind, Result};
+use crate::monitor::report::{self, Violations};
+
+/// How often is looked for what nobody tells.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// A running container.
 pub struct Watch {
+    root: Root,
     id: String,
     pid: i32,
     pidfd: OwnedFd,
@@ -33,7 +39,14 @@ impl Watch {
         let known = record.process.as_ref().ok_or_else(stopped)?;
         let pidfd = lifecycle::process(&record)?.ok_or_else(stopped)?;
         let cgroup = Cgroup::open(&record.cgroup)?;
-        Ok(Self { id: id.into(), pid: known.pid, pidfd, cgroup, limits: LimitWatch::new(root, id)? })
+        Ok(Self {
+            root: root.clone(),
+            id: id.into(),
+            pid: known.pid,
+            pidfd,
+            cgroup,
+            limits: LimitWatch::new(root, id)?,
+        })
     }
 
     /// One event of type `stats`: runc's numbers, and the limits that were met.
@@ -60,27 +73,63 @@ impl Watch {
         event
     }
 
-    /// Hands every event to `tell`, stats each `interval`, until the container ends or `tell` says false. The last one, of type
-    /// `limits`, says which were met, if any were.
+    /// What there is to say since `seen`: of the types `state`, `violations` and `limits`.
+    fn changes(&self, seen: &mut Seen, ended: bool) -> Vec<Value> {
+        let now = Seen {
+            // Deleted, perhaps; then the end says it.
+            status: self.root.read(&self.id).and_then(|record| lifecycle::status(&record)).unwrap_or(seen.status),
+            // Where calls are not counted there are none to tell.
+            violations: report::violations(&self.root, &self.id).map_or_else(|_| seen.violations.clone(), told),
+            limits: self.limits.met(),
+        };
+        let event = |kind: &str, data: Value| json!({"type": kind, "id": self.id, "data": data});
+        let mut events = Vec::new();
+        if now.status != seen.status {
+            events.push(event("state", json!({"status": lifecycle::word(now.status)})));
+        }
+        if now.violations != seen.violations {
+            events.push(event("violations", now.violations.clone()));
+        }
+        // How long a CPU limit throttled changes all the time: that it did is told, and at the end for how long.
+        let kinds = |limits: &[Met]| limits.iter().map(std::mem::discriminant).collect::<Vec<_>>();
+        let limits = if kinds(&now.limits) != kinds(&seen.limits) || ended && now.limits != seen.limits {
+            events.push(event("limits", json!({"limits_met": met::to_json(&now.limits)})));
+            now.limits
+        } else {
+            std::mem::take(&mut seen.limits)
+        };
+        *seen = Seen { limits, ..now };
+        events
+    }
+
+    /// Hands every event to `tell`, stats each `interval`, until the container ends or `tell` says false.
     pub fn follow(&self, interval: Duration, mut tell: impl FnMut(&Value) -> Result<bool>) -> Result<()> {
         let mut oom = self.cgroup.watch_oom()?;
-        let mut next = Instant::now() + interval;
+        let mut seen = Seen { status: Status::Running, violations: Value::Null, limits: Vec::new() };
+        let (mut next, mut look) = (Instant::now() + interval, Instant::now());
         loop {
-            let ended = self.wait(oom.as_ref(), next)?;
+            let ended = self.wait(oom.as_ref(), next.min(look))?;
             // Also at the end: it may be what ended it.
-            if oom.as_mut().is_some_and(Oom::happened) && !tell(&self.out_of_memory())? {
-                return Ok(());
+            let mut events = Vec::new();
+            if oom.as_mut().is_some_and(Oom::happened) {
+                events.push(self.out_of_memory());
             }
-            if ended {
-                let met = self.limits.met();
-                let last = json!({"type": "limits", "id": self.id, "data": {"limits_met": met::to_json(&met)}});
-                return if met.is_empty() { Ok(()) } else { tell(&last).map(drop) };
+            let now = Instant::now();
+            if ended || now >= look {
+                look = now + LOOK;
+                events.extend(self.changes(&mut seen, ended));
             }
-            if Instant::now() >= next {
+            if !ended && now >= next {
                 next += interval;
-                if !tell(&self.stats())? {
+                events.push(self.stats());
+            }
+            for event in events {
+                if !tell(&event)? {
                     return Ok(());
                 }
+            }
+            if ended {
+                return Ok(());
             }
         }
     }
@@ -98,6 +147,21 @@ impl Watch {
         }
         Ok(fds[0].revents().is_some_and(|events| !events.is_empty()))
     }
+}
+
+/// What was told last.
+struct Seen {
+    status: Status,
+    violations: Value,
+    limits: Vec<Met>,
+}
+
+/// Null if there are none.
+fn told(violations: Violations) -> Value {
+    if violations.total == 0 && violations.killed == 0 {
+        return Value::Null;
+    }
+    json!({"total": violations.total, "killed": violations.killed, "blocked": violations.blocked})
 }
 
 /// The interfaces of its own network namespace; null if it is in ours, as in runc.
