@@ -122,6 +122,7 @@ impl Findings {
             }
         }
         sort(&mut self.all);
+        self.all.dedup();
         self.all
     }
 }

@@ -11,8 +11,9 @@ Made by `wsbox bundle check --rules --format markdown` of [src/check/rules.rs](s
 
 Rules below WSB100 are of config.json, those above of the root file system. The root is walked as the container will see it, layers and
 whiteouts applied, without following a link, crossing a mount or opening what is no regular file. Of a file up to 1 MiB all is read, of a
-longer one the first 64 KiB; a secret that was found is named, never shown. What could not be looked at is a finding itself, and a root
-with more than 2 million names or 64 GiB to read is an error.
+longer one the first 64 KiB; a secret that was found is named, never shown. Secrets are looked for in what layers above hide, too, where
+the bundle has layers or is made of an image by root. What could not be looked at is a finding itself, and a root with more than 2 million
+names or 64 GiB to read is an error.
 
 `--fix` mends what says so, in config.json alone; what somebody put there on purpose, such as a mount, stays.
 

@@ -53,6 +53,10 @@ fn an_image_in_every_form() {
         let found: Vec<_> = ids(&outcome).into_iter().filter(|id| named || id != "WSB023").collect();
         assert_eq!(found, wanted, "{source}");
     }
+    // Removed by a later layer, it is still there for who has the image.
+    tool(folder.path(), "umoci insert --image layout:latest --whiteout /etc/key");
+    let outcome = check(folder.path(), "oci:layout:latest", &["--format", "json"]);
+    assert!(outcome.code == 1 && outcome.stdout.contains("still in the image"), "{outcome:?}");
     // Fixing is for bundles.
     check(folder.path(), "app.tar", &["--fix"]).fails(2, &["--fix", "image"]);
     // What is refused leaves nothing, too.

@@ -173,3 +173,29 @@ fn layers() {
     let places: Vec<_> = found.into_iter().map(|(_, place)| place).collect();
     assert_eq!(places, ["/app/deep/su", "/app/su", "/both/low", "/both/up", "/opaque/new"]);
 }
+
+/// A secret that a layer above hides or replaces is found, once; all else of there is nobody's concern.
+#[test]
+fn secrets_below() {
+    let folder = TempDir::new("layers");
+    let at = |path: &str| folder.path().join(path);
+    for path in ["low/app", "low/gone", "up/app"] {
+        fs::create_dir_all(at(path)).unwrap();
+    }
+    let key = format!("-----BEGIN PRIVATE KEY-----\n{}\n", "MIIEvQ".repeat(10));
+    for path in ["low/app/seen", "low/app/replaced", "low/gone/removed"] {
+        fs::write(at(path), &key).unwrap();
+        mode(&at(path), 0o4757);
+    }
+    fs::write(at("up/app/replaced"), "x").unwrap();
+    mknod(&at("up/gone"), SFlag::S_IFCHR, Mode::empty(), 0).unwrap();
+    let text = format!("{}:{}", at("up").display(), at("low").display());
+    let bundle = faultless().set("/annotations/dev.wsbox.layers", json!(text));
+    let keys: Vec<_> = findings(&bundle).into_iter().filter(|one| one["rule"] == "WSB105").collect();
+    let places: Vec<_> = keys.iter().map(|one| one["where"].as_str().unwrap()).collect();
+    assert_eq!(places, ["/app/replaced", "/app/seen", "/gone/removed"]);
+    let hidden: Vec<_> = keys.iter().map(|one| one["what"].as_str().unwrap().contains("layer below")).collect();
+    assert_eq!(hidden, [true, false, true]);
+    let rest: Vec<_> = found(&bundle).into_iter().filter(|(rule, _)| rule != "WSB105").collect();
+    assert_eq!(rest, ["WSB101", "WSB103"].map(|rule| (rule.to_owned(), "/app/seen".to_owned())));
+}

@@ -35,7 +35,7 @@ impl Rules<'_> {
     /// A regular file.
     pub(super) fn content(&mut self, entry: &Entry<'_>) -> Result<()> {
         let size = u64::try_from(entry.stat.st_size).unwrap_or_default();
-        let again = entry.stat.st_nlink > 1 && !self.read.insert((entry.stat.st_dev, entry.stat.st_ino));
+        let again = !self.read.insert((entry.stat.st_dev, entry.stat.st_ino));
         if size == 0 || again {
             return Ok(());
         }
@@ -50,15 +50,21 @@ impl Rules<'_> {
         };
         self.count(text.len() as u64)?;
         if tokens::private_key_in(&text) {
-            self.add(&rules::PRIVATE_KEY, entry.path, "");
+            self.add(&rules::PRIVATE_KEY, entry.path, self.depth(""));
         }
         if let Some(kind) = tokens::token_in(&text).or_else(|| login(entry, &text)) {
-            self.add(&rules::TOKEN, entry.path, kind);
+            self.add(&rules::TOKEN, entry.path, self.depth(kind));
         }
-        if entry.path == "/etc/shadow" {
+        if entry.path == "/etc/shadow" && !self.hidden {
             self.accounts(entry, &text);
         }
         Ok(())
+    }
+
+    /// What was found, and whether it can still be seen.
+    fn depth(&self, what: &str) -> String {
+        let hidden = if self.hidden { "in a layer below: hidden in the container, but still in the image" } else { "" };
+        [what, hidden].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(", ")
     }
 
     /// shadow(5).

@@ -25,6 +25,9 @@ impl Rules<'_> {
     /// Every kind but folders.
     pub(super) fn file(&mut self, entry: &Entry<'_>) -> Result<()> {
         let kind = tree::kind(entry.stat);
+        if self.hidden {
+            return if kind == SFlag::S_IFREG { self.content(entry) } else { Ok(()) };
+        }
         if kind == SFlag::S_IFLNK {
             self.tool(entry);
             return Ok(());

@@ -10,6 +10,9 @@ const STICKY: u32 = 0o1000;
 
 impl Rules<'_> {
     pub(super) fn folder(&mut self, entry: &Entry<'_>) {
+        if self.hidden {
+            return;
+        }
         let mode = entry.permissions();
         if mode & OTHERS != 0 && mode & STICKY == 0 {
             self.open_to_all(entry);

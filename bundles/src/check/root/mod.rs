@@ -40,7 +40,9 @@ struct Rules<'a> {
     user: Option<u32>,
     /// For what a production image does not need.
     tools: Severity,
-    /// Files with several names that were read.
+    /// What is looked at can not be seen in the container: only secrets count.
+    hidden: bool,
+    /// Files that were read: some have several names.
     read: HashSet<(u64, u64)>,
     bytes: u64,
     /// The last folder that is to be written: not all below are said, too.
@@ -56,7 +58,7 @@ impl<'a> Rules<'a> {
         let user = user.filter(|uid| *uid != 0 && nix::unistd::geteuid().is_root());
         let production = config["annotations"]["dev.wsbox.profile"] == "production";
         let tools = if production { Severity::Warning } else { Severity::Note };
-        Self { found, mounted, user, tools, read: HashSet::new(), bytes: 0, uncovered: None }
+        Self { found, mounted, user, tools, hidden: false, read: HashSet::new(), bytes: 0, uncovered: None }
     }
 
     /// Counts bytes that are about to be read.

@@ -31,7 +31,14 @@ pub fn walk(layers: &[PathBuf], progress: &Progress, rules: &mut Rules<'_>) -> R
     let open = |layer: &PathBuf| open(layer, flags, Mode::empty()).context(|| format!("the root {}", layer.display()));
     let folders = layers.iter().map(open).collect::<Result<Vec<_>>>()?;
     let mut walk = Walk { progress, rules, entries: 0 };
-    walk.folder(&folders, Path::new("/"), 0)
+    walk.folder(&folders, Path::new("/"), 0)?;
+    // What is hidden in the container is still in the image.
+    walk.rules.hidden = true;
+    for layer in folders.iter().skip(1) {
+        walk.entries = 0;
+        walk.folder(std::slice::from_ref(layer), Path::new("/"), 0)?;
+    }
+    Ok(())
 }
 
 struct Walk<'w, 'r> {

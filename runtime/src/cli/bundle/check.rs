@@ -157,7 +157,8 @@ fn image(arguments: &Arguments, source: &str) -> Result<Report> {
         source: source.to_owned(),
         dir: dir.clone(),
         platform: Platform::host(),
-        copy: true,
+        // Layers still have what later ones remove; only root can unpack them as they are, and a scanner is to see one root.
+        copy: !arguments.with.is_empty() || !nix::unistd::geteuid().is_root(),
         limits: Limits { size: arguments.max_size, ..Limits::default() },
         pin: None,
         keys: Vec::new(),
