@@ -2,8 +2,7 @@
 //! L7: ranges of host ids, a user namespace that has one, and an id-mapped mount whose files show as its root's.
 
 use nix::errno::Errno;
-use nix::fcntl::AtFlags;
-use nix::sys::stat::{Mode, fstatat, mkdirat};
+use nix::sys::stat::fstat;
 
 use super::probe::Probe;
 use super::{Check, Status, host, root};
@@ -54,21 +53,20 @@ pub(super) fn user_namespace(range: Option<&Range>) -> Check {
     Check::of_layer("user namespace with maps", tried(), |error| host::namespace_fix(error, "user"))
 }
 
-/// A folder that root made on a tmpfs, seen through an id-mapped mount of it.
+/// Root's folder, seen through an id-mapped mount of it.
 pub(super) fn id_mapped(range: Option<&Range>) -> Check {
     let tried = || {
         let range = needed(range)?;
-        let mount = root::tmpfs()?;
-        mkdirat(&mount, "made", Mode::from_bits_truncate(0o700)).context(|| "mkdir on a tmpfs".into())?;
-        root::id_map(&mount, range)?;
-        let owner = fstatat(&mount, "made", AtFlags::empty()).context(|| "stat on an id-mapped mount".into())?.st_uid;
+        let owner = fstat(root::id_mapped(range)?).context(|| "stat on an id-mapped mount".into())?.st_uid;
         if owner == range.first {
             return Ok(format!("a file of uid 0 shows as uid {owner}'s, without chown"));
         }
         Err(Error::invalid("id-mapped mount", format!("a file of uid 0 shows as uid {owner}'s, not {}'s", range.first)))
     };
     let fix = |error: &Error| match error.errno() {
-        Some(Errno::EINVAL) => "boot Linux 6.3 or later: before, a tmpfs can not be id-mapped".into(),
+        Some(Errno::EINVAL) => {
+            "boot Linux 6.3 or later, or have / on ext4, xfs or btrfs: before, a tmpfs can not be id-mapped".into()
+        }
         _ => host::namespace_fix(error, "user"),
     };
     Check::new("id-mapped mount", tried(), fix)

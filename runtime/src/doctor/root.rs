@@ -4,7 +4,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, openat};
+use nix::fcntl::{AT_FDCWD, OFlag, openat};
 use nix::sys::stat::Mode;
 
 use super::probe::Probe;
@@ -24,13 +24,24 @@ pub(super) fn tmpfs() -> Result<OwnedFd> {
     fsmount(&context, 0).context(|| "fsmount".into())
 }
 
+/// An id-mapped mount that is mounted nowhere: of a tmpfs, or before Linux 6.3, which can not map one, of the host's root folder alone.
+pub(super) fn id_mapped(range: &Range) -> Result<OwnedFd> {
+    let mount = tmpfs()?;
+    match id_map(&mount, range) {
+        Err(error) if error.errno() == Some(Errno::EINVAL) => {
+            let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+            let folder = openat(AT_FDCWD, "/", flags, Mode::empty()).context(|| "open /".into())?;
+            let tree = open_tree(folder, false).context(|| "open_tree /".into())?;
+            id_map(&tree, range).map(|()| tree)
+        }
+        result => result.map(|()| mount),
+    }
+}
+
 /// As a container's: id-mapped where there is a user namespace, made "/" of a new mount namespace, the old root detached.
 pub(super) fn read_only(range: Option<&Range>) -> Check {
     let tried = || {
-        let root = tmpfs()?;
-        if let Some(range) = range {
-            id_map(&root, range)?;
-        }
+        let root = range.map_or_else(tmpfs, id_mapped)?;
         let root = open_tree(&root, false).context(|| "open_tree".into())?;
         let propagate = Step::Propagate { flags: libc::MS_REC | libc::MS_SLAVE };
         let read_only = Step::SetAttr { slot: ROOT, set: attr::RDONLY, propagation: 0, recursive: false };
@@ -77,12 +88,12 @@ pub(super) fn proc(range: Option<&Range>) -> Check {
 }
 
 /// Maps the ids of a mount with those of a user namespace that ends at once.
-pub(super) fn id_map(mount: &OwnedFd, range: &Range) -> Result<()> {
+fn id_map(mount: &OwnedFd, range: &Range) -> Result<()> {
     Probe { range: Some(range), ..Probe::default() }.run(|pid, pidfd| {
         let namespace = crate::launch::userns::open(pid, pidfd)?;
         let userns_fd = std::os::fd::AsRawFd::as_raw_fd(&namespace) as u64;
         let attr = MountAttr { set: attr::IDMAP, userns_fd, ..MountAttr::default() };
-        mount_setattr(mount, &attr, false).context(|| "mount_setattr MOUNT_ATTR_IDMAP on a tmpfs".into())
+        mount_setattr(mount, &attr, false).context(|| "mount_setattr MOUNT_ATTR_IDMAP".into())
     })
 }
 
