@@ -13,6 +13,11 @@ use std::io::{self, Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 pub use child::run as child;
 pub use order::{Form, Limits, Order, Report};
@@ -24,6 +29,8 @@ use crate::progress::Progress;
 const CHUNK: usize = 64 << 10;
 /// Bytes of the child's answer that are read.
 const ANSWER: u64 = 16 << 20;
+/// Between two looks whether to go on.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// How the child is started: a program that calls [`child`] with the argument that is added.
 #[derive(Clone, Debug)]
@@ -55,14 +62,42 @@ impl Unpacker {
             .stderr(Stdio::null())
             .spawn()
             .context(|| format!("start the unpacker {}", self.program.display()))?;
-        let fed = child.stdin.take().map_or(Ok(()), |stdin| feed(layer, stdin, progress));
-        if fed.is_err() {
-            // Its part of the story does not count: what it got is not the layer.
-            let _ = child.kill();
-        }
-        let answer = answer(child);
-        fed.and(answer)
+        let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
+        let (fed, said) = watched(&child, progress, || {
+            let fed = stdin.map_or(Ok(()), |stdin| feed(layer, stdin, progress));
+            if fed.is_err() {
+                // Its part of the story does not count: what it got is not the layer.
+                end(&child);
+            }
+            let mut said = Vec::new();
+            let read = stdout.map_or(Ok(0), |stdout| stdout.take(ANSWER).read_to_end(&mut said));
+            (fed, read.map(|_| said))
+        });
+        let answer = answer(child, said);
+        progress.check().and(fed).and(answer)
     }
+}
+
+/// It is not waited for before the end, so that its pid is its own.
+fn end(child: &Child) {
+    let _ = kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGKILL);
+}
+
+/// While `work` goes on, ends the child when the user has had enough: it may be busy with a file of holes, and read nothing.
+fn watched<T>(child: &Child, progress: &Progress, work: impl FnOnce() -> T) -> T {
+    let (done, is_done) = mpsc::channel::<()>();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            while is_done.recv_timeout(LOOK) == Err(mpsc::RecvTimeoutError::Timeout) {
+                if progress.check().is_err() {
+                    return end(child);
+                }
+            }
+        });
+        let result = work();
+        drop(done);
+        result
+    })
 }
 
 /// The child may end before all is read; then its answer says why.
@@ -86,11 +121,10 @@ fn feed(mut layer: impl Read, mut child: ChildStdin, progress: &Progress) -> Res
     }
 }
 
-fn answer(mut child: Child) -> Result<Report> {
-    let mut text = Vec::new();
-    let read = child.stdout.take().map_or(Ok(0), |stdout| stdout.take(ANSWER).read_to_end(&mut text));
-    let status = child.wait().and_then(|status| read.map(|_| status)).context(|| "unpacker".into())?;
-    match (status.signal(), serde_json::from_slice::<order::Answer>(&text)) {
+fn answer(mut child: Child, said: io::Result<Vec<u8>>) -> Result<Report> {
+    let status = child.wait().context(|| "unpacker".into())?;
+    let said = said.context(|| "unpacker".into())?;
+    match (status.signal(), serde_json::from_slice::<order::Answer>(&said)) {
         (None, Ok(answer)) => answer.into(),
         (Some(libc::SIGABRT), _) => {
             Err(Error::new("layer", "takes more memory to unpack than any image should; it is refused"))

@@ -42,7 +42,6 @@ pub(super) fn id_mapped(range: &Range) -> Result<OwnedFd> {
 pub(super) fn read_only(range: Option<&Range>) -> Check {
     let tried = || {
         let root = range.map_or_else(tmpfs, id_mapped)?;
-        let root = open_tree(&root, false).context(|| "open_tree".into())?;
         let propagate = Step::Propagate { flags: libc::MS_REC | libc::MS_SLAVE };
         let read_only = Step::SetAttr { slot: ROOT, set: attr::RDONLY, propagation: 0, recursive: false };
         let steps = if range.is_some() { vec![] } else { vec![propagate] };
