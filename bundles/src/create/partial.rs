@@ -3,7 +3,7 @@
 
 use std::fs::{self, File};
 use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
@@ -76,7 +76,14 @@ fn lock(partial: &Path) -> Result<Flock<File>> {
         {
             return Err(error).context(subject);
         }
-        let lock = Flock::lock(File::open(partial).context(subject)?, FlockArg::LockExclusiveNonblock)
+        let flags = libc::O_NOFOLLOW | libc::O_DIRECTORY;
+        let folder = File::options().read(true).custom_flags(flags).open(partial).context(subject)?;
+        let found = folder.metadata().context(subject)?;
+        // In a folder like /tmp somebody else may have made it, to change what we put in.
+        if found.uid() != nix::unistd::geteuid().as_raw() || found.mode() & 0o077 != 0 {
+            return Err(Error::new(subject(), "is somebody else's").hint("remove it, or make the bundle elsewhere"));
+        }
+        let lock = Flock::lock(folder, FlockArg::LockExclusiveNonblock)
             .map_err(|_| Error::new(subject(), "another `wsbox bundle create` is at work on it"))?;
         if fs::read_dir(partial).context(subject)?.next().is_none() {
             return Ok(lock);

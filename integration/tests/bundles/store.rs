@@ -160,4 +160,12 @@ fn nothing_that_is_there_is_touched() {
     fs::write(world.path("there/mine"), "mine").unwrap();
     world.create("{}/root", "there", &[]).fails(1, &["is there already"]);
     assert_eq!(fs::read(world.path("there/mine")).unwrap(), b"mine");
+    // Who made the folder that we would work in could change what we put there.
+    fs::create_dir(world.path(".box.partial")).unwrap();
+    std::os::unix::fs::chown(world.path(".box.partial"), Some(1000), Some(1000)).unwrap();
+    world.create("{}/root", "box", &["--copy"]).fails(1, &[".box.partial", "is somebody else's"]);
+    fs::remove_dir(world.path(".box.partial")).unwrap();
+    std::os::unix::fs::symlink(world.path("there"), world.path(".box.partial")).unwrap();
+    assert_eq!(world.create("{}/root", "box", &["--copy"]).code, 1);
+    assert_eq!(fs::read(world.path("there/mine")).unwrap(), b"mine");
 }

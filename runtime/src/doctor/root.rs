@@ -91,7 +91,8 @@ fn id_map(mount: &OwnedFd, range: &Range) -> Result<()> {
     Probe { range: Some(range), ..Probe::default() }.run(|pid, pidfd| {
         let namespace = crate::launch::userns::open(pid, pidfd)?;
         let userns_fd = std::os::fd::AsRawFd::as_raw_fd(&namespace) as u64;
-        let attr = MountAttr { set: attr::IDMAP, userns_fd, ..MountAttr::default() };
+        // Of a shared mount a clone is shared, too, and pivot_root(2) takes none.
+        let attr = MountAttr { set: attr::IDMAP, propagation: libc::MS_PRIVATE, userns_fd, ..MountAttr::default() };
         mount_setattr(mount, &attr, false).context(|| "mount_setattr MOUNT_ATTR_IDMAP".into())
     })
 }
