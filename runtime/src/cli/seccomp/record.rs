@@ -15,11 +15,18 @@ use crate::cli::{Global, output};
 use crate::error::{Context, Error, Result};
 use crate::seccomp::check;
 
+const BUNDLE: &str = "--bundle=";
+
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:
+#[command(
+    after_help = "Each run, --dry-run's too, really runs the payload, under the bundle's profile and what was learned so far. What is blocked is never made,
+it is counted. Calls by which programs got out of sandboxes stay as the bundle has them; with --force they are allowed from the next run on.
+
+Examples:
   wsbox seccomp record -- wsbox run ./box
   wsbox seccomp record --dry-run -- wsbox run --bundle ./box web1
-  wsbox seccomp record --output learned.json -- wsbox run ./box")]
+  wsbox seccomp record --output learned.json -- wsbox run ./box"
+)]
 pub struct Arguments {
     /// Write the profile there, and leave the bundle as it is
     #[arg(short, long, value_name = "FILE")]
@@ -44,7 +51,7 @@ pub fn run(global: &Global, arguments: &Arguments) -> Result<u8> {
     let original = Source::read(&bundle.display().to_string())?;
     let copy = Copy::of(&bundle)?;
     let mut args = words.to_vec();
-    args[at] = args[at].replace(&*bundle.to_string_lossy(), &copy.path().to_string_lossy());
+    args[at] = in_place_of(&args[at], copy.path());
     let mut refused = BTreeMap::new();
     for round in 1..=arguments.rounds {
         let blocked = blocked(global, &args, &copy)?;
@@ -101,12 +108,18 @@ fn run_words(words: &[String]) -> Result<&[String]> {
 fn bundle_of(words: &[String]) -> Result<(usize, PathBuf)> {
     let is_bundle = |path: &str| Path::new(path).join("config.json").is_file();
     let found = words.iter().enumerate().find_map(|(at, word)| {
-        let path = word.strip_prefix("--bundle=").unwrap_or(word);
+        let path = word.strip_prefix(BUNDLE).unwrap_or(word);
         is_bundle(path).then(|| (at, PathBuf::from(path)))
     });
     found.ok_or_else(|| {
         Error::invalid("record", "none of the arguments is a bundle").hint("give its path: wsbox run ./box")
     })
+}
+
+/// The argument with another bundle, as a path or as `--bundle=PATH`.
+fn in_place_of(word: &str, bundle: &Path) -> String {
+    let option = if word.starts_with(BUNDLE) { BUNDLE } else { "" };
+    format!("{option}{}", bundle.display())
 }
 
 /// Runs it once; the calls that were blocked, by name.
@@ -170,5 +183,20 @@ impl Copy {
 impl Drop for Copy {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_path_is_another() {
+        let copy = Path::new("/tmp/copy");
+        for (word, wanted) in
+            [("b", "/tmp/copy"), ("--bundle=b", "--bundle=/tmp/copy"), ("--bundle=.", "--bundle=/tmp/copy")]
+        {
+            assert_eq!(in_place_of(word, copy), wanted);
+        }
     }
 }
