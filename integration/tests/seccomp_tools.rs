@@ -12,14 +12,22 @@ fn needs(script: &str) -> Bundle {
     bundle
 }
 
-/// deployment/seccomp/EPERM.md, word by word.
+/// The commands of deployment/seccomp/EPERM.md, as the page has them.
 #[test]
 fn three_commands() {
     let engine = Engine::new();
     let bundle = needs("unshare true; hostname other");
     let (path, summary) = (bundle.path().display().to_string(), TempDir::new("seccomp"));
     let file = summary.path().join("ran.json").display().to_string();
-    engine.wsbox(&["run", "--count-violations", "--summary", &file, "--bundle", &path, "web"]);
+    let page = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../deployment/seccomp/EPERM.md")).unwrap();
+    let commands: Vec<String> = page
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("wsbox "))
+        .map(|line| line.replace("./box", &path).replace("ran.json", &file))
+        .collect();
+    assert_eq!(commands.len(), 3, "{commands:?}");
+    let type_in = |at: usize| engine.wsbox(&commands[at].split(' ').collect::<Vec<_>>());
+    type_in(0);
     let ran: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
     let blocked: Vec<_> = ran["violations"]["blocked"]
         .as_array()
@@ -28,10 +36,10 @@ fn three_commands() {
         .map(|blocked| blocked["syscall"].as_str().unwrap())
         .collect();
     assert!(blocked.contains(&"unshare") && blocked.contains(&"sethostname"), "{blocked:?}");
-    let explained = engine.wsbox(&["seccomp", "explain", &path, "sethostname"]).ok().stdout;
+    let explained = type_in(1).ok().stdout;
     assert!(explained.contains("fails with EPERM"), "{explained}");
-    engine.wsbox(&["seccomp", "allow", &path, "sethostname"]).ok();
-    assert!(engine.wsbox(&["seccomp", "explain", &path, "sethostname"]).ok().stdout.contains("allowed"));
+    type_in(2).ok();
+    assert!(type_in(1).ok().stdout.contains("allowed"));
 }
 
 #[test]
