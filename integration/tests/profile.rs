@@ -153,6 +153,22 @@ fn a_missing_program_is_told_as_without_a_profile() {
     engine.wsbox(&["start", &id]).fails(126, &["\"/bin/late\": exec format error"]);
 }
 
+/// The profile denies a call that the config asks an agent about, so that there is no listener: `start` must not look for one.
+#[test]
+fn what_fails_at_start_is_told_by_the_filter_that_the_profile_made() {
+    let engine = Engine::new();
+    let rules = json!([{"names": ["mount"], "action": "SCMP_ACT_NOTIFY"}]);
+    let asks = json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/run/no-agent", "syscalls": rules});
+    let hooks = json!({"startContainer": [{"path": "/bin/false"}]});
+    let bundle = bare("").set("/linux/seccomp", asks).set("/hooks", hooks).args(&["true"]);
+    bundle.write();
+    let (path, id) = (bundle.path().display().to_string(), unique("p"));
+    engine.wsbox(&["--profile", "production", "create", "--bundle", &path, &id]).ok();
+    let said = engine.wsbox(&["start", &id]);
+    assert!(!said.stderr.contains("SCMP_ACT_NOTIFY"), "{said:?}");
+    said.fails(1, &["hooks.startContainer[0]", "/bin/false"]);
+}
+
 #[test]
 fn every_way_to_start_keeps_to_it() {
     let engine = Engine::new();

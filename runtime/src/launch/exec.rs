@@ -307,7 +307,8 @@ pub(super) fn save_filter(filter: &Filter) -> Vec<u8> {
     bytes
 }
 
-fn load_filter(bytes: &[u8]) -> Result<Filter> {
+/// What [`save_filter`] saved.
+pub(super) fn load_filter(bytes: &[u8]) -> Result<Filter> {
     let broken = || Error::system("the saved filter of the container", Errno::EBADMSG);
     let (flags, program) = bytes.split_first_chunk::<4>().ok_or_else(broken)?;
     if program.is_empty() || !program.len().is_multiple_of(size_of::<Insn>()) {

@@ -117,6 +117,7 @@ fn launch(
         no_new_keyring: options.no_new_keyring,
         home: home(&bundle.spec, &rootfs),
         seccomp_floor: raised.seccomp,
+        compiled: None,
         systemd: options.systemd_cgroup.then(|| cgroup::Instance::detect(host)).transpose()?,
         counting: monitor::wanted(&bundle.spec, options.count_violations, raised.profile)?,
         fresh_network: raised.in_force && (wait_for_start || bundle.spec.hooks().is_some()),

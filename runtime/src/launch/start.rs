@@ -14,6 +14,7 @@ use nix::sys::socket::{
 use nix::unistd::Pid;
 
 use super::agent::Agent;
+use super::exec::load_filter;
 use super::{Answer, Channel, failure, plan_host, started_hooks};
 use crate::bundle::Bundle;
 use crate::cgroup;
@@ -21,6 +22,7 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::notify;
 use crate::plan;
 use crate::profile;
+use crate::seccomp::Counting;
 use crate::state::{self, Folder, Record, Root, Status};
 use crate::sys::pidfd;
 
@@ -133,10 +135,17 @@ fn serve(root: &Root, record: &Record, channel: &Channel, number: i32) -> Result
 
 /// The same program once more, to put a failed step into words.
 fn program(root: &Root, record: &Record) -> Result<plan::Program> {
-    let bundle = bundle(root, record)?;
-    let fresh_network = profile::made_under_one(&bundle.spec);
-    let systemd = record.cgroup.systemd().cloned();
-    let options = plan::Options { wait_for_start: true, fresh_network, systemd, ..plan::Options::default() };
+    let (config, filter) = root.config(&record.id)?;
+    let bundle = Bundle::from_config(record.bundle.clone(), config)?;
+    let options = plan::Options {
+        wait_for_start: true,
+        fresh_network: profile::made_under_one(&bundle.spec),
+        systemd: record.cgroup.systemd().cloned(),
+        // A profile may have tightened the config's own, and may not be in force any more.
+        compiled: filter.as_deref().map(load_filter).transpose()?,
+        counting: if record.monitor.is_some() { Counting::Wanted } else { Counting::Off },
+        ..plan::Options::default()
+    };
     plan::container(&bundle.spec, &record.id, &plan_host(cgroup::Host::detect()?)?, &options).map(|plan| plan.program)
 }
 

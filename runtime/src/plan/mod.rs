@@ -60,6 +60,8 @@ pub struct Options {
     pub home: Option<String>,
     /// Filters that the config's own is tightened by.
     pub seccomp_floor: Vec<LinuxSeccomp>,
+    /// The filter as it was compiled already, in place of the config's and the floor's.
+    pub compiled: Option<seccomp::Filter>,
     /// Whether violations are to be counted, and by whose wish.
     pub counting: Counting,
     /// Leave the network namespace for a fresh one last of all: what an engine put into it until then stays behind.
@@ -242,8 +244,13 @@ pub fn container(spec: &Spec, id: &str, host: &Host, options: &Options) -> Resul
     let linux = spec.linux().as_ref().ok_or_else(|| Error::invalid("linux", "is missing"))?;
     let wanted = spec.process().as_ref().ok_or_else(|| Error::invalid("process", "is missing"))?;
     let user = namespaces::user(linux);
-    let filter =
-        process::filter(linux.seccomp().as_ref(), &options.seccomp_floor, mounts::makes_set_id_files(spec, &user))?;
+    let filter = match &options.compiled {
+        Some(filter) => Some(filter.clone()),
+        None => {
+            let set_id = mounts::makes_set_id_files(spec, &user);
+            process::filter(linux.seccomp().as_ref(), &options.seccomp_floor, set_id)?
+        }
+    };
     let mut builder = Builder::new(host, mounts::most_sources(spec, linux, host))?;
     builder.warnings.extend(filter.iter().flat_map(|filter| filter.warnings.clone()));
     builder.counted = options.counting.of(filter.as_ref())?;
