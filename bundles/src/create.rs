@@ -17,6 +17,10 @@ use crate::store::{LAYERS, Store};
 use crate::unpack::{Form, Limits, Order, Unpacker};
 use partial::Partial;
 
+/// The file of a bundle that says that wsbox made it: engines put annotations of images into a config, and those must name no layers and
+/// no secrets.
+pub const MARK: &str = ".wsbox";
+
 /// What is to be made.
 #[derive(Clone, Debug)]
 pub struct Request {
@@ -34,8 +38,8 @@ pub struct Request {
     pub pin: Option<Digest>,
     /// Keys, one of which has to have signed the image; none for no signature.
     pub keys: Vec<PathBuf>,
-    /// What the host demands.
-    pub policy: Policy,
+    /// What is demanded: all of it.
+    pub policies: Vec<Policy>,
     /// The user's words.
     pub flags: Flags,
     /// The config that all begins with.
@@ -62,15 +66,19 @@ pub struct Created {
 /// # Errors
 /// If the source, a flag or the disk is not as needed. Nothing is left of the bundle then.
 pub fn create(request: &Request, unpacker: &Unpacker, store: &Store, progress: &Progress) -> Result<Created> {
-    let demand = request.policy.of(&source::canonical(&request.source)?)?;
+    let name = source::canonical(&request.source)?;
+    let demands = request.policies.iter().map(|policy| policy.of(&name)).collect::<Result<Vec<_>>>()?;
     let opened = source::open(&request.source, &request.platform)?;
-    pinned(opened.image.as_ref(), request, &demand)?;
-    [&request.keys, &demand.keys].into_iter().try_for_each(|keys| signed(opened.image.as_ref(), keys))?;
+    demands.iter().try_for_each(|demand| pinned(opened.image.as_ref(), request, demand))?;
+    pinned(opened.image.as_ref(), request, &Demand::default())?;
+    let keys = std::iter::once(&request.keys).chain(demands.iter().map(|demand| &demand.keys));
+    keys.into_iter().try_for_each(|keys| signed(opened.image.as_ref(), keys))?;
     opened.layers.iter().for_each(|layer| progress.expect(layer.size()));
     let _held = store.share()?;
     let partial = Partial::new(&request.dir)?;
     let (layers, skipped) = root(request, &opened, unpacker, store, &partial, progress)?;
     let made = config(request, &opened, &layers)?;
+    partial.write(MARK, b"{}\n")?;
     partial.write("config.json", &text(&made.config)?)?;
     progress.check()?;
     store.register(&request.dir)?;

@@ -18,6 +18,6 @@ pub mod source;
 pub mod store;
 pub mod unpack;
 
-pub use create::{Created, Request, create};
+pub use create::{Created, MARK, Request, create};
 pub use error::{Context, Error, Result};
 pub use progress::Progress;

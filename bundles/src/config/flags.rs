@@ -141,6 +141,10 @@ fn mount_all(made: &mut Made, declared: Option<&Config>, flags: &Flags, user: &U
     volumes.sort();
     for path in volumes {
         let path = path.trim_end_matches('/');
+        let kernels = ["/proc", "/sys", "/dev"].iter().any(|place| std::path::Path::new(path).starts_with(place));
+        if kernels || path.contains(':') {
+            return Err(Error::new(format!("the image's volume {path:?}"), "is no place for one"));
+        }
         if !all.iter().any(|mount| mount["destination"] == path) {
             all.push(mounts::tmpfs(path, user).map_err(|error| Error::new("the image's volumes", error.to_string()))?);
         }

@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 use super::{Made, array};
 use crate::source::Pinned;
 
-/// Annotations that change what the runtime does: not for an image to set.
-const RESERVED: &str = "dev.wsbox.";
+/// Annotations that change what runtimes and systemd do: not for an image to set.
+const RESERVED: [&str; 5] = ["dev.wsbox.", "org.systemd.", "run.oci.", "org.criu.", "org.opencontainers.runc."];
 
 /// Entrypoint, environment, working directory and labels. The user and the volumes are for the flags to change first.
 pub fn apply(made: &mut Made, image: &Pinned) {
@@ -20,7 +20,7 @@ pub fn apply(made: &mut Made, image: &Pinned) {
     };
     let config = &image.config;
     for (key, value) in config.config().iter().flat_map(|config| config.labels().iter().flatten()) {
-        match key.starts_with(RESERVED) {
+        match RESERVED.iter().any(|prefix| key.starts_with(prefix)) {
             true => made.warnings.push(format!("the label {key} is not the image's to set; it is left out")),
             false => note(key, Some(value.clone())),
         }

@@ -140,6 +140,13 @@ fn users_of_the_image() {
     assert_eq!(files.resolve("7").unwrap(), app);
     assert_eq!(files.resolve("app:log").unwrap(), User { gid: 9, additional: vec![], ..app });
     assert_eq!(files.resolve("1001").unwrap().uid, 1001);
+    // An image that calls root by a number.
+    let passwd = "1001:x:0:0::/root:/bin/sh\n";
+    let names = Files::new(vec![folder.join("lower")]);
+    let before = std::fs::read_to_string(folder.join("lower/etc/passwd")).unwrap();
+    std::fs::write(folder.join("lower/etc/passwd"), before.clone() + passwd).unwrap();
+    assert_eq!((names.resolve("1001").unwrap().uid, names.resolve("1001:1001").unwrap().uid), (1001, 1001));
+    std::fs::write(folder.join("lower/etc/passwd"), before).unwrap();
     assert!(files.resolve("nobody").unwrap_err().to_string().contains("/etc/passwd"));
     assert!(files.resolve("4294967295").is_err());
     std::os::unix::fs::symlink("/etc/passwd", upper.join("etc/passwd")).unwrap();

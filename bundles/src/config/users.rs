@@ -82,7 +82,8 @@ impl Files {
         let passwd = self.read("etc/passwd")?;
         let lines = || passwd.lines().map(|line| line.split(':').collect::<Vec<_>>()).filter(|line| line.len() >= 6);
         let number = user.parse::<u32>().ok();
-        let by_name = lines().find(|line| line[0] == user);
+        // A number is one, whatever the image calls its users (CVE-2016-3697).
+        let by_name = lines().find(|line| number.is_none() && line[0] == user);
         let Some(line) = by_name.or_else(|| lines().find(|line| number.is_some_and(|uid| line[2] == uid.to_string())))
         else {
             let uid = number.filter(|uid| *uid != u32::MAX);

@@ -85,7 +85,10 @@ fn lock(partial: &Path) -> Result<Flock<File>> {
         }
         let lock = Flock::lock(folder, FlockArg::LockExclusiveNonblock)
             .map_err(|_| Error::new(subject(), "another `wsbox bundle create` is at work on it"))?;
-        if fs::read_dir(partial).context(subject)?.next().is_none() {
+        // Who held it may have removed it, and somebody else made it anew.
+        if fs::symlink_metadata(partial).is_ok_and(|now| now.ino() == found.ino())
+            && fs::read_dir(partial).context(subject)?.next().is_none()
+        {
             return Ok(lock);
         }
         fs::remove_dir_all(partial).context(subject)?;

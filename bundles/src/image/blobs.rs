@@ -42,10 +42,10 @@ enum Place {
 pub type Content = Box<dyn Read + Send>;
 
 /// A part of a file.
-struct Part {
-    file: Arc<File>,
-    at: u64,
-    end: u64,
+pub(crate) struct Part {
+    pub file: Arc<File>,
+    pub at: u64,
+    pub end: u64,
 }
 
 impl Read for Part {

@@ -7,7 +7,7 @@ mod manifest;
 mod verified;
 
 pub use blobs::{Blobs, Content};
-pub(crate) use blobs::{DOCUMENT, read_document};
+pub(crate) use blobs::{DOCUMENT, Part, read_document};
 pub use digest::Digest;
 pub use manifest::{Image, Layer, Platform};
 pub use verified::Verified;

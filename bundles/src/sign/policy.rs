@@ -7,7 +7,8 @@
 //!     { "pattern": "docker://*", "refuse": true } ] }
 //! ```
 //!
-//! The first pattern that fits counts; `*` is any text. A source that none fits is taken as it is.
+//! The first pattern that fits counts; `*` is any text, but a host is never more than a host. What is on this host is known by its path.
+//! A source that none fits is taken as it is: a last pattern `*` that refuses turns that round.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -62,8 +63,25 @@ impl Policy {
     }
 }
 
-/// Whether `text` is `pattern`, whose `*` are any text.
+/// Of registries the host is matched for itself, so that no path can pass for one.
 fn fits(pattern: &str, text: &str) -> bool {
+    const REGISTRY: &str = "docker://";
+    if pattern == "*" {
+        return true;
+    }
+    let Some(name) = text.strip_prefix(REGISTRY) else { return glob(pattern, text) };
+    let Some(pattern) = pattern.strip_prefix(REGISTRY) else { return false };
+    let (host, rest) = name.split_once('/').unwrap_or((name, ""));
+    match pattern.split_once('/') {
+        Some((host_pattern, rest_pattern)) => {
+            glob(&host_pattern.to_ascii_lowercase(), host) && glob(rest_pattern, rest)
+        }
+        None => glob(&pattern.to_ascii_lowercase(), host),
+    }
+}
+
+/// Whether `text` is `pattern`, whose `*` are any text.
+fn glob(pattern: &str, text: &str) -> bool {
     let mut parts = pattern.split('*');
     let first = parts.next().unwrap_or_default();
     let Some(mut rest) = text.strip_prefix(first) else { return false };
@@ -90,6 +108,8 @@ mod tests {
         for (pattern, text) in [("abc", "abcd"), ("a*c", "ab"), ("a*a", "a"), ("a*b*c", "a1c2b"), ("", "x")] {
             assert!(!fits(pattern, text), "{pattern} {text}");
         }
+        assert!(fits("docker://*", "docker://a/b:1") && fits("docker://*.corp/*", "docker://x.corp/y:1"));
+        assert!(!fits("docker://*.corp/*", "docker://evil.org/x.corp/y:1"));
     }
 
     #[test]

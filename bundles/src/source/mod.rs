@@ -10,6 +10,7 @@ mod registry;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use oci_spec::image::{Descriptor, ImageConfiguration};
 
@@ -17,7 +18,7 @@ pub use folder::Folder;
 pub(crate) use registry::Repository;
 
 use crate::error::{Context, Error, Result};
-use crate::image::{Blobs, Digest, Image, Platform};
+use crate::image::{Blobs, Digest, Image, Part, Platform};
 
 /// The ways to name a source, as help and errors have them.
 pub const NAMES: &str = "DIR, FILE.tar, oci:DIR[:TAG], oci-archive:FILE[:TAG], docker-archive:FILE[:NAME], docker://HOST/NAME[:TAG][@DIGEST]";
@@ -101,20 +102,29 @@ impl Layer {
     pub fn open(&self) -> Result<Box<dyn Read + Send>> {
         match self {
             Self::Blob { blobs, blob, .. } => Ok(Box::new(blobs.open(blob)?)),
-            Self::Tar(file) => Ok(Box::new(file.try_clone().context(|| "tar".into())?)),
+            Self::Tar(file) => {
+                let end = self.size();
+                Ok(Box::new(Part { file: Arc::new(file.try_clone().context(|| "tar".into())?), at: 0, end }))
+            }
             Self::Folder(folder) => folder.stream(),
         }
     }
 }
 
-/// `name` as a policy sees it: of a registry with host, repository and tag, whatever was left out.
+/// `name` as a policy sees it: of a registry `docker://HOST/REPOSITORY:TAG`, whatever was left out, or the path of what is on this host.
 ///
 /// # Errors
-/// If it is no name of a registry's image, but looks like one.
+/// If it is no name of a registry's image, but looks like one, or nothing is there.
 pub fn canonical(name: &str) -> Result<String> {
     match name.strip_prefix("docker:") {
         Some(rest) if rest.starts_with("//") => registry::canonical(rest.trim_start_matches('/')),
-        _ => Ok(name.to_owned()),
+        _ => {
+            let path = match name.split_once(':') {
+                Some(("oci" | "oci-archive" | "docker-archive", rest)) => Chosen::of(rest).path,
+                _ => PathBuf::from(name),
+            };
+            Ok(path.canonicalize().context(|| path.display().to_string())?.display().to_string())
+        }
     }
 }
 

@@ -11,8 +11,9 @@ use nix::fcntl::FlockArg;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{LAYERS, Registration, Store};
+use super::{LAYERS, Registration, Store, placed};
 use crate::error::{Context, Error, Result};
+use crate::image::read_document;
 
 /// A bundle of the store's.
 #[derive(Clone, Debug, Serialize)]
@@ -63,11 +64,19 @@ impl Store {
     /// If it is none, or can not be removed.
     pub fn remove(&self, dir: &Path) -> Result<()> {
         let _alone = self.lock(FlockArg::LockExclusive)?;
-        let dir = std::path::absolute(dir).context(|| dir.display().to_string())?;
+        let dir = placed(dir)?;
         let registration = self.registration(&dir);
         if !registration.is_file() {
             return Err(
                 Error::new(dir.display().to_string(), "is no bundle of this store").hint("`wsbox bundle ls` has them")
+            );
+        }
+        // A link there, or a folder of somebody else's, is not what was made.
+        if let Ok(found) = dir.symlink_metadata()
+            && (!found.is_dir() || found.uid() != nix::unistd::geteuid().as_raw())
+        {
+            return Err(
+                Error::new(dir.display().to_string(), "is not the folder that was made").hint("remove it by hand")
             );
         }
         // First what makes it a bundle: what is left by a kill in the middle is none.
@@ -131,10 +140,11 @@ impl Store {
 /// What its config.json says; none if it has none. One that can not be read may be mended, so it is no reason to lose its layers.
 fn bundle(dir: &Path) -> Result<Option<Bundle>> {
     let path = dir.join("config.json");
-    let text = match fs::read(&path) {
+    match path.symlink_metadata() {
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(None),
-        result => result.context(|| path.display().to_string())?,
-    };
+        result => drop(result.context(|| path.display().to_string())?),
+    }
+    let text = read_document(&path)?;
     let config: Value = serde_json::from_slice(&text)
         .context(|| path.display().to_string())
         .map_err(|error| error.hint("mend it, or remove the bundle"))?;

@@ -15,7 +15,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::Store;
 use crate::create::{apply, of_layer, order};
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
 use crate::image::Digest;
 use crate::progress::Progress;
 use crate::source::Layer;
@@ -42,7 +42,11 @@ impl Store {
         progress: &Progress,
     ) -> Result<(Vec<PathBuf>, Vec<String>)> {
         let work = Work { store: self, unpacker, limits, progress };
-        let all = work.all(layers)?;
+        let mut all = work.all(layers)?;
+        // What lies below a layer that hides all is not seen; an overlay has no such word for its root.
+        if let Some(lowest) = all.iter().rposition(|(_, report)| report.hides_all) {
+            all.drain(..lowest);
+        }
         let mut skipped: Vec<_> = all.iter().flat_map(|(_, report)| report.skipped.clone()).collect();
         skipped.sort();
         skipped.dedup();
@@ -113,7 +117,7 @@ impl Work<'_> {
     /// A layer of an image: what is there under its digest is right, for nothing gets there half.
     fn known(&self, layer: &Layer, digest: &Digest) -> Result<(PathBuf, Report)> {
         let place = self.store.place(digest);
-        let Some(space) = Space::take(self.store, digest.hex(), &place)? else {
+        let Some(space) = Space::take(self.store, digest.hex(), Some(&place))? else {
             self.progress.add(layer.size());
             return found(&place);
         };
@@ -125,13 +129,15 @@ impl Work<'_> {
     /// A tar or folder gets its digest while it is read.
     fn unknown(&self, layer: &Layer) -> Result<(PathBuf, Report)> {
         let name = format!("new-{}-{:p}", std::process::id(), layer);
-        let Some(space) = Space::take(self.store, &name, Path::new(""))? else {
-            unreachable!("no layer has an empty path")
-        };
+        let space = Space::take(self.store, &name, None)?;
+        let space = space.ok_or_else(|| Error::new("layer", "is being unpacked already"))?;
         let hasher = Arc::new(Mutex::new(Sha256::new()));
         let stream = Hashed { inner: layer.open()?, hasher: hasher.clone() };
         let order = order(layer, Form::Overlay, self.limits);
         let report = self.unpacker.unpack(stream, &order, &space.fs(), self.progress)?;
+        if report.borrows {
+            return Err(Error::new("layer", "has another name of a file that it does not have"));
+        }
         let hasher = hasher.lock().map(|hasher| hasher.clone()).unwrap_or_default();
         let place = self.store.place(&Digest::from_hasher(hasher));
         if place.exists() { found(&place) } else { space.keep(&report, &place) }
@@ -142,7 +148,7 @@ impl Work<'_> {
         let all: Vec<_> = layers.iter().filter_map(Layer::digest).map(|digest| digest.to_string()).collect();
         let digest = Digest::of(format!("applied {}", all.join(" ")).as_bytes());
         let place = self.store.place(&digest);
-        if let Some(space) = Space::take(self.store, digest.hex(), &place)? {
+        if let Some(space) = Space::take(self.store, digest.hex(), Some(&place))? {
             let mut report = Report::default();
             apply(layers, &space.fs(), self.unpacker, self.limits, self.progress, &mut report.skipped)?;
             space.keep(&report, &place)?;
@@ -172,11 +178,11 @@ struct Space {
 
 impl Space {
     /// Waits for another who unpacks the same; none if it is at `place` then.
-    fn take(store: &Store, name: &str, place: &Path) -> Result<Option<Self>> {
+    fn take(store: &Store, name: &str, place: Option<&Path>) -> Result<Option<Self>> {
         let path = store.root.join("tmp").join(name);
         let context = || path.display().to_string();
         loop {
-            if place.join("report.json").exists() {
+            if place.is_some_and(|place| place.join("report.json").exists()) {
                 return Ok(None);
             }
             if let Err(error) = fs::DirBuilder::new().mode(0o700).create(&path)
@@ -217,6 +223,8 @@ impl Space {
         let context = || place.display().to_string();
         let text = serde_json::to_vec(report).context(context)?;
         fs::write(self.path.join("report.json"), text).context(context)?;
+        // Under its digest it is believed for ever, also after a power failure.
+        nix::unistd::syncfs(&*self._lock).context(context)?;
         match fs::rename(&self.path, place) {
             // Somebody else has found the same under another name.
             Err(error) if matches!(error.raw_os_error(), Some(libc::ENOTEMPTY | libc::EEXIST)) => {}

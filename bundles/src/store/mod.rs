@@ -64,6 +64,11 @@ impl Store {
         for folder in ["layers", "tmp", "bundles"] {
             fs::DirBuilder::new().recursive(true).mode(0o700).create(root.join(folder)).context(subject)?;
         }
+        // Layers are known by their paths: the store has one, whatever links lead to it.
+        let root = root.canonicalize().context(subject)?;
+        if root.to_str().is_none_or(|path| path.contains([':', '\\'])) {
+            return Err(Error::new(subject(), "leads to a path with a colon, a backslash or no UTF-8"));
+        }
         Ok(Self { root })
     }
 
@@ -88,7 +93,7 @@ impl Store {
     /// # Errors
     /// If it can not be written.
     pub fn register(&self, dir: &Path) -> Result<()> {
-        let dir = std::path::absolute(dir).context(|| dir.display().to_string())?;
+        let dir = placed(dir)?;
         let path = self.registration(&dir);
         let text = serde_json::to_vec(&Registration { dir }).context(|| path.display().to_string())?;
         let new = path.with_extension(format!("{}.new", std::process::id()));
@@ -101,6 +106,15 @@ impl Store {
         use std::os::unix::ffi::OsStrExt;
         self.root.join("bundles").join(format!("{}.json", Digest::of(dir.as_os_str().as_bytes()).hex()))
     }
+}
+
+/// One name for a bundle: without a slash at its end, and with what its parent really is.
+fn placed(dir: &Path) -> Result<PathBuf> {
+    let subject = || dir.display().to_string();
+    let dir = std::path::absolute(dir).context(subject)?;
+    let name = dir.file_name().ok_or_else(|| Error::new(subject(), "is no name for a folder"))?;
+    let parent = dir.parent().unwrap_or(Path::new("/"));
+    Ok(parent.canonicalize().context(subject)?.join(name))
 }
 
 fn default() -> Result<PathBuf> {

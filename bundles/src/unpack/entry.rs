@@ -84,6 +84,9 @@ pub fn clean(name: &[u8]) -> Result<PathBuf> {
             Component::RootDir | Component::Prefix(_) => return refuse("is an absolute path"),
         }
     }
+    if name.len() >= libc::PATH_MAX.unsigned_abs() as usize {
+        return Err(Error::new("entry", "has a name that is longer than the kernel takes"));
+    }
     if name.contains(&0) {
         return refuse("has a NUL in its name");
     }

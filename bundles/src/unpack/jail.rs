@@ -2,10 +2,14 @@
 //! What the child shuts itself in before it reads the first byte: the folder as its root, five capabilities, little memory, and a
 //! filter that knows no network, no other process and no program to run.
 
+use std::collections::BTreeMap;
+
 use caps::{CapSet, Capability, CapsHashSet};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::resource::{Resource, setrlimit};
-use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
+};
 
 use crate::error::{Context, Error, Result};
 
@@ -24,7 +28,7 @@ const KEPT: [Capability; 5] = [
 ];
 
 /// Files and memory of one's own.
-const ALLOWED: [libc::c_long; 61] = [
+const ALLOWED: [libc::c_long; 59] = [
     libc::SYS_read,
     libc::SYS_readv,
     libc::SYS_write,
@@ -47,7 +51,6 @@ const ALLOWED: [libc::c_long; 61] = [
     libc::SYS_fchmodat,
     libc::SYS_utimensat,
     libc::SYS_ftruncate,
-    libc::SYS_fcntl,
     libc::SYS_getdents64,
     libc::SYS_setxattr,
     libc::SYS_lsetxattr,
@@ -70,7 +73,6 @@ const ALLOWED: [libc::c_long; 61] = [
     libc::SYS_sigaltstack,
     libc::SYS_getpid,
     libc::SYS_gettid,
-    libc::SYS_tkill,
     libc::SYS_exit,
     libc::SYS_exit_group,
     // The older names of the same, which musl uses where there are some.
@@ -111,6 +113,7 @@ pub fn enter() -> Result<()> {
     setrlimit(Resource::RLIMIT_AS, MEMORY, MEMORY).context(context("memory limit"))?;
     setrlimit(Resource::RLIMIT_NOFILE, FILES, FILES).context(context("limit of descriptors"))?;
     setrlimit(Resource::RLIMIT_CORE, 0, 0).context(context("limit of core files"))?;
+    close_others().context(context("descriptors"))?;
     if !nix::unistd::geteuid().is_root() {
         own_user_namespace().context(context("user namespace"))?;
     }
@@ -144,9 +147,32 @@ fn capabilities() -> Result<(), caps::errors::CapsError> {
     caps::set(None, CapSet::Permitted, &kept)
 }
 
+/// If the argument is `value`.
+fn rule(argument: u8, value: u64) -> Result<SeccompRule, String> {
+    let condition = SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value);
+    condition.and_then(|condition| SeccompRule::new(vec![condition])).map_err(|error| error.to_string())
+}
+
+/// What the caller's caller left open: a folder of the host's would lead out.
+fn close_others() -> std::io::Result<()> {
+    let open =
+        std::fs::read_dir("/proc/self/fd")?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok());
+    for fd in open.collect::<Vec<_>>().into_iter().filter(|fd| *fd > 2) {
+        // One was the folder that was read, which is closed by now.
+        let _ = nix::unistd::close(fd);
+    }
+    Ok(())
+}
+
 fn filter() -> Result<(), String> {
     let architecture = TargetArch::try_from(std::env::consts::ARCH).map_err(|error| error.to_string())?;
-    let rules = ALLOWED.iter().map(|number| (*number, Vec::new())).collect();
+    let mut rules: BTreeMap<_, _> = ALLOWED.iter().map(|number| (*number, Vec::new())).collect();
+    // abort(3) signals itself, and nobody else; no descriptor gets an owner to signal (fcntl(2), F_SETOWN).
+    let own = nix::unistd::gettid().as_raw().unsigned_abs().into();
+    rules.insert(libc::SYS_tkill, vec![rule(0, own)?]);
+    let harmless = [libc::F_GETFD, libc::F_SETFD, libc::F_GETFL, libc::F_DUPFD_CLOEXEC];
+    let harmless = harmless.into_iter().map(|command| rule(1, command.unsigned_abs().into()));
+    rules.insert(libc::SYS_fcntl, harmless.collect::<Result<_, _>>()?);
     let filter = SeccompFilter::new(rules, SeccompAction::KillProcess, SeccompAction::Allow, architecture);
     let program: BpfProgram = filter.and_then(TryInto::try_into).map_err(|error| error.to_string())?;
     // It sets no_new_privs first.

@@ -57,6 +57,8 @@ pub struct Report {
     pub size: u64,
     /// Folders that have entries but none of their own: what lower layers say of them holds.
     pub implied: Vec<String>,
+    /// Nothing of the layers below is in the root.
+    pub hides_all: bool,
     /// It has another name of a file that only a layer below has: it can only be applied.
     pub borrows: bool,
     /// What was left out, with the reason, once for each kind.

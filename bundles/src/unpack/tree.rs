@@ -58,11 +58,7 @@ impl<'a> Tree<'a> {
     /// # Errors
     /// If it is refused, over a limit, or the file system does not take it.
     pub fn entry<R: Read>(&mut self, mut source: tar::Entry<'_, R>) -> Result<()> {
-        self.report.entries += 1;
-        if self.report.entries > self.order.limits.entries {
-            let why = format!("has more than {} entries", self.order.limits.entries);
-            return Err(Error::new("layer", why).hint("--max-entries allows more"));
-        }
+        self.count()?;
         let entry = Entry::read(&mut source)?;
         self.skipped.extend(entry.skipped.iter().cloned());
         self.parents(&entry.path)?;
@@ -72,6 +68,15 @@ impl<'a> Tree<'a> {
             Some(hidden) => self.whiteout(&entry.path, hidden),
             None => self.place(&entry, &mut source).map_err(|error| about(&entry.path, error)),
         }
+    }
+
+    fn count(&mut self) -> Result<()> {
+        self.report.entries += 1;
+        if self.report.entries > self.order.limits.entries {
+            let why = format!("has more than {} entries", self.order.limits.entries);
+            return Err(Error::new("layer", why).hint("--max-entries allows more"));
+        }
+        Ok(())
     }
 
     /// Gives folders their modes and times.
@@ -109,6 +114,7 @@ impl<'a> Tree<'a> {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error).context(|| shown(path)),
             Err(_) => {}
         }
+        self.count()?;
         fs::create_dir(parent).context(|| shown(parent))?;
         self.folders.push((parent.to_owned(), 0o755, UNIX_EPOCH));
         self.implied.insert(parent.to_owned());
@@ -259,6 +265,10 @@ impl<'a> Tree<'a> {
     /// Hides what layers below have in `folder`.
     fn opaque(&mut self, folder: &Path) -> Result<()> {
         let context = || shown(folder);
+        if self.order.form == Form::Overlay && folder.as_os_str().is_empty() {
+            self.report.hides_all = true;
+            return Ok(());
+        }
         if self.order.form == Form::Overlay {
             return xattr::set(here(folder), OPAQUE_ATTRIBUTE, b"y").context(context);
         }

@@ -102,6 +102,11 @@ fn links_lead_nowhere() {
 }
 
 #[test]
+fn a_link_to_a_file_that_is_not_there() {
+    refused(&archive(&[file("a"), link(EntryType::Link, "b", "none")]), &[], &[]);
+}
+
+#[test]
 fn nodes_and_unknown_kinds() {
     let device = |name: &str| {
         let mut header = entry(EntryType::Block, name, "", 0);

@@ -50,6 +50,26 @@ fn in_the_container_and_nowhere_else() {
     }
 }
 
+/// podman copies the annotations of a manifest into a config: an image must not read the host's files so.
+#[test]
+fn an_image_can_not_ask_for_any() {
+    use wsbox_integration::{Bundle, unique};
+    let world = World::new();
+    for (name, value) in [("dev.wsbox.secret.x", "file:/etc/hostname"), ("dev.wsbox.layers", "/")] {
+        let bundle = Bundle::hardened().set("/annotations", serde_json::json!({ name: value })).args(&["true"]);
+        bundle.write();
+        let id = unique("image");
+        let outcome = world.engine.wsbox(&["run", "--bundle", &bundle.path().display().to_string(), &id]);
+        outcome.fails(1, &[name, "is only for bundles that `wsbox bundle create` made"]);
+    }
+    world.layout();
+    world.tool("umoci config --image layout:app --config.label dev.wsbox.secret.x=file:/etc/hostname --config.label org.systemd.property.SuccessAction='poweroff'");
+    let outcome = world.create("oci:{}/layout:app", "app", &[]).ok();
+    assert_eq!(outcome.stderr.matches("is not the image's to set").count(), 2, "{outcome:?}");
+    let config = world.config("app").to_string();
+    assert!(!config.contains("secret.x") && !config.contains("SuccessAction"), "{config}");
+}
+
 #[test]
 fn what_is_missing_is_named() {
     let world = World::new();

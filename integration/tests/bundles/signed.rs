@@ -137,8 +137,8 @@ fn signatures_that_do_not_hold() {
 fn a_policy() {
     let (world, digest) = world();
     let policy = json!({"images": [
-        {"pattern": "oci:*layout*", "digest": true, "keys": [world.text("ours.pub")]},
-        {"pattern": "*other*", "refuse": true}
+        {"pattern": "*/layout", "digest": true, "keys": [world.text("ours.pub")]},
+        {"pattern": "*/more", "refuse": true}
     ]});
     fs::write(world.path("policy.json"), policy.to_string()).unwrap();
     let policy = world.text("policy.json");
@@ -148,7 +148,7 @@ fn a_policy() {
     create("oci:{}/layout", "a", &["--digest", &digest]).fails(1, &["has no signature"]);
     sign(&world, "ours", &digest, KIND);
     create("oci:{}/layout", "a", &["--digest", &digest]).ok();
-    create("{}/other", "b", &[]).fails(1, &["the policy refuses"]);
+    create("oci:{}/more", "b", &[]).fails(1, &["the policy refuses"]);
     create("{}/root", "c", &[]).ok();
     fs::write(world.path("policy.json"), r#"{"images": [{"patern": "*"}]}"#).unwrap();
     create("{}/root", "d", &[]).fails(1, &["policy.json", "unknown field `patern`"]);

@@ -152,6 +152,27 @@ fn a_full_disk() {
     assert_eq!(left, 0);
 }
 
+/// The same store by a link, the same bundle with a slash at its end.
+#[test]
+fn by_other_names() {
+    let world = World::new();
+    world.layout();
+    world.create("oci:{}/layout:app", "one", &["--", "true"]).ok();
+    std::os::unix::fs::symlink(world.path("store"), world.path("link")).unwrap();
+    let link = world.text("link");
+    assert!(world.engine.wsbox(&["bundle", "gc", "--store", &link]).ok().stdout.starts_with("0 layers removed"));
+    world.run("one").ok();
+    let slash = world.text("one") + "/";
+    world.bundle("rm", &[&slash]).ok();
+    assert!(!world.path("one").exists());
+    // What lies there later is not what was made.
+    world.create("oci:{}/layout:app", "two", &[]).ok();
+    fs::rename(world.path("two"), world.path("three")).unwrap();
+    std::os::unix::fs::symlink(world.path("three"), world.path("two")).unwrap();
+    world.bundle("rm", &[&world.text("two")]).fails(1, &["is not the folder that was made"]);
+    assert!(world.path("three/config.json").exists());
+}
+
 #[test]
 fn nothing_that_is_there_is_touched() {
     let world = World::new();

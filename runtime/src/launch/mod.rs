@@ -106,6 +106,7 @@ fn launch(
     let notified = options.notify_socket.as_ref().map(|_| raised.bundle.notified(&root.path().join(id))).transpose()?;
     let bundle = notified.as_ref().unwrap_or(&*raised.bundle);
     validate::validate(&bundle.spec)?;
+    plan::refuse_of_others(bundle)?;
     lsm::check(&bundle.spec)?;
     refuse_escapes(options.preserve_fds)?;
     let host = cgroup::Host::detect()?;

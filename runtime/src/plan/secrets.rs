@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::sys::mount::attr;
 
 /// `dev.wsbox.secret.NAME`: `file:PATH` or `env:VARIABLE`.
-const ANNOTATION: &str = "dev.wsbox.secret.";
+pub(super) const ANNOTATION: &str = "dev.wsbox.secret.";
 /// Where Docker and podman have them.
 const PLACE: &str = "/run/secrets";
 

@@ -44,11 +44,12 @@ pub fn find(host: &str) -> Result<RegistryAuth> {
         result => result.context(subject)?,
     };
     let config: Config = serde_json::from_slice(&text).context(subject)?;
-    if let Some(helper) = config.cred_helpers.get(host).or(config.creds_store.as_ref()) {
-        return helped(helper, host);
-    }
     // Docker's own hub has an address of its own there.
-    let names = [host.to_owned(), format!("https://{host}"), format!("https://index.{host}/v1/")];
+    let key = if host == "docker.io" { "https://index.docker.io/v1/" } else { host };
+    if let Some(helper) = config.cred_helpers.get(key).or(config.creds_store.as_ref()) {
+        return helped(helper, key);
+    }
+    let names = [key.to_owned(), format!("https://{host}")];
     let Some(entry) = names.iter().find_map(|name| config.auths.get(name)) else { return Ok(RegistryAuth::Anonymous) };
     if entry.identitytoken.as_ref().is_some_and(|token| !token.is_empty()) {
         return Err(Error::new(subject(), format!("has an identity token for {host}, which is not supported"))

@@ -62,7 +62,17 @@ pub fn open(name: &str, platform: &Platform) -> Result<Opened> {
 /// With all that was left out.
 pub fn canonical(name: &str) -> Result<String> {
     let name: Reference = name.parse().context(|| format!("docker://{name}"))?;
-    Ok(format!("docker://{}", name.whole()))
+    let host = name.registry().to_ascii_lowercase();
+    let host = match host.strip_suffix(":443").unwrap_or(&host) {
+        "registry-1.docker.io" | "index.docker.io" => "docker.io".to_owned(),
+        loopback if is_loopback(loopback) => {
+            let port = loopback.rsplit_once(':').filter(|(_, port)| port.parse::<u16>().is_ok());
+            port.map_or_else(|| "localhost".to_owned(), |(_, port)| format!("localhost:{port}"))
+        }
+        other => other.to_owned(),
+    };
+    let tag = name.tag().map(|tag| format!(":{tag}")).unwrap_or_default();
+    Ok(format!("docker://{host}/{}{tag}", name.repository()))
 }
 
 impl Repository {
@@ -72,6 +82,9 @@ impl Repository {
         let host = name.resolve_registry().to_owned();
         // As Docker has it: on this machine nobody is in between.
         let protocol = if is_loopback(&host) { ClientProtocol::Http } else { ClientProtocol::Https };
+        if matches!(protocol, ClientProtocol::Http) {
+            no_proxy_between(&host).map_err(|why| Error::new(subject(), why))?;
+        }
         // It is the only one that is built in; another call of ours may have been first.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
@@ -167,6 +180,20 @@ fn is_missing(error: &oci_client::errors::OciDistributionError) -> bool {
 /// A manifest that does not say what it is.
 fn guess(document: &serde_json::Value) -> &'static str {
     if document.get("manifests").is_some() { MANIFESTS[0] } else { MANIFESTS[1] }
+}
+
+/// What is said in clear is for this machine's ears: a proxy would carry it elsewhere.
+fn no_proxy_between(host: &str) -> Result<(), String> {
+    let set = |name: &&str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    let Some(proxy) = ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"].iter().find(|name| set(name)) else {
+        return Ok(());
+    };
+    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+    let without = std::env::var("NO_PROXY").or_else(|_| std::env::var("no_proxy")).unwrap_or_default();
+    match without.split(',').any(|entry| entry.trim() == name || entry.trim() == "*") {
+        true => Ok(()),
+        false => Err(format!("would go through ${proxy} in clear; add {name} to $NO_PROXY")),
+    }
 }
 
 fn is_loopback(host: &str) -> bool {

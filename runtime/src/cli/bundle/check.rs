@@ -9,7 +9,6 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde_json::Value;
 use wsbox_bundles::check::{self, Finding, Scanner, Severity, Subject, sarif};
 use wsbox_bundles::image::Platform;
-use wsbox_bundles::sign::Policy;
 use wsbox_bundles::store::Store;
 use wsbox_bundles::unpack::Limits;
 use wsbox_bundles::{Progress, Request, config};
@@ -162,7 +161,7 @@ fn image(arguments: &Arguments, source: &str) -> Result<Report> {
         limits: Limits { size: arguments.max_size, ..Limits::default() },
         pin: None,
         keys: Vec::new(),
-        policy: Policy::default(),
+        policies: Vec::new(),
         flags: config::Flags::default(),
         base: harden::config()?,
     };

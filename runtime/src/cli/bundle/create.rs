@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `wsbox bundle create`
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use wsbox_bundles::image::{Digest, Platform};
 use wsbox_bundles::sign::Policy;
@@ -42,7 +42,7 @@ pub struct Arguments {
     /// Refuse an image without a signature; --key or the policy says whose
     #[arg(long)]
     require_signature: bool,
-    /// What images have to be [default: /etc/wsbox/images.json, if it is there]
+    /// What images have to be, besides what /etc/wsbox/images.json demands
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
     /// Give the bundle files of its own, instead of the store's layers
@@ -65,16 +65,19 @@ pub struct Arguments {
 /// The host's own policy.
 const POLICY: &str = "/etc/wsbox/images.json";
 
-fn policy(file: Option<PathBuf>) -> Result<Policy> {
-    let path = file.or_else(|| Some(PathBuf::from(POLICY)).filter(|path| path.exists()));
-    Ok(path.map(|path| Policy::read(&path)).transpose()?.unwrap_or_default())
+/// The host's is the floor; one that is there and can not be read is an error.
+fn policies(file: Option<PathBuf>) -> Result<Vec<Policy>> {
+    let absent = Path::new(POLICY).symlink_metadata().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound);
+    let host = (!absent).then(|| PathBuf::from(POLICY));
+    host.into_iter().chain(file).map(|path| Ok(Policy::read(&path)?)).collect()
 }
 
 pub fn run(arguments: Arguments) -> Result<u8> {
-    let policy = policy(arguments.policy)?;
+    let policies = policies(arguments.policy)?;
     if arguments.require_signature && arguments.key.is_empty() {
-        let demanded = policy.of(&source::canonical(&arguments.source)?)?;
-        if demanded.keys.is_empty() {
+        let name = source::canonical(&arguments.source)?;
+        let demands = policies.iter().map(|policy| Ok(policy.of(&name)?)).collect::<Result<Vec<_>>>()?;
+        if demands.iter().all(|demand| demand.keys.is_empty()) {
             return Err(Error::invalid("--require-signature", "nobody says whose").hint("--key cosign.pub"));
         }
     }
@@ -93,7 +96,7 @@ pub fn run(arguments: Arguments) -> Result<u8> {
         limits: Limits { size: arguments.max_size, entries: arguments.max_entries },
         pin: arguments.digest,
         keys: arguments.key,
-        policy,
+        policies,
         flags: arguments.flags.read()?,
         base,
     };

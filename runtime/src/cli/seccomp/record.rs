@@ -171,6 +171,10 @@ impl Copy {
             let target = bundle.join(root.split('/').next().unwrap_or(root));
             std::os::unix::fs::symlink(target, &link).context(|| link.display().to_string())?;
         }
+        let mark = ".wsbox";
+        if bundle.join(mark).is_file() {
+            fs::copy(bundle.join(mark), copy.0.join(mark)).context(|| copy.0.display().to_string())?;
+        }
         fs::write(copy.0.join("config.json"), text).context(|| copy.0.display().to_string())?;
         Ok(copy)
     }
