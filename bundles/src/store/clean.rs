@@ -142,7 +142,8 @@ fn bundle(dir: &Path) -> Result<Option<Bundle>> {
     let path = dir.join("config.json");
     match path.symlink_metadata() {
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(None),
-        result => drop(result.context(|| path.display().to_string())?),
+        Err(error) => return Err(error).context(|| path.display().to_string()),
+        Ok(_) => {}
     }
     let text = read_document(&path)?;
     let config: Value = serde_json::from_slice(&text)
