@@ -112,7 +112,8 @@ pub fn most_sources(spec: &Spec, linux: &Linux, host: &super::Host) -> usize {
         + count(linux.namespaces().as_ref().map(Vec::len))
         + hierarchies
         + hooks
-        + 6
+        + usize::from(super::secrets::has(spec))
+        + 5
 }
 
 /// Whether the container sees its cgroup.

@@ -34,6 +34,11 @@ pub enum SecretSource {
     Env(String),
 }
 
+/// Whether a config has any.
+pub(super) fn has(spec: &Spec) -> bool {
+    spec.annotations().iter().flatten().any(|(key, _)| key.starts_with(ANNOTATION))
+}
+
 impl Builder<'_> {
     /// A read-only mount of all of them, over whatever the config has there.
     pub(super) fn secrets(&mut self, spec: &Spec, process: &Process) -> Result<()> {
