@@ -16,6 +16,8 @@ const BPF_CGROUP_DEVICE: u32 = 6;
 /// Programs of parent and child cgroups all run, and all must allow.
 const BPF_F_ALLOW_MULTI: u32 = 2;
 const BPF_F_REPLACE: u32 = 4;
+/// Times that a load is tried again.
+const TRIES: u32 = 10;
 
 /// The first fields of union bpf_attr for BPF_PROG_LOAD.
 #[repr(C)]
@@ -55,9 +57,19 @@ pub fn load_device_program(instructions: &[u64]) -> nix::Result<OwnedFd> {
         insns: instructions.as_ptr() as u64,
         license: c"Apache-2.0".as_ptr() as u64,
     };
-    // SAFETY: attr is the beginning of a bpf_attr of the size given, and what it points to lives through the call.
-    let result = unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_LOAD, &raw const attr, size_of::<Load>()) };
-    let fd = Errno::result(result)?;
+    let load = || {
+        // SAFETY: attr is the beginning of a bpf_attr of the size given, and what it points to lives through the call.
+        Errno::result(unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_LOAD, &raw const attr, size_of::<Load>()) })
+    };
+    // The verifier gives up when a signal comes, whoever handles it (kernel/bpf/verifier.c).
+    let mut result = load();
+    for _ in 0..TRIES {
+        if result != Err(Errno::EAGAIN) {
+            break;
+        }
+        result = load();
+    }
+    let fd = result?;
     // SAFETY: the kernel just made this descriptor for us.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
