@@ -7,7 +7,7 @@ use oci_spec::image::Config;
 use serde_json::{Value, json};
 
 use super::image::set_env;
-use super::secrets::{ANNOTATION, Secret};
+use super::secrets::{SECRET, Secret};
 use super::{Made, User, array, mounts};
 use crate::error::{Error, Result};
 
@@ -92,7 +92,7 @@ pub fn apply(made: &mut Made, declared: Option<&Config>, flags: &Flags, user: &U
         config["annotations"]["dev.wsbox.profile"] = json!(profile);
     }
     for secret in &flags.secrets {
-        config["annotations"][format!("{ANNOTATION}{}", secret.id)] = json!(secret.reference());
+        config["annotations"][format!("{SECRET}{}", secret.id)] = json!(secret.reference());
     }
     Ok(())
 }

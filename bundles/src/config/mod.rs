@@ -13,7 +13,7 @@ use serde_json::Value;
 pub use flags::{Flags, Network, Seccomp};
 pub use limits::{bytes, cpus, ulimit};
 pub use mounts::{bind, mount, tmpfs};
-pub use secrets::{From as SecretFrom, Secret};
+pub use secrets::{From as SecretFrom, SECRET, Secret};
 pub use users::{Files, User};
 
 use crate::error::Result;

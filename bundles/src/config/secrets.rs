@@ -7,7 +7,7 @@ use std::str::FromStr;
 use crate::error::{Error, Result};
 
 /// The annotation of a secret begins so; its name follows.
-pub const ANNOTATION: &str = "dev.wsbox.secret.";
+pub const SECRET: &str = "dev.wsbox.secret.";
 
 /// Where a secret is when the container starts.
 #[derive(Clone, Debug, PartialEq, Eq)]

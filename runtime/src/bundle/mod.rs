@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Step 1, parse: opens a bundle and turns its config.json into a [`Spec`].
 
+pub mod own;
 mod parse;
 pub mod passwd;
 

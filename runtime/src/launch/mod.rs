@@ -106,7 +106,7 @@ fn launch(
     let notified = options.notify_socket.as_ref().map(|_| raised.bundle.notified(&root.path().join(id))).transpose()?;
     let bundle = notified.as_ref().unwrap_or(&*raised.bundle);
     validate::validate(&bundle.spec)?;
-    plan::refuse_of_others(bundle)?;
+    bundle.refuse_foreign_annotations()?;
     lsm::check(&bundle.spec)?;
     refuse_escapes(options.preserve_fds)?;
     let host = cgroup::Host::detect()?;
@@ -395,7 +395,6 @@ impl Launch<'_> {
         let mut opener = sources::Opener {
             bundle: &self.bundle.path,
             root: self.rootfs.as_fd(),
-            image: None,
             user,
             init,
             pid: child.spawned.pid,

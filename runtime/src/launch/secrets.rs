@@ -5,7 +5,7 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
 use nix::fcntl::{AT_FDCWD, OFlag, openat};
@@ -28,23 +28,25 @@ pub fn make(wanted: &Secrets, maps: Option<&IdMaps>) -> Result<OwnedFd> {
     // Since Linux 6.3 (tmpfs.rst).
     let _ = fsconfig(&tmpfs, c"noswap", None);
     let mount = fsmount(&tmpfs, attr::NODEV | attr::NOSUID | attr::NOEXEC).context(context)?;
-    let id = |map, id| {
-        maps.map_or(Ok(id), |maps: &IdMaps| host_id(if map { &maps.uid } else { &maps.gid }, id, "process.user"))
-    };
-    let (uid, gid) = (Uid::from_raw(id(true, wanted.uid)?), Gid::from_raw(id(false, wanted.gid)?));
-    let root = (Uid::from_raw(id(true, 0)?), Gid::from_raw(id(false, 0)?));
     let top = openat(&mount, ".", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty());
-    fchown(top.context(context)?, Some(root.0), Some(root.1)).context(context)?;
+    own(&top.context(context)?, (0, 0), maps, context)?;
     for (name, source) in &wanted.all {
         let secret = read(name, source)?;
         let context = || format!("secret {name:?}");
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
         let mut file = File::from(openat(&mount, name.as_str(), flags, Mode::empty()).context(context)?);
         file.write_all(&secret).context(context)?;
-        fchown(&file, Some(uid), Some(gid)).context(context)?;
+        own(&file, (wanted.uid, wanted.gid), maps, context)?;
         fchmod(&file, Mode::S_IRUSR).context(context)?;
     }
     Ok(mount)
+}
+
+/// Gives a file to a user and a group of the container.
+fn own(file: impl AsFd, (uid, gid): (u32, u32), maps: Option<&IdMaps>, context: impl FnOnce() -> String) -> Result<()> {
+    let uid = maps.map_or(Ok(uid), |maps| host_id(&maps.uid, uid, "process.user.uid"))?;
+    let gid = maps.map_or(Ok(gid), |maps| host_id(&maps.gid, gid, "process.user.gid"))?;
+    fchown(file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))).context(context)
 }
 
 fn read(name: &str, source: &SecretSource) -> Result<Vec<u8>> {

@@ -24,8 +24,6 @@ pub struct Opener<'a> {
     pub bundle: &'a Path,
     /// The root file system
     pub root: BorrowedFd<'a>,
-    /// What the image has in its root, if that is made of layers
-    pub image: Option<OwnedFd>,
     /// The container's user namespace and its maps, if it has one
     pub user: Option<(OwnedFd, &'a IdMaps)>,
     /// The init's program file
@@ -43,19 +41,25 @@ pub struct Opener<'a> {
 impl Opener<'_> {
     /// The descriptors of `sources`, in their order.
     pub fn open(&mut self, sources: &[Source]) -> Result<Vec<OwnedFd>> {
-        sources.iter().map(|source| self.one(source)).collect()
+        // The root comes first.
+        let layers = match sources.first() {
+            Some(Source::Root { layers, .. }) => layers.as_slice(),
+            _ => &[],
+        };
+        sources.iter().map(|source| self.one(source, layers)).collect()
     }
 
-    fn one(&mut self, source: &Source) -> Result<OwnedFd> {
+    fn one(&mut self, source: &Source, layers: &[PathBuf]) -> Result<OwnedFd> {
         match source {
-            Source::Root { attr, layers } => self.root(attr, layers),
+            Source::Root { attr, .. } => self.root(attr, layers),
             Source::Bind { path, field, attr, nofollow } => {
                 let from = open_path(&source_path(self.bundle, path), field, *nofollow)?;
                 self.tree(from.as_fd(), attr, field)
             }
             Source::Dev(wanted) => dev::make(wanted, self.user.as_ref().map(|(_, maps)| *maps)),
             Source::CopyUp(wanted) => {
-                let image = self.image.as_ref().map_or(self.root, AsFd::as_fd);
+                let image = if layers.is_empty() { None } else { Some(overlay::image(layers)?) };
+                let image = image.as_ref().map_or(self.root, AsFd::as_fd);
                 copy_up::make(image, wanted, self.user.as_ref().map(|(_, maps)| *maps))
             }
             Source::Secrets(wanted) => secrets::make(wanted, self.user.as_ref().map(|(_, maps)| *maps)),
@@ -77,10 +81,9 @@ impl Opener<'_> {
         }
     }
 
-    fn root(&mut self, attr: &BindAttr, layers: &[PathBuf]) -> Result<OwnedFd> {
+    fn root(&self, attr: &BindAttr, layers: &[PathBuf]) -> Result<OwnedFd> {
         let mapped = self.user.as_ref().filter(|_| attr.idmap == Idmap::Container).map(|(user, maps)| (user, *maps));
         if !layers.is_empty() {
-            self.image = Some(overlay::image(layers)?);
             return overlay::of_layers(layers, mapped, attr);
         }
         match mapped {

@@ -28,7 +28,6 @@ use crate::error::{Error, Result};
 use crate::seccomp::{Counted, Counting};
 use crate::{cgroup, seccomp};
 pub use attributes::Attributes;
-pub use layers::refuse_of_others;
 pub use mounts::{BindAttr, Idmap, source_path};
 pub use namespaces::{Early, UserNamespace, is_new};
 pub use process::hard_limits;

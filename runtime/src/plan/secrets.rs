@@ -6,11 +6,10 @@ use std::path::PathBuf;
 use oci_spec::runtime::{Process, Spec};
 
 use super::{Builder, Source, Step};
+use crate::bundle::own::SECRET;
 use crate::error::{Error, Result};
 use crate::sys::mount::attr;
 
-/// `dev.wsbox.secret.NAME`: `file:PATH` or `env:VARIABLE`.
-pub(super) const ANNOTATION: &str = "dev.wsbox.secret.";
 /// Where Docker and podman have them.
 const PLACE: &str = "/run/secrets";
 
@@ -36,7 +35,7 @@ pub enum SecretSource {
 
 /// Whether a config has any.
 pub(super) fn has(spec: &Spec) -> bool {
-    spec.annotations().iter().flatten().any(|(key, _)| key.starts_with(ANNOTATION))
+    spec.annotations().iter().flatten().any(|(key, _)| key.starts_with(SECRET))
 }
 
 impl Builder<'_> {
@@ -44,7 +43,7 @@ impl Builder<'_> {
     pub(super) fn secrets(&mut self, spec: &Spec, process: &Process) -> Result<()> {
         let all = spec.annotations().iter().flatten();
         let mut all = all
-            .filter_map(|(key, value)| Some((key.strip_prefix(ANNOTATION)?, value)))
+            .filter_map(|(key, value)| Some((key.strip_prefix(SECRET)?, value)))
             .map(|(name, value)| Ok((name.to_owned(), source(name, value)?)))
             .collect::<Result<Vec<_>>>()?;
         if all.is_empty() {
@@ -59,7 +58,7 @@ impl Builder<'_> {
 }
 
 fn source(name: &str, value: &str) -> Result<SecretSource> {
-    let field = || format!("annotations[\"{ANNOTATION}{name}\"]");
+    let field = || format!("annotations[\"{SECRET}{name}\"]");
     if matches!(name, "" | "." | "..") || name.len() > 255 || name.contains('/') {
         return Err(Error::invalid(field(), "is no name for a file"));
     }

@@ -73,3 +73,16 @@ impl From<wsbox_bundles::Error> for Error {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::bundle::own;
+
+    /// Both crates have them: neither needs the other for them.
+    #[test]
+    fn the_words_of_a_bundle() {
+        assert_eq!(wsbox_bundles::MARK, own::MARK);
+        assert_eq!(wsbox_bundles::store::LAYERS, own::LAYERS);
+        assert_eq!(wsbox_bundles::config::SECRET, own::SECRET);
+    }
+}

@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::source::Source;
 use super::{allow, diff, lint};
+use crate::bundle::own::MARK;
 use crate::cli::{Global, output};
 use crate::error::{Context, Error, Result};
 use crate::seccomp::check;
@@ -171,9 +172,8 @@ impl Copy {
             let target = bundle.join(root.split('/').next().unwrap_or(root));
             std::os::unix::fs::symlink(target, &link).context(|| link.display().to_string())?;
         }
-        let mark = ".wsbox";
-        if bundle.join(mark).is_file() {
-            fs::copy(bundle.join(mark), copy.0.join(mark)).context(|| copy.0.display().to_string())?;
+        if bundle.join(MARK).is_file() {
+            fs::copy(bundle.join(MARK), copy.0.join(MARK)).context(|| copy.0.display().to_string())?;
         }
         fs::write(copy.0.join("config.json"), text).context(|| copy.0.display().to_string())?;
         Ok(copy)
