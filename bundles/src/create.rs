@@ -69,8 +69,8 @@ pub fn create(request: &Request, unpacker: &Unpacker, store: &Store, progress: &
     let name = source::canonical(&request.source)?;
     let demands = request.policies.iter().map(|policy| policy.of(&name)).collect::<Result<Vec<_>>>()?;
     let opened = source::open(&request.source, &request.platform)?;
-    demands.iter().try_for_each(|demand| pinned(opened.image.as_ref(), request, demand))?;
-    pinned(opened.image.as_ref(), request, &Demand::default())?;
+    demands.iter().try_for_each(|demand| names_digest(request, demand))?;
+    pinned(opened.image.as_ref(), request.pin.as_ref())?;
     let keys = std::iter::once(&request.keys).chain(demands.iter().map(|demand| &demand.keys));
     keys.into_iter().try_for_each(|keys| signed(opened.image.as_ref(), keys))?;
     opened.layers.iter().for_each(|layer| progress.expect(layer.size()));
@@ -90,13 +90,17 @@ pub fn create(request: &Request, unpacker: &Unpacker, store: &Store, progress: &
 }
 
 /// The digest may stand in the flag or in the name of the source.
-fn pinned(image: Option<&Pinned>, request: &Request, demand: &Demand) -> Result<()> {
+fn names_digest(request: &Request, demand: &Demand) -> Result<()> {
     let named = request.source.rsplit_once('@').is_some_and(|(_, digest)| digest.parse::<Digest>().is_ok());
     if demand.digest && request.pin.is_none() && !(named && request.source.starts_with("docker://")) {
         let error = Error::new(request.source.clone(), "the policy wants its digest");
         return Err(error.hint("--digest sha256:HEX, or docker://HOST/NAME@sha256:HEX"));
     }
-    let Some(pin) = &request.pin else { return Ok(()) };
+    Ok(())
+}
+
+fn pinned(image: Option<&Pinned>, pin: Option<&Digest>) -> Result<()> {
+    let Some(pin) = pin else { return Ok(()) };
     let image = image.ok_or_else(|| Error::new("--digest", "the source is no image, so it has none"))?;
     match image.digest == *pin || image.index.as_ref() == Some(pin) {
         true => Ok(()),
@@ -165,13 +169,11 @@ pub(crate) fn order(layer: &Layer, form: Form, limits: Limits) -> Order {
 /// Which of the layers it was.
 pub(crate) fn of_layer(layer: &Layer, error: Error) -> Error {
     let Some(digest) = layer.digest() else { return error };
-    let (subject, why, hint) = error.parts();
-    let subject = if subject == "layer" { format!("layer {digest}") } else { format!("layer {digest}: {subject}") };
-    let full = Error::new(subject, why);
-    match hint {
-        Some(hint) => full.hint(hint),
-        None => full,
-    }
+    let full = match error.parts().0 {
+        "layer" => format!("layer {digest}"),
+        entry => format!("layer {digest}: {entry}"),
+    };
+    error.of(full)
 }
 
 fn config(request: &Request, opened: &Opened, layers: &[PathBuf]) -> Result<Made> {

@@ -26,6 +26,11 @@ impl Error {
         self
     }
 
+    /// The same failure, told of `subject`.
+    pub fn of(self, subject: impl Into<String>) -> Self {
+        Self { subject: subject.into(), ..self }
+    }
+
     /// Subject, reason and way out, for an error type of the caller's.
     pub fn parts(&self) -> (&str, &str, Option<&str>) {
         (&self.subject, &self.why, self.hint.as_deref())

@@ -54,14 +54,8 @@ impl Archive {
             }
             _ => file,
         };
-        let empty = HashMap::new;
-        let mut archive = Self {
-            path: path.into(),
-            file: Arc::new(file),
-            files: HashMap::new(),
-            links: HashMap::new(),
-            digests: empty(),
-        };
+        let (files, links, digests) = (HashMap::new(), HashMap::new(), HashMap::new());
+        let mut archive = Self { path: path.into(), file: Arc::new(file), files, links, digests };
         archive.scan().context(context)?;
         Ok(archive)
     }
@@ -71,12 +65,9 @@ impl Archive {
         self.files.contains_key(Path::new(name))
     }
 
-    /// The archive's file, from its beginning.
-    pub fn into_file(self) -> Result<File> {
-        use std::io::Seek;
-        let mut file = self.file.try_clone().context(|| self.path.display().to_string())?;
-        file.rewind().context(|| self.path.display().to_string())?;
-        Ok(file)
+    /// The archive as it is.
+    pub fn into_file(self) -> Arc<File> {
+        self.file
     }
 
     /// The content of the file `name`, which is small.

@@ -19,8 +19,7 @@ struct Saved {
 }
 
 /// The image that is chosen in the archive.
-pub fn archive(chosen: &Chosen, platform: &Platform) -> Result<Opened> {
-    let mut archive = Archive::open(&chosen.path)?;
+pub fn archive(mut archive: Archive, chosen: &Chosen, platform: &Platform) -> Result<Opened> {
     let subject = || format!("{}: manifest.json", chosen.path.display());
     let all: Vec<Saved> = serde_json::from_slice(&archive.document("manifest.json")?).context(subject)?;
     let saved = chosen.pick(&all, |saved| saved.repo_tags.clone().unwrap_or_default())?;

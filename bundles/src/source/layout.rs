@@ -20,8 +20,7 @@ pub fn folder(chosen: &Chosen, platform: &Platform) -> Result<Opened> {
 }
 
 /// A layout in a tar.
-pub fn archive(chosen: &Chosen, platform: &Platform) -> Result<Opened> {
-    let archive = Archive::open(&chosen.path)?;
+pub fn archive(archive: Archive, chosen: &Chosen, platform: &Platform) -> Result<Opened> {
     let (layout, index) = (archive.document("oci-layout")?, archive.document("index.json")?);
     read(chosen, &layout, &index, &archive.blobs()?, platform)
 }

@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use oci_spec::image::{Descriptor, ImageConfiguration};
 
+use archive::Archive;
 pub use folder::Folder;
 pub(crate) use registry::Repository;
 
@@ -72,7 +73,7 @@ pub enum Layer {
         diff_id: Digest,
     },
     /// A tar, compressed or not.
-    Tar(File),
+    Tar(Arc<File>),
     /// A folder of the host.
     Folder(Folder),
 }
@@ -102,10 +103,7 @@ impl Layer {
     pub fn open(&self) -> Result<Box<dyn Read + Send>> {
         match self {
             Self::Blob { blobs, blob, .. } => Ok(Box::new(blobs.open(blob)?)),
-            Self::Tar(file) => {
-                let end = self.size();
-                Ok(Box::new(Part { file: Arc::new(file.try_clone().context(|| "tar".into())?), at: 0, end }))
-            }
+            Self::Tar(file) => Ok(Box::new(Part { file: file.clone(), at: 0, end: self.size() })),
             Self::Folder(folder) => folder.stream(),
         }
     }
@@ -135,11 +133,19 @@ pub fn canonical(name: &str) -> Result<String> {
 pub fn open(name: &str, platform: &Platform) -> Result<Opened> {
     match name.split_once(':') {
         Some(("oci", rest)) => layout::folder(&Chosen::of(rest), platform),
-        Some(("oci-archive", rest)) => layout::archive(&Chosen::of(rest), platform),
-        Some(("docker-archive", rest)) => docker::archive(&Chosen::of(rest), platform),
+        Some(("oci-archive", rest)) => in_archive(&Chosen::of(rest), layout::archive, platform),
+        Some(("docker-archive", rest)) => in_archive(&Chosen::of(rest), docker::archive, platform),
         Some(("docker", rest)) if rest.starts_with("//") => registry::open(rest.trim_start_matches('/'), platform),
         _ => path(Path::new(name), platform),
     }
+}
+
+fn in_archive(
+    chosen: &Chosen,
+    open: impl FnOnce(Archive, &Chosen, &Platform) -> Result<Opened>,
+    platform: &Platform,
+) -> Result<Opened> {
+    open(Archive::open(&chosen.path)?, chosen, platform)
 }
 
 /// A file or folder without a word of what it is.
@@ -153,11 +159,11 @@ fn path(path: &Path, platform: &Platform) -> Result<Opened> {
             false => Ok(Opened { layers: vec![Layer::Folder(Folder::open(path)?)], image: None }),
         };
     }
-    let archive = archive::Archive::open(path)?;
+    let archive = Archive::open(path)?;
     match (archive.has("oci-layout") && archive.has("index.json"), archive.has("manifest.json")) {
-        (true, _) => layout::archive(&chosen, platform),
-        (false, true) => docker::archive(&chosen, platform),
-        (false, false) => Ok(Opened { layers: vec![Layer::Tar(archive.into_file()?)], image: None }),
+        (true, _) => layout::archive(archive, &chosen, platform),
+        (false, true) => docker::archive(archive, &chosen, platform),
+        (false, false) => Ok(Opened { layers: vec![Layer::Tar(archive.into_file())], image: None }),
     }
 }
 

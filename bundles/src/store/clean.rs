@@ -50,14 +50,6 @@ impl Store {
         Ok(all)
     }
 
-    /// Bytes that all layers take on the disk.
-    ///
-    /// # Errors
-    /// If the store can not be read.
-    pub fn size(&self) -> Result<u64> {
-        size(&self.root.join("layers"))
-    }
-
     /// Removes the bundle at `dir`, which has to be one of the store's. Its layers stay until [`gc`](Self::gc).
     ///
     /// # Errors

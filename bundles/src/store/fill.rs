@@ -87,10 +87,9 @@ impl Work<'_> {
         let next = AtomicUsize::new(0);
         let results = Mutex::new(Vec::new());
         let take = || {
-            while let Some((index, layer)) = {
+            loop {
                 let index = next.fetch_add(1, Ordering::Relaxed);
-                layers.get(index).map(|layer| (index, layer))
-            } {
+                let Some(layer) = layers.get(index) else { return };
                 let result = self.one(layer);
                 if result.is_err() {
                     next.store(layers.len(), Ordering::Relaxed);

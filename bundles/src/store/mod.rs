@@ -53,11 +53,7 @@ impl Store {
     pub fn open(root: Option<PathBuf>) -> Result<Self> {
         let root = std::path::absolute(root.map_or_else(default, Ok)?).context(|| "the store".into())?;
         let subject = || format!("the store {}", root.display());
-        if root.to_str().is_none_or(|path| path.contains([':', '\\'])) {
-            return Err(
-                Error::new(subject(), "has a colon, a backslash or no UTF-8 in its path").hint("--store takes another")
-            );
-        }
+        plain(&root)?;
         // What is in layers, set-id files too, is for nobody of the host.
         let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&root);
         made.context(subject)?;
@@ -66,9 +62,7 @@ impl Store {
         }
         // Layers are known by their paths: the store has one, whatever links lead to it.
         let root = root.canonicalize().context(subject)?;
-        if root.to_str().is_none_or(|path| path.contains([':', '\\'])) {
-            return Err(Error::new(subject(), "leads to a path with a colon, a backslash or no UTF-8"));
-        }
+        plain(&root)?;
         Ok(Self { root })
     }
 
@@ -105,6 +99,17 @@ impl Store {
     fn registration(&self, dir: &Path) -> PathBuf {
         use std::os::unix::ffi::OsStrExt;
         self.root.join("bundles").join(format!("{}.json", Digest::of(dir.as_os_str().as_bytes()).hex()))
+    }
+}
+
+/// A colon divides layers, and overlay reads a backslash as its own.
+fn plain(root: &Path) -> Result<()> {
+    match root.to_str().is_some_and(|path| !path.contains([':', '\\'])) {
+        true => Ok(()),
+        false => {
+            let why = "has a colon, a backslash or no UTF-8 in its path";
+            Err(Error::new(format!("the store {}", root.display()), why).hint("--store takes another"))
+        }
     }
 }
 

@@ -103,7 +103,6 @@ fn watched<T>(child: &Child, progress: &Progress, work: impl FnOnce() -> T) -> T
 /// The child may end before all is read; then its answer says why.
 fn feed(mut layer: impl Read, mut child: ChildStdin, progress: &Progress) -> Result<()> {
     let mut buffer = vec![0; CHUNK];
-    let mut gone = false;
     loop {
         progress.check()?;
         let count = layer.read(&mut buffer).context(|| "layer".into())?;
@@ -112,11 +111,8 @@ fn feed(mut layer: impl Read, mut child: ChildStdin, progress: &Progress) -> Res
         }
         progress.add(count as u64);
         match child.write_all(&buffer[..count]) {
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => gone = true,
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
             result => result.context(|| "feed the unpacker".into())?,
-        }
-        if gone {
-            return Ok(());
         }
     }
 }

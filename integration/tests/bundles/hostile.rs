@@ -193,10 +193,9 @@ fn what_is_cut_or_no_archive() {
 fn changed(change: impl Fn(&World, &mut Value)) -> World {
     let world = World::new();
     world.layout();
-    let path = world.path("layout/index.json");
-    let mut index: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    let mut index = world.index();
     change(&world, &mut index);
-    fs::write(&path, serde_json::to_vec(&index).unwrap()).unwrap();
+    world.set_index(&index);
     world
 }
 
@@ -208,13 +207,8 @@ fn manifest(world: &World, index: &Value) -> Value {
     serde_json::from_slice(&fs::read(blob(world, &index["manifests"][0])).unwrap()).unwrap()
 }
 
-/// Puts a document in the layout, and gives its descriptor.
 fn put(world: &World, kind: &str, document: &Value) -> Value {
-    let bytes = serde_json::to_vec(document).unwrap();
-    fs::write(world.path("document"), &bytes).unwrap();
-    let hex = world.tool("sha256sum {}/document").stdout.split_whitespace().next().unwrap().to_owned();
-    fs::write(world.path("layout/blobs/sha256").join(&hex), &bytes).unwrap();
-    json!({"mediaType": kind, "digest": format!("sha256:{hex}"), "size": bytes.len()})
+    world.put(kind, &serde_json::to_vec(document).unwrap())
 }
 
 fn fails(world: &World, words: &[&str]) {

@@ -4,7 +4,7 @@
 use std::fs;
 use std::process::Command;
 
-use serde_json::{Value, json};
+use serde_json::json;
 use wsbox_integration::sandbox::outcome;
 
 use crate::registry::Registry;
@@ -23,18 +23,6 @@ fn key(world: &World, name: &str) {
     openssl(world, &format!("ec -in {name}.key -pubout -out {name}.pub"));
 }
 
-/// Puts content in the layout, and gives its descriptor.
-fn put(world: &World, kind: &str, bytes: &[u8]) -> Value {
-    fs::write(world.path("content"), bytes).unwrap();
-    let hex = world.tool("sha256sum content").stdout.split_whitespace().next().unwrap().to_owned();
-    fs::write(world.path("layout/blobs/sha256").join(&hex), bytes).unwrap();
-    json!({"mediaType": kind, "digest": format!("sha256:{hex}"), "size": bytes.len()})
-}
-
-fn index(world: &World) -> Value {
-    serde_json::from_slice(&fs::read(world.path("layout/index.json")).unwrap()).unwrap()
-}
-
 /// `cosign sign --key NAME.key`, for an image of this digest.
 fn sign(world: &World, name: &str, digest: &str, kind: &str) {
     let payload = json!({"critical": {"identity": {"docker-reference": ""}, "image": {"docker-manifest-digest": digest}, "type": kind}, "optional": null});
@@ -42,18 +30,18 @@ fn sign(world: &World, name: &str, digest: &str, kind: &str) {
     fs::write(world.path("payload"), &payload).unwrap();
     fs::write(world.path("signature"), openssl(world, &format!("dgst -sha256 -sign {name}.key payload"))).unwrap();
     let base64 = outcome(Command::new("base64").args(["-w0"]).arg(world.path("signature"))).ok().stdout;
-    let mut layer = put(world, "application/vnd.dev.cosign.simplesigning.v1+json", &payload);
+    let mut layer = world.put("application/vnd.dev.cosign.simplesigning.v1+json", &payload);
     let id = layer["digest"].clone();
     layer["annotations"] = json!({"dev.cosignproject.cosign/signature": base64});
     let config = json!({"architecture": "", "os": "", "config": {}, "rootfs": {"type": "layers", "diff_ids": [id]}, "history": [{"created": "0001-01-01T00:00:00Z"}]});
-    let config = put(world, "application/vnd.oci.image.config.v1+json", &serde_json::to_vec(&config).unwrap());
+    let config = world.put("application/vnd.oci.image.config.v1+json", &serde_json::to_vec(&config).unwrap());
     let manifest = json!({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json", "config": config, "layers": [layer]});
-    let mut entry = put(world, "application/vnd.oci.image.manifest.v1+json", &serde_json::to_vec(&manifest).unwrap());
-    let mut index = index(world);
+    let mut entry = world.put("application/vnd.oci.image.manifest.v1+json", &serde_json::to_vec(&manifest).unwrap());
+    let mut index = world.index();
     let image = index["manifests"][0]["digest"].as_str().unwrap().replace("sha256:", "sha256-");
     entry["annotations"] = json!({"org.opencontainers.image.ref.name": format!("{image}.sig")});
     index["manifests"].as_array_mut().unwrap().push(entry);
-    fs::write(world.path("layout/index.json"), serde_json::to_vec(&index).unwrap()).unwrap();
+    world.set_index(&index);
 }
 
 const KIND: &str = "cosign container image signature";
@@ -64,7 +52,7 @@ fn world() -> (World, String) {
     world.layout();
     key(&world, "ours");
     key(&world, "theirs");
-    let digest = index(&world)["manifests"][0]["digest"].as_str().unwrap().to_owned();
+    let digest = world.index()["manifests"][0]["digest"].as_str().unwrap().to_owned();
     (world, digest)
 }
 
@@ -124,12 +112,12 @@ fn signatures_that_do_not_hold() {
     // The image changes after it was signed.
     let (world, digest) = self::world();
     sign(&world, "ours", &digest, KIND);
-    let signature = index(&world)["manifests"][1].clone();
+    let signature = world.index()["manifests"][1].clone();
     world.tool("umoci config --image layout:app --config.user root");
-    let mut changed = index(&world);
+    let mut changed = world.index();
     changed["manifests"].as_array_mut().unwrap().retain(|entry| entry["digest"] != signature["digest"]);
     changed["manifests"].as_array_mut().unwrap().push(signature);
-    fs::write(world.path("layout/index.json"), serde_json::to_vec(&changed).unwrap()).unwrap();
+    world.set_index(&changed);
     verify(&world, "ours.pub").fails(1, &["is of another image", &digest]);
 }
 

@@ -4,10 +4,11 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use serde_json::{Value, json};
 use wsbox_integration::{Engine, Outcome, TempDir, bundle, sandbox};
 
 /// See above.
@@ -99,6 +100,24 @@ impl World {
         self.tool(&format!("umoci config --image layout:app {config}"));
     }
 
+    /// The index of that layout.
+    pub fn index(&self) -> Value {
+        serde_json::from_slice(&fs::read(self.path("layout/index.json")).unwrap()).unwrap()
+    }
+
+    /// Replaces it.
+    pub fn set_index(&self, index: &Value) {
+        fs::write(self.path("layout/index.json"), serde_json::to_vec(index).unwrap()).unwrap();
+    }
+
+    /// Puts content in that layout, and gives its descriptor.
+    pub fn put(&self, kind: &str, bytes: &[u8]) -> Value {
+        fs::write(self.path("content"), bytes).unwrap();
+        let hex = self.tool("sha256sum content").stdout.split_whitespace().next().unwrap().to_owned();
+        fs::write(self.path("layout/blobs/sha256").join(&hex), bytes).unwrap();
+        json!({"mediaType": kind, "digest": format!("sha256:{hex}"), "size": bytes.len()})
+    }
+
     /// Nothing half-made is in it.
     pub fn assert_clean(&self, bundle: &str) {
         assert!(!self.path(bundle).exists(), "{bundle} is there");
@@ -108,8 +127,6 @@ impl World {
         assert!(tmp.is_empty(), "{tmp:?}");
     }
 }
-
-use std::os::unix::fs::PermissionsExt;
 
 /// All that a tree says of itself: kind, mode, owner, time, size, other names, content or link.
 pub fn tree(root: &Path) -> BTreeMap<PathBuf, String> {

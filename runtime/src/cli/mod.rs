@@ -33,6 +33,7 @@ mod spec;
 mod start;
 mod state;
 mod summary;
+mod temporary;
 mod trail;
 mod update;
 

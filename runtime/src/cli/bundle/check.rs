@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `wsbox bundle check`
 
-use std::fs;
-use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde_json::Value;
@@ -17,8 +15,9 @@ use super::progress::Bar;
 use super::report::{self, Report};
 use super::{scanner, unpacker};
 use crate::bundle::Bundle;
+use crate::cli::temporary::Temporary;
 use crate::cli::{log, output};
-use crate::error::{Context, Error, Result};
+use crate::error::{Error, Result};
 use crate::plan::harden;
 
 #[derive(Debug, clap::Args)]
@@ -150,8 +149,9 @@ fn image(arguments: &Arguments, source: &str) -> Result<Report> {
     let progress = Progress::default();
     // From here on a signal ends the work, and not the process: nothing is left.
     let _bar = Bar::start(&progress)?;
-    let folder = Temporary::new()?;
-    let dir = folder.path.join("bundle");
+    // What images bring, set-id files too, is for nobody else.
+    let folder = Temporary::new("check")?;
+    let dir = folder.path().join("bundle");
     let request = Request {
         source: source.to_owned(),
         dir: dir.clone(),
@@ -165,37 +165,17 @@ fn image(arguments: &Arguments, source: &str) -> Result<Report> {
         flags: config::Flags::default(),
         base: harden::config()?,
     };
-    let store = Store::open(Some(folder.path.join("store")))?;
+    let store = Store::open(Some(folder.path().join("store")))?;
     wsbox_bundles::create(&request, &unpacker()?, &store, &progress)?;
     let mut report = bundle(arguments, &dir, &progress)?;
     report.bundle = source.into();
     Ok(report)
 }
 
-/// A folder that is removed again.
-struct Temporary {
-    path: PathBuf,
-}
-
-impl Temporary {
-    fn new() -> Result<Self> {
-        let path = std::env::temp_dir().join(format!("wsbox-check-{}", std::process::id()));
-        // What images bring, set-id files too, is for nobody else.
-        fs::DirBuilder::new().mode(0o700).create(&path).context(|| path.display().to_string())?;
-        Ok(Self { path })
-    }
-}
-
-impl Drop for Temporary {
-    fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir_all(&self.path) {
-            log::warning(&format!("{}: {error}", self.path.display()));
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use serde_json::json;
 
     use super::*;

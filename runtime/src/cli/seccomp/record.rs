@@ -12,6 +12,7 @@ use serde_json::Value;
 use super::source::Source;
 use super::{allow, diff, lint};
 use crate::bundle::own::MARK;
+use crate::cli::temporary::Temporary;
 use crate::cli::{Global, output};
 use crate::error::{Context, Error, Result};
 use crate::seccomp::check;
@@ -50,7 +51,7 @@ pub fn run(global: &Global, arguments: &Arguments) -> Result<u8> {
     let words = run_words(&arguments.run)?;
     let (at, bundle) = bundle_of(words)?;
     let original = Source::read(&bundle.display().to_string())?;
-    let copy = Copy::of(&bundle)?;
+    let copy = copy_of(&bundle)?;
     let mut args = words.to_vec();
     args[at] = in_place_of(&args[at], copy.path());
     let mut refused = BTreeMap::new();
@@ -69,7 +70,7 @@ pub fn run(global: &Global, arguments: &Arguments) -> Result<u8> {
 }
 
 /// Shows the difference, and puts the learned profile where it belongs.
-fn finish(arguments: &Arguments, original: &Source, copy: &Copy, refused: &BTreeMap<String, &str>) -> Result<u8> {
+fn finish(arguments: &Arguments, original: &Source, copy: &Temporary, refused: &BTreeMap<String, &str>) -> Result<u8> {
     let learned = Source::read(&copy.path().display().to_string())?;
     let changes = check::changes(&original.profile()?, &learned.profile()?)?;
     output::text(&changes.iter().map(diff::line).collect::<String>())?;
@@ -124,7 +125,7 @@ fn in_place_of(word: &str, bundle: &Path) -> String {
 }
 
 /// Runs it once; the calls that were blocked, by name.
-fn blocked(global: &Global, args: &[String], copy: &Copy) -> Result<BTreeSet<String>> {
+fn blocked(global: &Global, args: &[String], copy: &Temporary) -> Result<BTreeSet<String>> {
     let summary = copy.path().join("summary.json");
     let mut command = Command::new(std::env::current_exe().context(|| "this program's own path".into())?);
     command
@@ -143,51 +144,34 @@ fn blocked(global: &Global, args: &[String], copy: &Copy) -> Result<BTreeSet<Str
 }
 
 /// A bundle beside the user's own, with the same files: what is learned is in its config.json.
-struct Copy(PathBuf);
-
-impl Copy {
-    fn of(bundle: &Path) -> Result<Self> {
-        let bundle = std::path::absolute(bundle).context(|| bundle.display().to_string())?;
-        let source = bundle.join("config.json");
-        let text = fs::read_to_string(&source).context(|| source.display().to_string())?;
-        let config: Value = serde_json::from_str(&text)
-            .map_err(|error| Error::invalid(source.display().to_string(), error.to_string()))?;
-        let relative = |path: &str| !path.is_empty() && !path.starts_with('/');
-        let mounts = config["mounts"].as_array().into_iter().flatten();
-        let binds = mounts.filter(|mount| mount["type"] == "bind" || mount["options"].to_string().contains("bind\""));
-        if binds.filter_map(|mount| mount["source"].as_str()).any(relative) {
-            return Err(Error::invalid(
-                "mounts",
-                "has a bind with a relative source, with which a bundle can not be recorded",
-            )
-            .hint("make it absolute"));
-        }
-        let folder = std::env::temp_dir().join(format!("wsbox-record-{}", std::process::id()));
-        use std::os::unix::fs::DirBuilderExt;
-        fs::DirBuilder::new().mode(0o700).create(&folder).context(|| folder.display().to_string())?;
-        let copy = Self(folder);
-        let root = config["root"]["path"].as_str().unwrap_or("rootfs");
-        if relative(root) {
-            let link = copy.0.join(root.split('/').next().unwrap_or(root));
-            let target = bundle.join(root.split('/').next().unwrap_or(root));
-            std::os::unix::fs::symlink(target, &link).context(|| link.display().to_string())?;
-        }
-        if bundle.join(MARK).is_file() {
-            fs::copy(bundle.join(MARK), copy.0.join(MARK)).context(|| copy.0.display().to_string())?;
-        }
-        fs::write(copy.0.join("config.json"), text).context(|| copy.0.display().to_string())?;
-        Ok(copy)
+fn copy_of(bundle: &Path) -> Result<Temporary> {
+    let bundle = std::path::absolute(bundle).context(|| bundle.display().to_string())?;
+    let source = bundle.join("config.json");
+    let text = fs::read_to_string(&source).context(|| source.display().to_string())?;
+    let config: Value =
+        serde_json::from_str(&text).map_err(|error| Error::invalid(source.display().to_string(), error.to_string()))?;
+    let relative = |path: &str| !path.is_empty() && !path.starts_with('/');
+    let mounts = config["mounts"].as_array().into_iter().flatten();
+    let binds = mounts.filter(|mount| mount["type"] == "bind" || mount["options"].to_string().contains("bind\""));
+    if binds.filter_map(|mount| mount["source"].as_str()).any(relative) {
+        return Err(Error::invalid(
+            "mounts",
+            "has a bind with a relative source, with which a bundle can not be recorded",
+        )
+        .hint("make it absolute"));
     }
-
-    fn path(&self) -> &Path {
-        &self.0
+    let copy = Temporary::new("record")?;
+    let root = config["root"]["path"].as_str().unwrap_or("rootfs");
+    if relative(root) {
+        let link = copy.path().join(root.split('/').next().unwrap_or(root));
+        let target = bundle.join(root.split('/').next().unwrap_or(root));
+        std::os::unix::fs::symlink(target, &link).context(|| link.display().to_string())?;
     }
-}
-
-impl Drop for Copy {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
+    if bundle.join(MARK).is_file() {
+        fs::copy(bundle.join(MARK), copy.path().join(MARK)).context(|| copy.path().display().to_string())?;
     }
+    fs::write(copy.path().join("config.json"), text).context(|| copy.path().display().to_string())?;
+    Ok(copy)
 }
 
 #[cfg(test)]
