@@ -291,9 +291,12 @@ impl Drop for Container {
     }
 }
 
-/// Waits until `done`, for half a minute: engines are slow, and the machine may be busy.
+/// How long a test waits for what has to come: engines are slow, the guest's still more, and the machine may be busy.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Waits until `done`.
 pub fn eventually(what: &str, done: impl Fn() -> bool) {
-    let end = Instant::now() + Duration::from_secs(30);
+    let end = Instant::now() + PATIENCE;
     while !done() {
         assert!(Instant::now() < end, "waited in vain for: {what}");
         std::thread::sleep(Duration::from_millis(50));

@@ -6,8 +6,9 @@ use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
-use crate::docker::eventually;
+use crate::docker::PATIENCE;
 
 /// A running command and the other end of its terminal.
 #[derive(Debug)]
@@ -48,7 +49,11 @@ impl Terminal {
 
     /// Waits until `text` is on the screen.
     pub fn sees(&mut self, text: &str) -> &mut Self {
-        eventually(&format!("{text:?} on the terminal"), || self.screen().contains(text));
+        let end = Instant::now() + PATIENCE;
+        while !self.screen().contains(text) {
+            assert!(Instant::now() < end, "waited in vain for {text:?} on a terminal with {:?}", self.screen());
+            std::thread::sleep(Duration::from_millis(50));
+        }
         self
     }
 

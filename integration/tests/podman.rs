@@ -111,7 +111,7 @@ fn run_output_and_exit_codes() {
 fn a_terminal() {
     with_each(|runtime| {
         let mut terminal = Terminal::open(&mut run_command(runtime, "--rm -it", &["sh"]));
-        terminal.types("tty; until [ \"$(stty size)\" = '33 99' ]; do sleep 0.05; done; echo sized$((40 + 2))\n");
+        terminal.sees("# ").types("tty; until [ \"$(stty size)\" = '33 99' ]; do sleep 0.05; done; echo sized$((40 + 2))\n");
         terminal.sees("/dev/pts/0").sees("sized42").types("exit 5\n");
         assert_eq!(terminal.ends(), 5);
     });
@@ -128,7 +128,7 @@ fn exec() {
         container.exec("--detach", "touch /etc/mark").ok();
         eventually("the mark", || container.exec("", "ls /etc/mark").code == 0);
         let mut terminal = Terminal::open(&mut podman(runtime, &["exec", "-it", &container.1, "sh"]));
-        terminal.types("tty\n").sees("/dev/pts/").types("exit 6\n");
+        terminal.sees("# ").types("tty\n").sees("/dev/pts/").types("exit 6\n");
         assert_eq!(terminal.ends(), 6);
     });
 }
