@@ -101,12 +101,7 @@ impl Engine {
 
     /// Runs `wsbox ARGS` to its end.
     pub fn wsbox(&self, args: &[&str]) -> Outcome {
-        // Files, not pipes: a detached payload keeps its stdout open for as long as it lives.
-        let (stdout, stderr) = (scratch(), scratch());
-        let copy = |file: &File| Stdio::from(file.try_clone().expect("a descriptor"));
-        let child = self.command(args).stdout(copy(&stdout)).stderr(copy(&stderr)).spawn().expect("wsbox runs");
-        let code = finish(child).code;
-        Outcome { code, stdout: whole(stdout), stderr: whole(stderr) }
+        captured(&mut self.command(args))
     }
 
     /// `wsbox run` of a bundle through a door; the bundle's config is written first.
@@ -156,6 +151,15 @@ impl Drop for Engine {
             self.wsbox(&["delete", "--force", id]);
         }
     }
+}
+
+/// Runs a command to its end. Its output goes into files, not pipes: a detached payload keeps its stdout open for as long as it lives.
+pub fn captured(command: &mut Command) -> Outcome {
+    let (stdout, stderr) = (scratch(), scratch());
+    let copy = |file: &File| Stdio::from(file.try_clone().expect("a descriptor"));
+    let child = command.stdout(copy(&stdout)).stderr(copy(&stderr)).spawn().expect("the command is installed");
+    let code = finish(child).code;
+    Outcome { code, stdout: whole(stdout), stderr: whole(stderr) }
 }
 
 /// A file without a name.

@@ -10,6 +10,7 @@ pub mod leftover;
 pub mod race;
 pub mod sandbox;
 pub mod terminal;
+pub mod user;
 
 pub use bundle::Bundle;
 pub use canary::Canary;

@@ -111,7 +111,9 @@ fn run_output_and_exit_codes() {
 fn a_terminal() {
     with_each(|runtime| {
         let mut terminal = Terminal::open(&mut run_command(runtime, "--rm -it", &["sh"]));
-        terminal.sees("# ").types("tty; until [ \"$(stty size)\" = '33 99' ]; do sleep 0.05; done; echo sized$((40 + 2))\n");
+        terminal
+            .sees("# ")
+            .types("tty; until [ \"$(stty size)\" = '33 99' ]; do sleep 0.05; done; echo sized$((40 + 2))\n");
         terminal.sees("/dev/pts/0").sees("sized42").types("exit 5\n");
         assert_eq!(terminal.ends(), 5);
     });

@@ -51,15 +51,17 @@ pub struct Init {
     lent: core::cell::Cell<i32>,
 }
 
-/// `argument` is the number of the control socket, after an `m` for the monitor.
+/// `argument` is the number of the control socket, after an `m` for the monitor, a `d` for an init whose parent has yet to write its
+/// maps, and could not if its /proc files were root's.
 fn main(argument: &CStr) -> ! {
     let number = |digits: &[u8]| digits.iter().fold(0i32, |n, digit| n * 10 + i32::from(digit.wrapping_sub(b'0')));
-    let control = match argument.to_bytes() {
+    let (control, dumpable) = match argument.to_bytes() {
         [b'm', socket @ ..] => monitor::main(number(socket)),
-        digits => number(digits),
+        [b'd', socket @ ..] => (number(socket), 1),
+        digits => (number(digits), 0),
     };
     // Nobody in the container may trace or inspect us before the payload is executed (CVE-2016-9962).
-    let undumpable = sys::prctl(steps::PR_SET_DUMPABLE, 0, 0).map(drop);
+    let undumpable = sys::prctl(steps::PR_SET_DUMPABLE, dumpable, 0).map(drop);
     // It had to survive our own exec; the end of it tells the parent of the payload's.
     let closes = sys::close_on_exec(control);
     let mut init = Init {

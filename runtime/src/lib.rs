@@ -34,6 +34,7 @@ mod monitor;
 mod notify;
 mod plan;
 mod profile;
+mod rootless;
 pub mod seccomp;
 mod state;
 mod sys;

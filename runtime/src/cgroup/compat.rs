@@ -70,8 +70,18 @@ pub fn make(path: &str, needed: &[String], plan: &[Write]) -> Result<()> {
         return Err(Error::invalid(field.unwrap_or("linux.resources"), why));
     }
     let cgroup = load(path, needed);
-    let made = cgroup.create().map_err(|error| refused("linux.cgroupsPath", path, &error));
+    let made = cgroup.create().map_err(|error| match plan.first() {
+        Some(write) if crate::rootless::is_user() => not_delegated(&write.field),
+        _ => refused("linux.cgroupsPath", path, &error),
+    });
     made.inspect_err(|_| drop(cgroup.delete()))
+}
+
+/// cgroups(7): v1 has no safe way to hand a cgroup over.
+fn not_delegated(field: &str) -> Error {
+    let why = "only root can set limits where the controllers are on cgroup v1";
+    Error::invalid(field, why)
+        .hint("boot with systemd.unified_cgroup_hierarchy=1, leave the limits out, or run wsbox as root")
 }
 
 /// Of two limits that depend on each other the kernel takes the first after the second where both grow (EINVAL): once more.

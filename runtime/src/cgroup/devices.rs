@@ -81,6 +81,18 @@ pub fn only(given: &[LinuxDevice]) -> Vec<Rule> {
     given.chain(defaults()).collect()
 }
 
+/// Whether rules allow a device to be read and written: of those that name it, the last stands.
+pub fn allowed(rules: &[Rule], device: &LinuxDevice) -> bool {
+    let kind = if device.typ() == LinuxDeviceType::B { BLOCK } else { CHAR };
+    let is = |of: Option<u32>, number: i64| of.is_none_or(|of| i64::from(of) == number);
+    let names = |rule: &&Rule| {
+        rule.kind.is_none_or(|of| of == kind) && is(rule.major, device.major()) && is(rule.minor, device.minor())
+    };
+    [READ, WRITE]
+        .iter()
+        .all(|access| rules.iter().filter(names).rfind(|rule| rule.access & access != 0).is_none_or(|rule| rule.allow))
+}
+
 fn parse(rule: &LinuxDeviceCgroup, field: &str) -> Result<Rule> {
     let kind = match rule.typ() {
         None | Some(LinuxDeviceType::A) => None,

@@ -10,6 +10,7 @@ use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
+use super::delegation;
 use super::writes::{self, Write};
 use crate::error::{Error, Result};
 
@@ -119,9 +120,19 @@ impl<'a> Levels<'a> {
                 continue;
             }
             let each = |sign: &str| missing.iter().map(|name| format!("{sign}{name} ")).collect::<String>();
-            open(self.root, level, SUBTREE, OFlag::O_WRONLY)
-                .and_then(|file| nix::unistd::write(file, each("+").as_bytes()))
-                .map_err(|errno| self.not_enabled(errno, level, &missing, limits))?;
+            let add = || {
+                open(self.root, level, SUBTREE, OFlag::O_WRONLY)
+                    .and_then(|file| nix::unistd::write(file, each("+").as_bytes()))
+            };
+            let added = match add() {
+                // A user's own: wsbox is in it itself.
+                Err(Errno::EBUSY) if crate::rootless::is_user() => {
+                    delegation::step_aside(self.root, level)?;
+                    add()
+                }
+                result => result,
+            };
+            added.map_err(|errno| self.not_enabled(errno, level, &missing, limits))?;
             // At the root they hold nobody back.
             if !level.is_empty() {
                 self.changed.enabled.push((level.to_owned(), each("-")));
@@ -215,8 +226,7 @@ fn not_delegated(controller: &str, level: &str) -> String {
 fn not_ours(error: Error, errno: Errno, root: &Path) -> Error {
     match errno {
         Errno::EROFS => error.hint(format!("mount -o remount,rw {}", root.display())),
-        Errno::EACCES | Errno::EPERM => error
-            .hint("that cgroup is not delegated to this user: systemd-run --user --scope -p Delegate=yes wsbox ..."),
+        Errno::EACCES | Errno::EPERM => error.hint(delegation::HINT),
         _ => error,
     }
 }

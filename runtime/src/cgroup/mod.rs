@@ -5,6 +5,7 @@
 mod beside;
 #[cfg(feature = "cgroup-compat")]
 mod compat;
+pub mod delegation;
 mod devices;
 mod ids;
 mod levels;
@@ -33,7 +34,7 @@ use oci_spec::runtime::LinuxDevice;
 use serde::{Deserialize, Serialize};
 
 pub use beside::{monitors, remove_monitors};
-pub use devices::{Rule, rules as device_rules};
+pub use devices::{Rule, allowed as device_allowed, rules as device_rules};
 pub use met::{Level, Met};
 pub use oom::Oom;
 pub use place::Place;
@@ -150,7 +151,7 @@ impl Saved {
     /// # Errors
     /// If the id is no name of a cgroup.
     pub fn usual(host: Host, id: &str) -> Result<Self> {
-        let everywhere = Plan { everywhere: true, ..Plan::new(None, id, None)? };
+        let everywhere = Plan { everywhere: true, ..Plan::new(None, id, None, delegation::users()?.as_deref())? };
         Ok(everywhere.saved(host))
     }
 
@@ -270,6 +271,23 @@ impl Cgroup {
     /// The v2 directory, for CLONE_INTO_CGROUP.
     pub fn clone_fd(&self) -> BorrowedFd<'_> {
         self.v2.dir().as_fd()
+    }
+
+    /// Moves a process into it that may not be born in it (EACCES), if it is a user's scope.
+    ///
+    /// # Errors
+    /// If it is none, with the way out; or systemd does not do it.
+    pub fn attach(&self, pid: Pid) -> Result<()> {
+        match &self.scope {
+            Some(scope) if self.saved.systemd().is_some_and(|instance| instance.user) => {
+                scope.attach(pid, &self.saved.path)
+            }
+            _ => {
+                let subject =
+                    format!("linux.cgroupsPath: be born in {}", self.saved.root.join(&self.saved.path).display());
+                Err(Error::system(subject, Errno::EACCES).hint(delegation::HINT))
+            }
+        }
     }
 
     /// Why nobody can be born in it (EOPNOTSUPP), and what to do.

@@ -27,14 +27,23 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The plan for container `id`, whose cgroup is /wsbox/ID unless the config says otherwise.
+    /// The plan for container `id`, whose cgroup is wsbox/ID unless the config says otherwise; below `delegated` for a user.
     ///
     /// # Errors
     /// A path that leads out of the hierarchy, or a limit that is not enforced, by its field.
-    pub fn new(cgroups_path: Option<&Path>, id: &str, resources: Option<&LinuxResources>) -> Result<Self> {
+    pub fn new(
+        cgroups_path: Option<&Path>,
+        id: &str,
+        resources: Option<&LinuxResources>,
+        delegated: Option<&str>,
+    ) -> Result<Self> {
         let named = cgroups_path.filter(|path| !path.as_os_str().is_empty());
         let everywhere = named.is_some();
-        let path = named.map_or_else(|| Ok(format!("wsbox/{id}")), relative)?;
+        let usual = || match delegated {
+            Some(own) if !own.is_empty() => format!("{own}/wsbox/{id}"),
+            _ => format!("wsbox/{id}"),
+        };
+        let path = named.map_or_else(|| Ok(usual()), relative)?;
         Self::at(path, everywhere, resources)
     }
 
@@ -91,10 +100,11 @@ mod tests {
 
     #[test]
     fn paths_stay_in_the_hierarchy() {
-        let path = |path: &str| Plan::new(Some(Path::new(path)), "x", None).map(|plan| plan.path);
+        let path = |path: &str| Plan::new(Some(Path::new(path)), "x", None, None).map(|plan| plan.path);
         assert_eq!(path("/docker/abc").unwrap(), "docker/abc");
         assert_eq!(path("a/./b").unwrap(), "a/b");
         assert_eq!(path("").unwrap(), "wsbox/x");
+        assert_eq!(Plan::new(None, "x", None, Some("user.slice/own")).unwrap().path, "user.slice/own/wsbox/x");
         for bad in ["/", "..", "a/../../b", "a\nb", "system.slice:wsbox:x"] {
             assert!(path(bad).unwrap_err().to_string().starts_with("linux.cgroupsPath:"), "{bad}");
         }

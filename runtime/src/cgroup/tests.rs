@@ -14,7 +14,7 @@ struct Group {
 impl Group {
     fn new(name: &str, resources: serde_json::Value) -> Self {
         let resources = serde_json::from_value(resources).unwrap();
-        let plan = Plan::new(None, &format!("test-{name}-{}", std::process::id()), Some(&resources)).unwrap();
+        let plan = Plan::new(None, &format!("test-{name}-{}", std::process::id()), Some(&resources), None).unwrap();
         Self {
             cgroup: Cgroup::create(Host::detect().unwrap(), &plan).expect("root and a writable cgroup hierarchy"),
             child: None,
@@ -105,7 +105,7 @@ fn devices_are_ruled() {
 fn a_cgroup_that_is_there_is_not_taken() {
     let mut group = Group::new("taken", serde_json::json!({}));
     group.shell("sleep 100");
-    let plan = Plan::new(Some(group.cgroup.saved.path.as_ref()), "x", None).unwrap();
+    let plan = Plan::new(Some(group.cgroup.saved.path.as_ref()), "x", None, None).unwrap();
     let error = Cgroup::create(Host::detect().unwrap(), &plan).unwrap_err().to_string();
     assert!(error.starts_with("linux.cgroupsPath:") && error.contains("is there already"), "{error}");
 }
@@ -113,7 +113,7 @@ fn a_cgroup_that_is_there_is_not_taken() {
 #[test]
 fn what_v1_can_not_enforce_is_refused() {
     let resources = serde_json::from_value(serde_json::json!({"unified": {"memory.high": "1"}})).unwrap();
-    let plan = Plan::new(None, "never", Some(&resources)).unwrap();
+    let plan = Plan::new(None, "never", Some(&resources), None).unwrap();
     let error = Cgroup::create(Host::Hybrid, &plan).unwrap_err().to_string();
     assert!(error.starts_with("linux.resources.unified:"), "{error}");
 }

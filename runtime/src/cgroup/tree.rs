@@ -42,6 +42,12 @@ pub fn procs(top: &OwnedFd) -> nix::Result<Vec<Pid>> {
     Ok(found)
 }
 
+/// The processes of `top` alone.
+pub fn direct(top: &OwnedFd) -> nix::Result<Vec<Pid>> {
+    let mut found = Vec::new();
+    enter(&open(top, c".")?, &mut found).map(|_| found)
+}
+
 fn enter(dir: &OwnedFd, found: &mut Vec<Pid>) -> nix::Result<Vec<CString>> {
     let procs = match openat(dir, "cgroup.procs", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()) {
         Err(Errno::ENODEV | Errno::ENOENT) => return Ok(Vec::new()),

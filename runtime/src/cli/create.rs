@@ -8,6 +8,7 @@ use super::{Global, listen, log};
 use crate::bundle::Bundle;
 use crate::error::{Context, Result};
 use crate::launch::{self, Options, Process, console};
+use crate::rootless;
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
@@ -77,9 +78,9 @@ impl StartOptions {
     }
 }
 
-/// Opens a bundle and says what is odd in it.
+/// Opens a bundle and says what is odd in it. A user's is run in a user namespace, which this process is in from here on.
 pub fn open_bundle(path: &Path) -> Result<Bundle> {
-    let bundle = Bundle::open(path)?;
+    let bundle = rootless::enter(Bundle::open(path)?)?;
     bundle.warnings.iter().for_each(|warning| log::warning(warning));
     Ok(bundle)
 }

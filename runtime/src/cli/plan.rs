@@ -26,7 +26,7 @@ pub fn run(global: &Global, arguments: Arguments) -> Result<u8> {
     let bundle = &*raised.bundle;
     validate::validate(&bundle.spec)?;
     let hierarchies = cgroup::Host::detect()?;
-    let host = launch::plan_host(hierarchies)?;
+    let host = launch::plan_host(hierarchies, None)?;
     let options = plan::Options {
         systemd: global.systemd_cgroup.then(|| cgroup::Instance::detect(hierarchies)).transpose()?,
         home: launch::home(&bundle.spec, bundle.open_root()?),

@@ -57,7 +57,7 @@ fn with(resources: Value) -> Result<Limits> {
     let resources: LinuxResources =
         serde_json::from_value(resources).map_err(|error| Error::invalid("resources", error.to_string()))?;
     let path = PathBuf::from("/").join(&name);
-    let (host, plan) = (Host::detect()?, cgroup::Plan::new(Some(&path), &name, Some(&resources))?);
+    let (host, plan) = (Host::detect()?, cgroup::Plan::new(Some(&path), &name, Some(&resources), None)?);
     let cgroup = Cgroup::create(host, &plan)?;
     let probe = Probe { cgroup: Some(cgroup.clone_fd()), ..Probe::default() };
     let limits = probe.run(|pid, _| cgroup.confine(pid).and_then(|()| cgroup.limits()));

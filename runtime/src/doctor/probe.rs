@@ -49,6 +49,7 @@ impl Probe<'_> {
             share_memory: true,
             ambient: self.range.is_some(),
             last_cap: launch::last_cap(),
+            dumpable: crate::rootless::in_namespace(),
         };
         let child = spawn(&request).map_err(Errno::from).context(|| "clone3".into())?;
         drop(control);

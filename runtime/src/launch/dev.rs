@@ -16,7 +16,7 @@ use crate::plan::{Dev, IdMaps};
 use crate::sys::mount::{MountAttr, attr, fsconfig, fsmount, fsopen, mount_setattr};
 
 /// The nodes that every container has (config-linux.md, "Default Devices"): name, major, minor.
-const NODES: [(&str, u64, u64); 6] =
+pub const NODES: [(&str, u64, u64); 6] =
     [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
 
 /// The links that every container has (runtime-linux.md, "Dev symbolic links"), and the pty multiplexer.
@@ -49,7 +49,8 @@ fn tmpfs(dev: &Dev) -> Result<OwnedFd> {
 fn fill(mount: &OwnedFd, dev: &Dev, owner: &Owner<'_>) -> Result<()> {
     owner.take(mount, "", 0, 0)?;
     for (name, major, minor) in NODES {
-        node(mount, name, SFlag::S_IFCHR, 0o666, makedev(major, minor)).context(|| format!("/dev/{name}"))?;
+        let (kind, device) = made(dev, SFlag::S_IFCHR, makedev(major, minor));
+        node(mount, name, kind, 0o666, device).context(|| format!("/dev/{name}"))?;
         owner.take(mount, name, 0, 0)?;
     }
     for (name, target) in LINKS {
@@ -70,7 +71,12 @@ fn fill(mount: &OwnedFd, dev: &Dev, owner: &Owner<'_>) -> Result<()> {
     dev.nodes
         .iter()
         .enumerate()
-        .try_for_each(|(at, wanted)| extra(mount, wanted, owner, &format!("linux.devices[{at}]")))
+        .try_for_each(|(at, wanted)| extra(mount, dev, wanted, owner, &format!("linux.devices[{at}]")))
+}
+
+/// The node, or the empty file that one of the host's will be bound over.
+fn made(dev: &Dev, kind: SFlag, device: u64) -> (SFlag, u64) {
+    if dev.bound { (SFlag::S_IFREG, 0) } else { (kind, device) }
 }
 
 /// chmod afterwards: the umask belongs to the whole host program, which may have threads.
@@ -87,7 +93,7 @@ fn directory(mount: &OwnedFd, name: &str, mode: u32) -> nix::Result<()> {
 }
 
 /// A node of the config's, below /dev. One of the usual six may be given again.
-fn extra(mount: &OwnedFd, wanted: &LinuxDevice, owner: &Owner<'_>, field: &str) -> Result<()> {
+fn extra(mount: &OwnedFd, dev: &Dev, wanted: &LinuxDevice, owner: &Owner<'_>, field: &str) -> Result<()> {
     let path = crate::validate::clean(&wanted.path().to_string_lossy());
     let name = path.strip_prefix("/dev/").ok_or_else(|| Error::invalid(field, "is not below /dev"))?;
     // The links lead out of the mount, into the host's own /proc as long as we make it.
@@ -100,7 +106,8 @@ fn extra(mount: &OwnedFd, wanted: &LinuxDevice, owner: &Owner<'_>, field: &str) 
         LinuxDeviceType::P => (SFlag::S_IFIFO, 0),
         _ => (SFlag::S_IFCHR, makedev(wanted.major() as u64, wanted.minor() as u64)),
     };
-    match node(mount, name, kind, wanted.file_mode().unwrap_or(0o666) & 0o777, device) {
+    let (made_kind, made_device) = made(dev, kind, device);
+    match node(mount, name, made_kind, wanted.file_mode().unwrap_or(0o666) & 0o777, made_device) {
         Err(Errno::EEXIST)
             if NODES.iter().any(|(known, major, minor)| *known == name && makedev(*major, *minor) == device) =>
         {

@@ -84,7 +84,7 @@ pub fn exec(root: &Root, id: &str, exec: impl FnOnce(&Wanted) -> Result<Exec>) -
     };
     let filter = filter.as_deref().map(load_filter).transpose()?;
     let wanted = plan::Exec { process: &exec.process, spec: &bundle.spec, filter: filter.as_ref() };
-    let (program, sources) = plan::exec(&wanted, &plan_host(cgroup::Host::detect()?)?, &options)?;
+    let (program, sources) = plan::exec(&wanted, &plan_host(cgroup::Host::detect()?, Some(&record))?, &options)?;
     let console = Console::connect(exec.console_socket.as_deref(), exec.process.terminal().unwrap_or_default())?;
     let place = cgroup.place(&exec.cgroups)?;
     Joining {
@@ -170,7 +170,7 @@ impl Joining<'_> {
             role: Role::Init,
             join: &[],
             namespaces: 0,
-            cgroup: Some(cgroup),
+            cgroup,
             init: init.as_fd(),
             control: control.as_fd(),
             keep_below: 3 + self.preserve_fds,
@@ -178,19 +178,26 @@ impl Joining<'_> {
             share_memory: !self.cgroup.counts_memory(),
             ambient: false,
             last_cap: 0,
+            dumpable: false,
         };
         let own = self.place.clone_fd().unwrap_or(self.cgroup.clone_fd());
-        let spawned = match spawn(&request(own)).map_err(Errno::from) {
+        let mut moved = false;
+        let spawned = match spawn(&request(Some(own))).map_err(Errno::from) {
             // It has cgroups below with controllers, and so takes no process itself (cgroup-v2.rst, "No Internal Process Constraint").
             Err(Errno::EBUSY) if self.place.clone_fd().is_none() => {
                 let pid = self.record.process.as_ref().map_or(0, |process| process.pid);
-                spawn(&request(self.cgroup.place_of(pid)?.as_fd())).map_err(Errno::from)
+                spawn(&request(Some(self.cgroup.place_of(pid)?.as_fd()))).map_err(Errno::from)
+            }
+            Err(Errno::EACCES) if self.place.clone_fd().is_none() => {
+                moved = true;
+                spawn(&request(None)).map_err(Errno::from)
             }
             result => result,
         };
         let spawned = spawned.context(|| "clone3 into the container's cgroup".into())?;
         drop(control);
-        match self.follow(&spawned, &channel, container) {
+        let attached = if moved { self.cgroup.attach(spawned.pid) } else { Ok(()) };
+        match attached.and_then(|()| self.follow(&spawned, &channel, container)) {
             Ok((Some(payload), console)) => {
                 // The joiner has ended; the payload is its sibling, and so our child.
                 let _ = pidfd::wait(&spawned.pidfd);

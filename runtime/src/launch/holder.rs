@@ -33,6 +33,7 @@ impl Holder {
             share_memory: true,
             ambient: false,
             last_cap: 0,
+            dumpable: false,
         };
         let spawned =
             spawn(&request).map_err(Errno::from).context(|| "clone3 of a first process for the scope".into())?;

@@ -13,6 +13,8 @@ use crate::bundle::passwd;
 use crate::cgroup;
 use crate::error::{Context, Error, Result};
 use crate::plan;
+use crate::rootless;
+use crate::state::Record;
 use crate::sys::{rlimit, sched};
 
 /// What a careless caller may hand over: a folder as stdio leads out of the container (as in CVE-2024-21626).
@@ -32,9 +34,17 @@ pub(super) fn refuse_escapes(preserve_fds: u32) -> Result<()> {
     Ok(())
 }
 
-/// What a plan needs to know of this host.
-pub(crate) fn plan_host(host: cgroup::Host) -> Result<plan::Host> {
-    Ok(plan::Host { last_cap: last_cap(), v1_hierarchies: host.v1_hierarchies()?, apparmor: lsm::apparmor() })
+/// What a plan needs to know of this host, for a new container or for one that is there.
+pub(crate) fn plan_host(host: cgroup::Host, record: Option<&Record>) -> Result<plan::Host> {
+    let by_user = record.map_or_else(rootless::in_namespace, |record| record.owner != 0);
+    let pid = record.and_then(|record| record.process.as_ref()).map(|process| process.pid);
+    Ok(plan::Host {
+        last_cap: last_cap(),
+        v1_hierarchies: host.v1_hierarchies()?,
+        apparmor: lsm::apparmor(),
+        in_user_namespace: by_user,
+        set_groups: !by_user || rootless::may_set_groups(pid),
+    })
 }
 
 /// The highest capability, from the kernel; a kernel that does not tell has what this program knows.

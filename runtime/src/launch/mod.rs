@@ -13,6 +13,7 @@ mod holder;
 mod host;
 pub(crate) mod lsm;
 pub(crate) mod memfd;
+mod node;
 pub(crate) mod overlay;
 pub mod pause;
 mod process;
@@ -30,6 +31,7 @@ use nix::errno::Errno;
 pub use channel::failure;
 pub(crate) use channel::{Answer, Channel};
 pub use console::Console;
+pub(crate) use dev::NODES;
 pub use exec::{Exec, exec};
 pub use process::Process;
 pub use start::{Started, start};
@@ -50,6 +52,7 @@ use crate::monitor::{self, Monitor};
 use crate::notify;
 use crate::plan::{self, IdMaps, Plan, UserNamespace};
 use crate::profile::{self, Profile};
+use crate::rootless;
 use crate::seccomp::Counted;
 use crate::state::{self, Folder, Record, Root, Seccomp, Status, ids};
 use crate::sys::clone::{Failed, Role, Spawn, spawn};
@@ -122,8 +125,10 @@ fn launch(
         systemd: options.systemd_cgroup.then(|| cgroup::Instance::detect(host)).transpose()?,
         counting: monitor::wanted(&bundle.spec, options.count_violations, raised.profile)?,
         fresh_network: raised.in_force && (wait_for_start || bundle.spec.hooks().is_some()),
+        delegated: cgroup::delegation::users()?,
     };
-    let mut plan = plan::container(&bundle.spec, id, &plan_host(host)?, &plan_options)?;
+    let plan_host = plan_host(host, None)?;
+    let mut plan = plan::container(&bundle.spec, id, &plan_host, &plan_options)?;
     plan.warnings.extend(raised.warnings);
     let console = Console::connect(options.console_socket.as_deref(), plan.terminal)?;
     pause::before("state");
@@ -142,6 +147,7 @@ fn launch(
         notify: None,
         lent: None,
         warnings: plan.warnings.clone(),
+        in_user_namespace: plan_host.in_user_namespace,
     };
     let launched =
         launch.notify(options.notify_socket.as_deref(), wait_for_start).and_then(|()| launch.steps(id, wait_for_start));
@@ -169,6 +175,7 @@ struct Launch<'a> {
     notify: Option<notify::Proxy>,
     lent: Option<extras::Lent>,
     warnings: Vec<String>,
+    in_user_namespace: bool,
 }
 
 impl Launch<'_> {
@@ -290,7 +297,7 @@ impl Launch<'_> {
             },
             hooks: [Moment::Started, Moment::Stopped].iter().any(|moment| !moment.of(spec.hooks().as_ref()).is_empty()),
             created: state::now(),
-            owner: nix::unistd::getuid().as_raw(),
+            owner: rootless::outer_uid(),
             annotations: spec.annotations().iter().flatten().map(|(key, value)| (key.clone(), value.clone())).collect(),
         };
         self.folder.write(&record)?;
@@ -313,11 +320,11 @@ impl Launch<'_> {
         let early = early.collect::<Result<Vec<_>>>()?;
         let join = self.plan.early.iter().zip(&early);
         let join: Vec<_> = join.map(|(early, fd)| Join { namespace: fd.as_fd(), kind: early.kind }).collect();
-        let request = Spawn {
+        let request = |cgroup| Spawn {
             role: Role::Init,
             join: &join,
             namespaces: self.plan.namespaces,
-            cgroup: self.cgroup.as_ref().map(Cgroup::clone_fd),
+            cgroup,
             init: init.as_fd(),
             control: control.as_fd(),
             keep_below: 3 + self.preserve_fds,
@@ -325,9 +332,16 @@ impl Launch<'_> {
             share_memory: true,
             ambient: self.plan.user != UserNamespace::Host,
             last_cap: self.plan.last_cap,
+            dumpable: self.in_user_namespace,
         };
-        let spawned = spawn(&request).map_err(|failed| self.clone_failed(failed))?;
+        let born = spawn(&request(self.cgroup.as_ref().map(Cgroup::clone_fd)));
+        let moved = matches!(born, Err(Failed::Clone(Errno::EACCES)));
+        let spawned = if moved { spawn(&request(None)) } else { born }.map_err(|failed| self.clone_failed(failed))?;
+        let pid = spawned.pid;
         self.child = Some(Child { spawned, channel });
+        if moved {
+            self.cgroup.as_ref().map_or(Ok(()), |cgroup| cgroup.attach(pid))?;
+        }
         Ok(())
     }
 
@@ -401,6 +415,7 @@ impl Launch<'_> {
             start_socket,
             hooked: self.record.as_ref().map(|record| (record, child.spawned.pid)),
             cgroup: self.cgroup.as_ref(),
+            no_devices: self.in_user_namespace,
         };
         opener.open(&self.plan.sources)
     }

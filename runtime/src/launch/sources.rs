@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, openat};
-use nix::sys::stat::{FileStat, Mode, fstat, stat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat, stat};
 use nix::unistd::Pid;
 use oci_spec::runtime::LinuxIdMapping;
 
-use super::{copy_up, dev, overlay, secrets, userns};
+use super::{copy_up, dev, node, overlay, secrets, userns};
 use crate::cgroup::Cgroup;
 use crate::error::{Context, Error, Result};
 use crate::hooks;
@@ -36,6 +36,8 @@ pub struct Opener<'a> {
     pub hooked: Option<(&'a Record, Pid)>,
     /// The container's cgroup
     pub cgroup: Option<&'a Cgroup>,
+    /// Trees of the host are cloned without their device nodes, as no program says which may be opened
+    pub no_devices: bool,
 }
 
 impl Opener<'_> {
@@ -56,6 +58,7 @@ impl Opener<'_> {
                 let from = open_path(&source_path(self.bundle, path), field, *nofollow)?;
                 self.tree(from.as_fd(), attr, field)
             }
+            Source::Node(wanted) => node::bind(wanted),
             Source::Dev(wanted) => dev::make(wanted, self.user.as_ref().map(|(_, maps)| *maps)),
             Source::CopyUp(wanted) => {
                 let image = if layers.is_empty() { None } else { Some(overlay::image(layers)?) };
@@ -102,16 +105,18 @@ impl Opener<'_> {
             mount_setattr(&tree, &slave, true).context(|| format!("{field}: propagation"))?;
         }
         let clear_atime = |set: u64| if set & attr::ATIME_MASK == 0 { 0 } else { attr::ATIME_MASK };
+        // Who binds a single node means it.
+        let no_devices = if self.no_devices && !is_device(from, field)? { attr::NODEV } else { 0 };
         let all = MountAttr {
-            set: wanted.set_all | if idmap.is_some() { attr::IDMAP } else { 0 },
-            clear: wanted.clear_all | clear_atime(wanted.set_all),
+            set: wanted.set_all | no_devices | if idmap.is_some() { attr::IDMAP } else { 0 },
+            clear: wanted.clear_all & !no_devices | clear_atime(wanted.set_all),
             propagation: wanted.propagation,
             userns_fd: idmap.as_ref().map_or(0, |fd| std::os::fd::AsRawFd::as_raw_fd(fd) as u64),
         };
         mount_setattr(&tree, &all, true).map_err(|errno| refused(field, errno, idmap.is_some()))?;
         if wanted.set | wanted.clear != 0 {
-            let top =
-                MountAttr { set: wanted.set, clear: wanted.clear | clear_atime(wanted.set), ..MountAttr::default() };
+            let clear = wanted.clear & !no_devices | clear_atime(wanted.set);
+            let top = MountAttr { set: wanted.set, clear, ..MountAttr::default() };
             mount_setattr(&tree, &top, false).context(|| format!("{field}: mount options"))?;
         }
         Ok(tree)
@@ -135,6 +140,11 @@ impl Opener<'_> {
             }
         }
     }
+}
+
+fn is_device(tree: BorrowedFd<'_>, field: &str) -> Result<bool> {
+    let kind = SFlag::from_bits_truncate(fstat(tree).context(|| field.into())?.st_mode) & SFlag::S_IFMT;
+    Ok(matches!(kind, SFlag::S_IFCHR | SFlag::S_IFBLK))
 }
 
 /// The folder's owner is the container's user; nobody else maps, so that no file of another user of the host can be made.

@@ -146,7 +146,8 @@ fn program(root: &Root, record: &Record) -> Result<plan::Program> {
         counting: if record.monitor.is_some() { Counting::Wanted } else { Counting::Off },
         ..plan::Options::default()
     };
-    plan::container(&bundle.spec, &record.id, &plan_host(cgroup::Host::detect()?)?, &options).map(|plan| plan.program)
+    plan::container(&bundle.spec, &record.id, &plan_host(cgroup::Host::detect()?, Some(record))?, &options)
+        .map(|plan| plan.program)
 }
 
 /// The bundle as it was when the container was created.

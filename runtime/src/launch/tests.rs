@@ -38,6 +38,7 @@ fn run_program(namespaces: i32, program: &Program, fds: Vec<OwnedFd>) -> End {
         share_memory: true,
         ambient: false,
         last_cap: 40,
+        dumpable: false,
     };
     let child = spawn(&request).expect("the tests run as root");
     drop(control);
@@ -179,6 +180,7 @@ fn a_broken_program_is_refused() {
         share_memory: true,
         ambient: false,
         last_cap: 40,
+        dumpable: false,
     };
     let child = spawn(&request).unwrap();
     drop(control);
@@ -204,6 +206,7 @@ fn without_a_parent_the_init_ends() {
         share_memory: true,
         ambient: false,
         last_cap: 40,
+        dumpable: false,
     };
     let child = spawn(&request).unwrap();
     drop((control, channel));

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::fs::File;
 use std::io::Write as _;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, openat};
@@ -55,11 +56,23 @@ fn read_map(pid: Pid, file: &str) -> Result<Vec<LinuxIdMapping>> {
     Ok(text.lines().filter_map(line).collect())
 }
 
+/// How often to try again, a millisecond apart.
+const BETWEEN: u32 = 1000;
+
 /// Writes `text` to /proc/`pid`/`file`.
 pub fn write_proc(pid: Pid, file: &str, text: &str) -> nix::Result<()> {
     let path = format!("/proc/{pid}/{file}");
-    let fd = openat(AT_FDCWD, path.as_str(), OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())?;
-    File::from(fd)
+    let open = || openat(AT_FDCWD, path.as_str(), OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty());
+    let mut fd = open();
+    // In the midst of an execve its files are the host's root's, which to a user's wsbox is nobody (proc(5)).
+    for _ in 0..BETWEEN {
+        if !matches!(fd, Err(Errno::EACCES)) || !crate::rootless::in_namespace() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+        fd = open();
+    }
+    File::from(fd?)
         .write_all(text.as_bytes())
         .map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))
 }
@@ -92,6 +105,7 @@ pub fn for_mount(init: &OwnedFd, maps: &IdMaps) -> Result<OwnedFd> {
         share_memory: true,
         ambient: false,
         last_cap,
+        dumpable: crate::rootless::in_namespace(),
     };
     let child = spawn(&request).map_err(Errno::from).context(|| "clone3 of a user namespace for a mount".into())?;
     drop(control);

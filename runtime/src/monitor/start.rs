@@ -103,24 +103,27 @@ fn proc() -> Result<(OwnedFd, bool)> {
 }
 
 fn into_cgroup(init: BorrowedFd<'_>, socket: BorrowedFd<'_>, container: &cgroup::Saved) -> Result<Spawned> {
-    let once = || {
-        let cgroup = cgroup::monitors(container)?;
-        Ok::<_, Error>(spawn(&Spawn {
+    let spawn = |cgroup: Option<OwnedFd>| {
+        spawn(&Spawn {
             role: Role::Monitor,
             join: &[],
             namespaces: 0,
-            cgroup: Some(cgroup.as_fd()),
+            cgroup: cgroup.as_ref().map(AsFd::as_fd),
             init,
             control: socket,
             keep_below: 0,
             share_memory: true,
             ambient: false,
             last_cap: 0,
-        }))
+            dumpable: false,
+        })
     };
+    let once = || cgroup::monitors(container).map(|cgroup| spawn(Some(cgroup)));
     match once()? {
         // The last monitor that was in it has just been removed, and it with that.
         Err(Failed::Clone(Errno::ENODEV | Errno::ENOENT)) => once()?,
+        // A user in a session may not be born elsewhere: it stays there, and ends with it.
+        Err(Failed::Clone(Errno::EACCES)) => spawn(None),
         result => result,
     }
     .map_err(|failed| Error::system("the monitor: clone3", Errno::from(failed)))

@@ -5,6 +5,7 @@
 mod attributes;
 mod caps;
 mod cgroup_mounts;
+mod devices;
 pub mod harden;
 mod hooks;
 mod inside;
@@ -43,6 +44,10 @@ pub struct Host {
     pub v1_hierarchies: Vec<String>,
     /// Whether AppArmor is in force.
     pub apparmor: bool,
+    /// Whether wsbox is itself in a user namespace: device nodes and programs for them are the host's root's alone.
+    pub in_user_namespace: bool,
+    /// Whether setgroups(2) is allowed where the container is.
+    pub set_groups: bool,
 }
 
 /// How the container is to be started.
@@ -68,6 +73,8 @@ pub struct Options {
     pub fresh_network: bool,
     /// The systemd that makes the cgroup.
     pub systemd: Option<cgroup::Instance>,
+    /// The cgroup that a user's containers are below.
+    pub delegated: Option<String>,
 }
 
 /// An option of a file system: the field that it comes from, its key, its value.
@@ -82,6 +89,8 @@ pub enum Source {
     Bind { path: PathBuf, field: String, attr: BindAttr, nofollow: bool },
     /// A tmpfs with the device nodes
     Dev(Dev),
+    /// A device node of the host
+    Node(Node),
     /// A tmpfs with a folder of the image in it
     CopyUp(CopyUp),
     /// A tmpfs with secrets
@@ -115,6 +124,23 @@ pub struct Dev {
     pub nodes: Vec<LinuxDevice>,
     /// Whether there is a terminal, and so a /dev/console
     pub console: bool,
+    /// Whether nodes of the host are to be bound: empty files are made in their places
+    pub bound: bool,
+}
+
+/// A device node of the host that is to be bound, and has to be this one.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Node {
+    /// Where it is, on the host and in the container
+    pub path: PathBuf,
+    /// Whether it is a block device
+    pub block: bool,
+    /// Major and minor number
+    pub number: (u64, u64),
+    /// Its mode, if the config says it
+    pub mode: Option<u32>,
+    /// The field that asks for it
+    pub field: String,
 }
 
 /// A tmpfs that begins with what the image has there.
@@ -257,9 +283,11 @@ pub fn container(spec: &Spec, id: &str, host: &Host, options: &Options) -> Resul
     let (path, resources) = (linux.cgroups_path().as_deref(), linux.resources().as_ref());
     let mut cgroup = match &options.systemd {
         Some(instance) => cgroup::Plan::in_scope(instance, path, id, resources, spec.annotations().as_ref()),
-        None => cgroup::Plan::new(path, id, resources),
+        None => cgroup::Plan::new(path, id, resources, options.delegated.as_deref()),
     }?;
-    if mounts::may_open_devices(spec, &user) {
+    if host.in_user_namespace {
+        devices::keep_by_mounts(&mut cgroup, linux)?;
+    } else if mounts::may_open_devices(spec, &user) {
         cgroup.deny_devices(linux.devices().as_deref().unwrap_or_default());
     }
     builder.joined = cgroup.v1_controllers();

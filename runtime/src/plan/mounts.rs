@@ -113,6 +113,7 @@ pub fn most_sources(spec: &Spec, linux: &Linux, host: &super::Host) -> usize {
         + hierarchies
         + hooks
         + usize::from(super::secrets::has(spec))
+        + if host.in_user_namespace { super::devices::most_bound(linux) } else { 0 }
         + 5
 }
 
@@ -259,7 +260,7 @@ impl Builder<'_> {
     }
 
     /// Attaches a mount of the parent's, to a directory or file as it is one.
-    fn attach(&mut self, field: &str, mount: Slot, place: &str, flags: u32) {
+    pub(super) fn attach(&mut self, field: &str, mount: Slot, place: &str, flags: u32) {
         self.attach_as(field, mount, place, flags, Kind::Like(mount));
     }
 
@@ -313,9 +314,13 @@ impl Builder<'_> {
             attributes: if own { attr::NOSUID | attr::NOEXEC } else { parsed.set & !(attr::NODEV | attr::RDONLY) },
             nodes: linux.devices().clone().unwrap_or_default(),
             console: spec.process().as_ref().and_then(Process::terminal).unwrap_or_default(),
+            bound: self.host.in_user_namespace,
         };
         let slot = self.source(Source::Dev(dev));
         self.attach_dir(if own { "/dev" } else { field }, slot, "/dev", DEST_NO_SYMLINKS);
+        if self.host.in_user_namespace {
+            self.bound_devices(linux)?;
+        }
         if parsed.set & attr::RDONLY != 0 {
             let step = Step::SetAttr { slot, set: attr::RDONLY, propagation: 0, recursive: false };
             self.late.push(super::Planned { step, field: field.into() });

@@ -8,6 +8,9 @@ use oci_spec::runtime::{Linux, LinuxNamespaceType, Spec};
 use super::{Builder, IdMaps, Options, Slot, Source, Step};
 use crate::error::{Error, Result};
 
+/// linux/prctl.h
+const PR_SET_DUMPABLE: u32 = 4;
+
 /// Whose ids the container has.
 #[derive(Clone, Debug, PartialEq)]
 pub enum UserNamespace {
@@ -129,6 +132,10 @@ impl Builder<'_> {
         }
         if *user != UserNamespace::Host {
             self.push("linux.uidMappings", Step::BecomeRoot);
+            if self.host.in_user_namespace {
+                // It was left until now, for the parent to write the maps.
+                self.push("", Step::Prctl { option: PR_SET_DUMPABLE, value: 0 });
+            }
         }
         if is_new(linux, LinuxNamespaceType::Cgroup) {
             self.push("linux.namespaces", Step::Unshare { flags: libc::CLONE_NEWCGROUP as u32 });

@@ -128,7 +128,9 @@ impl Builder<'_> {
             self.push("", Step::Prctl { option: PR_SET_KEEPCAPS, value: 1 });
         }
         let gids = user.additional_gids().clone().unwrap_or_default();
-        self.push("process.user.additionalGids", Step::Groups { gids });
+        if self.host.set_groups || !gids.is_empty() {
+            self.push("process.user.additionalGids", Step::Groups { gids });
+        }
         self.push("process.user.gid", Step::Gid { gid: user.gid() });
         self.push("process.user.uid", Step::Uid { uid: user.uid() });
         self.chdir(process, 2);

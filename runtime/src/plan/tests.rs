@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 use super::*;
 use crate::sys::mount::attr;
 
-const HOST: Host = Host { last_cap: 40, v1_hierarchies: Vec::new(), apparmor: true };
+const HOST: Host =
+    Host { last_cap: 40, v1_hierarchies: Vec::new(), apparmor: true, in_user_namespace: false, set_groups: true };
 
 fn plan(config: &Value, options: &Options) -> Plan {
     let spec: Spec = serde_json::from_value(config.clone()).unwrap();

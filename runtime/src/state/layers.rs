@@ -91,13 +91,26 @@ fn field<'a>(status: &'a str, name: &str) -> &'a str {
 
 pub(crate) fn network(proc: &Proc) -> Result<Layer> {
     let own = proc.other_namespace("net")?;
-    let interfaces = if own { interfaces(proc.pid)? } else { Vec::new() };
+    let interfaces = if !own {
+        Vec::new()
+    } else if crate::rootless::is_user() {
+        listed(&proc.read("net/dev")?, &proc.read("net/fib_trie")?)
+    } else {
+        interfaces(proc.pid)?
+    };
     let only_lo = own && interfaces.len() == 1 && interfaces[0] == ("lo".to_owned(), true);
     let list: Vec<String> =
         interfaces.iter().map(|(name, up)| format!("{name} {}", if *up { "up" } else { "down" })).collect();
     let evidence =
         if own { format!("own namespace, interfaces: {}", list.join(", ")) } else { "the host's namespace".into() };
     Ok(Layer { id: "L1", name: "network", in_force: only_lo, evidence })
+}
+
+/// The same for who may not join the namespace: the names of /proc/PID/net/dev, two lines below its top (proc_pid_net(5)); lo is up if its
+/// address is in the table of routes.
+fn listed(devices: &str, routes: &str) -> Vec<(String, bool)> {
+    let names = devices.lines().skip(2).filter_map(|line| line.split_once(':')).map(|(name, _)| name.trim());
+    names.map(|name| (name.to_owned(), name == "lo" && routes.contains("-- 127.0.0.1\n"))).collect()
 }
 
 /// Interfaces and whether they are up, asked inside of the namespace: a thread of its own joins it.
@@ -229,6 +242,14 @@ mod tests {
         assert!(!capabilities(&weak).in_force && !seccomp(&weak, Seccomp::Profile).in_force);
         assert!(!seccomp(status, Seccomp::Guard).in_force);
         assert!(capabilities(&weak).evidence.contains("CapBnd 400"));
+    }
+
+    #[test]
+    fn interfaces_are_listed_by_proc() {
+        let devices = "Inter-|   Receive\n face |bytes\n    lo:       0       0\n  eth0: 1 2\n";
+        let routes = "Main:\n           |-- 127.0.0.1\n              /32 host LOCAL\n";
+        assert_eq!(listed(devices, routes), [("lo".to_owned(), true), ("eth0".to_owned(), false)]);
+        assert_eq!(listed("a\nb\n lo: 0\n", ""), [("lo".to_owned(), false)]);
     }
 
     #[test]

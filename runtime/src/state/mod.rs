@@ -44,7 +44,7 @@ impl Root {
     /// `path`, or /run/wsbox, or $XDG_RUNTIME_DIR/wsbox for a user.
     pub fn new(path: Option<PathBuf>) -> Self {
         let default = || match std::env::var_os("XDG_RUNTIME_DIR") {
-            Some(runtime) if !nix::unistd::geteuid().is_root() => Path::new(&runtime).join("wsbox"),
+            Some(runtime) if crate::rootless::is_user() => Path::new(&runtime).join("wsbox"),
             _ => "/run/wsbox".into(),
         };
         let path = path.unwrap_or_else(default);

@@ -29,7 +29,7 @@ pub fn update(root: &Root, id: &str, change: &LinuxResources, asked: Option<Prof
     let merged = Bundle::from_config(record.bundle.clone(), config)?;
     let (change, mut resources) = (change, resources(&merged));
     let warnings = profile::keep_limits(&bundle.spec, &mut resources, asked)?;
-    let all = Plan::new(None, id, Some(&resources))?.limits;
+    let all = Plan::new(None, id, Some(&resources), None)?.limits;
     let config = with_resources(&merged.config, &to_json(&resources)?)?;
     let mut cgroup = Cgroup::open(&record.cgroup)?;
     if change.memory().is_some_and(|memory| memory.check_before_update().unwrap_or_default()) {

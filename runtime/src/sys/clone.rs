@@ -72,6 +72,9 @@ pub struct Spawn<'a> {
     pub ambient: bool,
     /// The highest capability of the kernel
     pub last_cap: u32,
+    /// Leave the init's /proc files its owner's until the program says otherwise: for a caller who needs them, and has no rights of the
+    /// host's root
+    pub dumpable: bool,
 }
 
 /// A child that is on its way to the init.
@@ -127,7 +130,7 @@ pub fn spawn(spawn: &Spawn<'_>) -> Result<Spawned, Failed> {
         ambient: spawn.ambient,
         last_cap: spawn.last_cap,
         name: if spawn.role == Role::Init { c"wsbox-init" } else { c"wsbox-monitor" },
-        argument: argument(spawn.role, spawn.control.as_raw_fd()),
+        argument: argument(spawn.role, spawn.dumpable, spawn.control.as_raw_fd()),
         failed_step: AtomicI32::new(0),
         errno: AtomicI32::new(0),
     });
@@ -238,10 +241,14 @@ unsafe fn raise_ambient(last_cap: u32) -> (i32, isize) {
     (0, 0)
 }
 
-/// The number of the control socket, after an `m` for a monitor.
-fn argument(role: Role, control: i32) -> [u8; 13] {
+/// The number of the control socket, after an `m` for a monitor, a `d` for an init that stays dumpable.
+fn argument(role: Role, dumpable: bool, control: i32) -> [u8; 13] {
     let mut text = [0; 13];
-    let role = if role == Role::Monitor { "m" } else { "" };
+    let role = match role {
+        Role::Monitor => "m",
+        Role::Init if dumpable => "d",
+        Role::Init => "",
+    };
     for (to, byte) in text.iter_mut().zip(format!("{role}{control}").bytes()) {
         *to = byte;
     }

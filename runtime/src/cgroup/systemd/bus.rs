@@ -32,7 +32,9 @@ type Sent<'a> = Vec<(&'a str, zbus::zvariant::Value<'a>)>;
 impl Manager {
     /// Connects to the bus.
     pub fn connect(user: bool) -> Result<Self> {
-        let builder = if user { connection::Builder::session() } else { connection::Builder::system() };
+        // In a user namespace of our own we are not whom the bus takes us for.
+        let session = || connection::Builder::session().map(|builder| builder.user_id(crate::rootless::outer_uid()));
+        let builder = if user { session() } else { connection::Builder::system() };
         let connection = builder.and_then(|builder| builder.method_timeout(PATIENCE).build());
         connection.map(|connection| Self { connection, user }).map_err(|error| unreachable(user, &error))
     }
@@ -90,6 +92,12 @@ impl Manager {
         set.and_then(|_| self.call("GetUnit", &(unit,)))
             .map(drop)
             .map_err(|error| self.refused("set the limits of", unit, &error))
+    }
+
+    /// Moves a process of the caller's into a unit of the caller's, wherever it is now.
+    pub fn attach(&self, unit: &str, pid: u32) -> Result<()> {
+        let attached = self.call("AttachProcessesToUnit", &(unit, "/", vec![pid]));
+        attached.map(drop).map_err(|error| self.refused("take a process into", unit, &error))
     }
 
     /// Stops a unit, and waits until it is gone; one that is not there is.

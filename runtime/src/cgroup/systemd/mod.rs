@@ -49,7 +49,7 @@ impl Instance {
                 "wsbox lets systemd make cgroups on v2 hosts alone, and this one has its controllers on v1",
             ));
         }
-        let user = !nix::unistd::geteuid().is_root();
+        let user = crate::rootless::is_user();
         let prefix = if user { Manager::connect(true)?.control_group()? } else { String::new() };
         Ok(Self { user, prefix })
     }
@@ -159,24 +159,31 @@ impl Scope {
         Err(Error::invalid("linux.cgroupsPath", why))
     }
 
+    /// Moves a process into it: who is in a session of theirs may not be born elsewhere, but systemd moves it.
+    pub fn attach(&self, pid: nix::unistd::Pid, path: &str) -> Result<()> {
+        self.asked(|manager| manager.attach(&self.saved.unit, pid.as_raw().unsigned_abs()))?;
+        self.must_hold(pid, path)
+    }
+
+    fn asked(&self, ask: impl FnOnce(&Manager) -> Result<()>) -> Result<()> {
+        match &self.manager {
+            Some(manager) => ask(manager),
+            None => ask(&Manager::connect(self.saved.instance.user)?),
+        }
+    }
+
     /// Gives it the limits that systemd has a property for, and waits until they are written.
     pub fn set(&self, writes: &[Write]) -> Result<()> {
         let properties = properties(writes)?;
         if properties.is_empty() {
             return Ok(());
         }
-        match &self.manager {
-            Some(manager) => manager.set(&self.saved.unit, &properties),
-            None => Manager::connect(self.saved.instance.user)?.set(&self.saved.unit, &properties),
-        }
+        self.asked(|manager| manager.set(&self.saved.unit, &properties))
     }
 
     /// Ends it: systemd forgets the unit, and kills who is left in it.
     pub fn stop(&self) -> Result<()> {
-        match &self.manager {
-            Some(manager) => manager.stop(&self.saved.unit),
-            None => Manager::connect(self.saved.instance.user)?.stop(&self.saved.unit),
-        }
+        self.asked(|manager| manager.stop(&self.saved.unit))
     }
 }
 

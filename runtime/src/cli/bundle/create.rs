@@ -82,10 +82,12 @@ pub fn run(arguments: Arguments) -> Result<u8> {
         }
     }
     let mut base = harden::config()?;
-    let user = !nix::unistd::geteuid().is_root();
+    let user = crate::rootless::is_user();
     if user {
-        spec::rootless(&mut base);
-        eprintln!("wsbox: L5 and L6 are left to the caller's own cgroup, and the files are a copy: you are not root");
+        let limits = spec::rootless(&mut base);
+        let lacks =
+            if limits { "" } else { ", and there are no limits (L5, L6), which on cgroup v1 only root can set" };
+        eprintln!("wsbox: the files are a copy, as only root can map the ids of mounts{lacks}");
     }
     let request = Request {
         source: arguments.source,

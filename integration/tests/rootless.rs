@@ -1,0 +1,282 @@
+// SPDX-License-Identifier: Apache-2.0
+//! wsbox for a user who is not root: the layers, the ids, the devices and the limits that are in force, and what is refused.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::{Value, json};
+use wsbox_integration::cgroup::on_v1;
+use wsbox_integration::user::{RANGE, UID, User};
+use wsbox_integration::{Bundle, leftover, unique};
+
+/// Where the controllers are on v1 a user can have no limits, for no cgroup of theirs is handed over safely (cgroups(7)).
+fn bundle() -> Bundle {
+    let bundle = Bundle::hardened();
+    if on_v1() { bundle.remove("/linux/resources") } else { bundle }
+}
+
+fn delegated() -> User {
+    User::new().delegated("+memory +pids +cpu")
+}
+
+fn sleeping(user: &User, bundle: Bundle) -> (Bundle, String) {
+    let (bundle, id) = (bundle.args(&["sleep", "1000"]), unique("r"));
+    user.run(&bundle, &["--detach"], &id).ok();
+    (bundle, id)
+}
+
+fn left(user: &User, id: &str) -> (Vec<String>, bool) {
+    let below = std::process::Command::new("find").arg(user.cgroup()).args(["-type", "d", "-name", "*wsbt-*"]).output();
+    let below = String::from_utf8_lossy(&below.expect("findutils").stdout).into_owned();
+    let cgroups = below.lines().filter(|dir| dir.ends_with(id)).map(str::to_owned).collect();
+    (cgroups, user.root().join(id).exists())
+}
+
+#[test]
+fn all_layers_are_in_force() {
+    let user = delegated();
+    let (_bundle, id) = sleeping(&user, bundle());
+    let inspected: Value =
+        serde_json::from_str(&user.wsbox(&["inspect", "--format", "json", &id]).ok().stdout).unwrap();
+    let layers = inspected["layers"].as_array().unwrap();
+    let lacking: Vec<_> =
+        layers.iter().filter(|layer| layer["inForce"] != true).map(|layer| layer["id"].clone()).collect();
+    assert_eq!(lacking, if on_v1() { vec![json!("L5"), json!("L6")] } else { vec![] }, "{inspected}");
+    assert!(layers[6]["evidence"].as_str().unwrap().contains(&format!("host uid {UID}")), "{inspected}");
+    let state: Value = serde_json::from_str(&user.wsbox(&["state", &id]).ok().stdout).unwrap();
+    let pid = state["pid"].as_i64().unwrap();
+    let map = |file: &str| fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap();
+    let numbers = |text: String| text.split_whitespace().map(|word| word.parse().unwrap()).collect::<Vec<u32>>();
+    for file in ["uid_map", "gid_map"] {
+        assert_eq!(numbers(map(file)), [0, UID, 1, 1, RANGE.0, RANGE.1], "{file}");
+    }
+    let list: Value = serde_json::from_str(&user.wsbox(&["list", "--format", "json"]).ok().stdout).unwrap();
+    assert_eq!((&list[0]["id"], &list[0]["status"]), (&json!(id), &json!("running")));
+    let cgroup = map("cgroup");
+    let name = user.cgroup().file_name().unwrap().to_str().unwrap();
+    assert!(cgroup.lines().any(|line| line == format!("0::/{name}/wsbox/{id}")), "{cgroup}");
+}
+
+#[test]
+fn the_life_of_a_container() {
+    let user = delegated();
+    let (bundle, id) = sleeping(&user, bundle());
+    let says = |args: &[&str]| {
+        user.wsbox(&[&["exec"], args, &[&id, "sh", "-c", "id -u; id -G; cat /proc/1/comm"]].concat()).ok().stdout
+    };
+    assert_eq!(says(&[]), "0\n0\nsleep\n");
+    assert_eq!(says(&["--user", "7:8", "--additional-gids", "9"]), "7\n8 9\nsleep\n");
+    user.wsbox(&["pause", &id]).ok();
+    assert!(user.wsbox(&["state", &id]).ok().stdout.contains("\"paused\""));
+    user.wsbox(&["resume", &id]).ok();
+    let pids: Vec<i64> = serde_json::from_str(&user.wsbox(&["ps", "--format", "json", &id]).ok().stdout).unwrap();
+    assert_eq!(pids.len(), 1);
+    if !on_v1() {
+        user.wsbox(&["update", "--pids-limit", "77", &id]).ok();
+        let file = user.cgroup().join(format!("wsbox/{id}/pids.max"));
+        assert_eq!(fs::read_to_string(file).unwrap().trim(), "77");
+    }
+    user.wsbox(&["kill", &id, "KILL"]).ok();
+    wsbox_integration::engine::until("its end", || user.wsbox(&["state", &id]).stdout.contains("\"stopped\""));
+    user.wsbox(&["delete", &id]).ok();
+    assert_eq!(left(&user, &id), (vec![], false));
+    let path = bundle.path().display().to_string();
+    user.wsbox(&["create", "--bundle", &path, &id]).ok();
+    user.wsbox(&["start", &id]).ok();
+    user.wsbox(&["delete", "--force", &id]).ok();
+    assert_eq!(left(&user, &id), (vec![], false));
+}
+
+#[test]
+fn limits_hold() {
+    if on_v1() {
+        // Here the limits of a user are refused, and that is what is to be seen.
+        let (user, id) = (delegated(), unique("v1"));
+        user.run(&Bundle::hardened(), &[], &id).fails(1, &["linux.resources", "only root"]);
+        return assert_eq!(left(&user, &id), (vec![], false));
+    }
+    let user = delegated();
+    let eats = Bundle::hardened().set("/linux/resources/memory", json!({"limit": 16_777_216, "swap": 16_777_216}));
+    let outcome = user.run(&eats.script("yes | tr '\\n' x | head -c 64m | grep n"), &[], &unique("oom"));
+    assert_eq!(outcome.code, 137, "{outcome:?}");
+    assert!(outcome.stderr.contains("memory"), "{outcome:?}");
+    let forks = Bundle::hardened().set("/linux/resources/pids", json!({"limit": 4}));
+    let outcome = user.run(&forks.script("for i in 1 2 3 4 5 6; do sleep 5 & done"), &[], &unique("pids"));
+    assert!(outcome.stderr.contains("can't fork"), "{outcome:?}");
+}
+
+#[test]
+fn without_a_cgroup_the_way_out_is_told() {
+    let (user, id) = (User::new(), unique("none"));
+    let words =
+        ["linux.cgroupsPath: make", "is not delegated to this user", "systemd-run --user --scope -p Delegate=yes"];
+    user.run(&bundle().args(&["true"]), &[], &id).fails(1, &words);
+    assert!(!user.root().join(&id).exists());
+}
+
+#[test]
+fn a_controller_that_is_not_delegated_is_named() {
+    if on_v1() {
+        return limits_hold();
+    }
+    let (user, id) = (delegated(), unique("lacks"));
+    // Handed over without the memory controller: another level between.
+    let inner = user.cgroup().join("inner");
+    fs::create_dir(&inner).unwrap();
+    fs::write(user.cgroup().join("cgroup.subtree_control"), "+pids").unwrap();
+    let path = format!("{}/inner/{id}", user.cgroup().file_name().unwrap().to_str().unwrap());
+    user.own(&inner);
+    let bundle = Bundle::hardened().set("/linux/cgroupsPath", json!(format!("/{path}"))).args(&["true"]);
+    fs::set_permissions(
+        user.cgroup().join("cgroup.subtree_control"),
+        std::os::unix::fs::PermissionsExt::from_mode(0o444),
+    )
+    .unwrap();
+    std::os::unix::fs::chown(user.cgroup().join("cgroup.subtree_control"), Some(0), Some(0)).unwrap();
+    let outcome = user.run(&bundle, &[], &id);
+    assert_eq!(outcome.code, 1, "{outcome:?}");
+    assert!(outcome.stderr.contains("linux.resources."), "{outcome:?}");
+    assert!(outcome.stderr.contains("delegate"), "{outcome:?}");
+    assert!(!inner.join(&id).exists() && !user.root().join(&id).exists());
+}
+
+#[test]
+fn one_id_is_enough() {
+    let user = delegated().without_range();
+    // A terminal's group is none of the ids then.
+    let mut one = bundle().script("id -u; cat /proc/self/uid_map | wc -l; stat -c %u /bin; id -G");
+    for mount in one.config["mounts"].as_array_mut().unwrap() {
+        if let Some(options) = mount["options"].as_array_mut() {
+            options.retain(|option| option != "gid=5");
+        }
+    }
+    let outcome = user.run(&one, &[], &unique("one")).ok();
+    assert_eq!((outcome.stdout.as_str(), outcome.stderr.as_str()), ("0\n1\n0\n0\n", ""));
+    let mut member = delegated().without_range();
+    member.groups = vec![27, 100];
+    let outcome = member.run(&one, &[], &unique("member")).ok();
+    assert!(outcome.stderr.contains("the payload keeps 2 other groups"), "{outcome:?}");
+    let two = one.set("/process/user", json!({"uid": 1, "gid": 0}));
+    member.run(&two, &[], &unique("two")).fails(1, &["process.user"]);
+}
+
+/// With a range of ids the user's other groups are given up.
+#[test]
+fn groups_are_given_up() {
+    let mut user = delegated();
+    user.groups = vec![27, 100];
+    let outcome = user.run(&bundle().args(&["cat", "/proc/self/status"]), &[], &unique("groups")).ok();
+    assert!(
+        outcome.stdout.contains("\nGroups:\t \n") || outcome.stdout.contains("\nGroups:\t\n"),
+        "{}",
+        outcome.stdout
+    );
+    assert!(!outcome.stderr.contains("groups"), "{}", outcome.stderr);
+}
+
+#[test]
+fn maps_are_the_users_own() {
+    let user = delegated();
+    let map = |outside: u32, size: u32| json!([{"containerID": 0, "hostID": outside, "size": size}]);
+    let with = |uids: Value, gids: Value| {
+        bundle().set("/linux/uidMappings", uids).set("/linux/gidMappings", gids).args(&["cat", "/proc/self/uid_map"])
+    };
+    // The root file system is nobody's in there: what is to be mounted in it has to be there.
+    let part = with(map(RANGE.0 + 10, 1000), map(RANGE.0, 1000));
+    for mount in part.config["mounts"].as_array().unwrap() {
+        fs::create_dir_all(part.root().join(mount["destination"].as_str().unwrap().trim_start_matches('/'))).unwrap();
+    }
+    fs::create_dir_all(part.root().join("dev")).unwrap();
+    let part = user.run(&part, &[], &unique("part")).ok().stdout;
+    assert_eq!(part.split_whitespace().nth(2), Some("1000"), "{part}");
+    for (uids, gids, field) in [
+        (map(0, 1), map(RANGE.0, 1), "linux.uidMappings[0]: 1 ids from 0 on are not"),
+        (map(RANGE.0, 1), map(RANGE.0 + 65_535, 2), "linux.gidMappings[0]: 2 ids"),
+        (map(UID, 2), map(RANGE.0, 1), "linux.uidMappings[0]"),
+    ] {
+        let id = unique("maps");
+        user.run(&with(uids, gids), &[], &id).fails(1, &[field, "/etc/sub"]);
+        assert_eq!(left(&user, &id), (vec![], false));
+    }
+    user.run(&bundle().user_namespace(false), &[], &unique("no")).fails(1, &["linux.namespaces", "spec --rootless"]);
+}
+
+#[test]
+fn devices_are_those_of_dev_and_no_others() {
+    let user = delegated();
+    let host_dev = json!({"destination": "/mnt", "type": "bind", "source": "/dev", "options": ["rbind", "dev"]});
+    let script = "echo x >/dev/null && head -c 4 /dev/zero | od -An -tx1 && ls -l /dev/tty | cut -c 1 && cat /mnt/zero; mknod /tmp/n c 1 5";
+    let outcome = user.run(&bundle().mount(host_dev).script(script), &[], &unique("dev"));
+    assert!(outcome.stdout.starts_with(" 00 00 00 00\nc\n"), "{outcome:?}");
+    assert!(
+        outcome.stderr.contains("/mnt/zero: Permission denied") || outcome.stderr.contains("'/mnt/zero'"),
+        "{outcome:?}"
+    );
+    assert!(outcome.stderr.contains("mknod: /tmp/n: Operation not permitted"), "{outcome:?}");
+    let device = |major: u32, mode: u32| json!([{"path": "/dev/kmsg", "type": "c", "major": major, "minor": 11, "fileMode": mode}]);
+    let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata("/dev/kmsg").unwrap().permissions()) & 0o777;
+    let run = |devices: Value, rules: Value| {
+        let bundle = bundle().set("/linux/devices", devices).script("ls -l /dev/kmsg | cut -c 1");
+        let resources = bundle.config["linux"]["resources"].as_object().cloned().unwrap_or_default();
+        let bundle = bundle.set("/linux/resources", resources.into()).set("/linux/resources/devices", rules);
+        user.run(&bundle, &[], &unique("kmsg"))
+    };
+    let deny = json!({"allow": false, "access": "rwm"});
+    let allow = json!({"allow": true, "type": "c", "major": 1, "minor": 11, "access": "rwm"});
+    assert_eq!(run(device(1, mode), json!([deny, allow])).ok().stdout, "c\n");
+    run(device(1, mode), json!([deny])).fails(1, &["linux.devices[0]: /dev/kmsg is denied by linux.resources.devices"]);
+    run(device(7, mode), json!([])).fails(1, &["linux.devices[0]: /dev/kmsg is not that device on the host"]);
+    run(device(1, mode ^ 0o200), json!([])).fails(1, &["linux.devices[0].fileMode", "leave fileMode out"]);
+}
+
+#[test]
+fn the_hosts_files_are_the_users_or_nobodys() {
+    let user = delegated();
+    let shared = wsbox_integration::TempDir::new("shared");
+    fs::write(shared.path().join("roots"), "secret").unwrap();
+    fs::set_permissions(shared.path().join("roots"), std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let mine = shared.path().join("mine");
+    fs::create_dir(&mine).unwrap();
+    user.own(&mine);
+    let bind = json!({"destination": "/mnt", "type": "bind", "source": shared.path(), "options": ["bind"]});
+    let script = "cat /mnt/roots; echo ok >/mnt/mine/file; stat -c %u /mnt/roots /mnt/mine/file";
+    let outcome = user.run(&bundle().mount(bind).script(script), &[], &unique("files")).ok();
+    assert_eq!(outcome.stdout, "65534\n0\n");
+    assert!(outcome.stderr.contains("Permission denied"), "{outcome:?}");
+    let owner = std::os::unix::fs::MetadataExt::uid(&fs::metadata(mine.join("file")).unwrap());
+    assert_eq!(owner, UID);
+}
+
+#[test]
+fn what_spec_rootless_writes_runs() {
+    let user = delegated();
+    let home = wsbox_integration::TempDir::new("bundle");
+    wsbox_integration::bundle::fill(&home.path().join("rootfs"));
+    user.own(home.path());
+    let path = home.path().display().to_string();
+    user.wsbox(&["spec", "--rootless", "--bundle", &path]).ok();
+    let config = fs::read_to_string(home.path().join("config.json")).unwrap();
+    let mut config: Value = serde_json::from_str(&config).unwrap();
+    config["process"]["args"] = json!(["id", "-u"]);
+    config["process"]["terminal"] = json!(false);
+    fs::write(home.path().join("config.json"), config.to_string()).unwrap();
+    assert_eq!(user.wsbox(&["run", "--bundle", &path, &unique("spec")]).ok().stdout, "0\n");
+    assert_eq!(leftover::mounts(&path), Vec::<String>::new());
+    assert!(Path::new(&path).join("rootfs/bin/busybox").exists());
+}
+
+#[test]
+fn violations_are_counted() {
+    let user = delegated();
+    let (_bundle, id) = {
+        let bundle = bundle().script("mount -t tmpfs x /tmp; sleep 1000");
+        let id = unique("v");
+        user.run(&bundle, &["--detach", "--count-violations"], &id).ok();
+        (bundle, id)
+    };
+    wsbox_integration::engine::until("a count", || {
+        user.wsbox(&["inspect", &id]).ok().stdout.contains("blocked: mount")
+    });
+    user.wsbox(&["delete", "--force", &id]).ok();
+    assert_eq!(left(&user, &id), (vec![], false));
+}
