@@ -2,7 +2,10 @@
 //! `wsbox doctor` on this host, and on the same host with something taken away: it finds what, says how to mend it, and
 //! leaves nothing behind.
 
+#![allow(unsafe_code)]
+
 use std::fs;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -19,6 +22,10 @@ fn wsbox(dir: &TempDir) -> PathBuf {
 
 /// What doctor says after `before`, which ends in exec "$@", has changed its surroundings.
 fn doctor(before: &str, more: &[&str]) -> (i32, Value) {
+    doctor_by(before, more, |command| command)
+}
+
+fn doctor_by(before: &str, more: &[&str], change: impl Fn(&mut Command) -> &mut Command) -> (i32, Value) {
     let dir = TempDir::new("doctor");
     let mut command = Command::new("unshare");
     command
@@ -26,7 +33,7 @@ fn doctor(before: &str, more: &[&str]) -> (i32, Value) {
         .arg(wsbox(&dir))
         .args(["doctor", "--format", "json"])
         .args(more);
-    let child = piped(&mut command);
+    let child = piped(change(&mut command));
     // Nobody forks on the way to it.
     let cgroups = format!("wsbox-doctor-{}-", child.id());
     let outcome = finish(child);
@@ -153,6 +160,64 @@ fn without_user_namespaces() {
     assert!(lacking(&report).contains(&"L7"), "{report:#}");
     assert_eq!(fix(&report, "user namespace with maps", "failed"), "sysctl -w user.max_user_namespaces=65536");
     assert!(fix(&report, "user namespaces for users", "note").starts_with("sysctl -w user.max_user_namespaces=65536"));
+}
+
+/// One system call fails with ENOSYS, as where the kernel does not have it.
+fn without_call(command: &mut Command, number: i64) -> &mut Command {
+    let filter = move || {
+        let op = |code: u32, k: u32, jf: u8| libc::sock_filter { code: code as u16, jt: 0, jf, k };
+        // The number is the first field of struct seccomp_data (linux/seccomp.h).
+        let mut program = [
+            op(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0),
+            op(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, number as u32, 1),
+            op(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32, 0),
+            op(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW, 0),
+        ];
+        let program = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
+        // SAFETY: the filter lives until the call returns.
+        let done = unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) };
+        if done == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+    };
+    // SAFETY: between fork and exec it makes one system call.
+    unsafe { command.pre_exec(filter) }
+}
+
+#[test]
+fn a_kernel_without_seccomp() {
+    let (code, report) = doctor_by("exec \"$@\"", &[], |command| without_call(command, libc::SYS_seccomp));
+    assert_eq!((code, lacking(&report)), (1, vec!["L2"]), "{report:#}");
+    assert!(fix(&report, "workspace-seccomp.json", "failed").contains("CONFIG_SECCOMP_FILTER=y"));
+}
+
+#[test]
+fn a_kernel_without_id_mapped_mounts() {
+    let (code, report) = doctor_by("exec \"$@\"", &[], |command| without_call(command, libc::SYS_mount_setattr));
+    assert_eq!(code, 1);
+    assert!(lacking(&report).contains(&"L7"), "{report:#}");
+    fix(&report, "id-mapped mount", "failed");
+}
+
+#[test]
+fn an_old_kernel() {
+    let (code, report) = doctor("exec setarch --uname-2.6 \"$@\"", &[]);
+    assert_eq!(code, 0, "what counts is what could be done: {report:#}");
+    assert_eq!(fix(&report, "kernel", "note"), "boot Linux 6.1 or later");
+}
+
+/// Ubuntu's setting, which this kernel lacks: a folder that has it lies over the kernel's.
+#[test]
+fn apparmors_restriction_on_user_namespaces() {
+    let own = "mount -t tmpfs tmpfs /mnt
+        cp -r --no-preserve=all /proc/sys/kernel/cap_last_cap /proc/sys/kernel/hostname /mnt
+        echo 1 >/mnt/apparmor_restrict_unprivileged_userns
+        mount --bind /mnt /proc/sys/kernel";
+    let (_, report) = doctor(&format!("{own}\nexec \"$@\""), &[]);
+    let name = "user namespaces for users";
+    assert!(fix(&report, name, "note").starts_with("sysctl -w kernel.apparmor_restrict_unprivileged_userns=0"));
+    let user = "exec setpriv --reuid=65534 --regid=65534 --clear-groups \"$@\"";
+    let (code, report) = doctor(&format!("{own}\n{user}"), &[]);
+    assert_eq!(code, 1);
+    assert!(fix(&report, "network namespace", "failed").contains("AppArmor profile"), "{report:#}");
 }
 
 #[test]

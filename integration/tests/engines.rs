@@ -104,7 +104,7 @@ fn the_shims_calls() {
         id,
     ])
     .ok();
-    shim.call(&["--debug", "start", id]).ok();
+    shim.call(&["--debug=true", "--systemd-cgroup=false", "start", id]).ok();
     fs::write(file("exec.json"), r#"{"args":["sleep","1033"],"cwd":"/","user":{"uid":0,"gid":0},"env":["PATH=/bin"]}"#)
         .unwrap();
     shim.call(&["exec", "--process", &file("exec.json"), "--detach", "--pid-file", &file("1.pid"), id]).ok();
@@ -120,7 +120,8 @@ fn the_shims_calls() {
     shim.call(&["kill", "--all", id, "9"]).ok();
     until("the end", || shim.status() == "stopped");
     shim.call(&["delete", id]).ok();
-    shim.call(&["delete", id, "--force"]).ok();
+    shim.call(&["delete", id, "--force=true"]).ok();
+    shim.call(&["delete", "-f", id]).ok();
     leftover::assert_nothing_left(shim.engine.root(), id);
     assert_eq!(shim.last_error(), None);
     let log = fs::read_to_string(shim.log()).unwrap();
@@ -153,7 +154,10 @@ fn logs_are_json_or_text_and_are_appended_to() {
     assert!(told.stderr.contains("/no/such/log"), "{told:?}");
     let said = shim.engine.wsbox(&["--debug", "list"]).ok();
     assert!(said.stderr.contains("debug: wsbox") && said.stderr.contains("list"), "{said:?}");
-    assert_eq!(shim.engine.wsbox(&["--version"]).ok().stdout, format!("wsbox {}\n", env!("CARGO_PKG_VERSION")));
+    for flag in ["--version", "-v"] {
+        let said = shim.engine.wsbox(&[flag]).ok().stdout;
+        assert_eq!(said, format!("wsbox version {}\nspec: 1.3.0\n", env!("CARGO_PKG_VERSION")));
+    }
 }
 
 /// Where the engine asks for systemd's cgroups nothing is made; and what it calls to clear up does not fail for it.

@@ -206,6 +206,45 @@ fn what_can_not_be_merged_is_refused_and_left_alone() {
     assert_eq!(parsed(&config)["runtimes"]["wsbox"]["path"], wsbox_path());
 }
 
+/// Where /etc is a copy of its own, without Docker's user, in which `before` has run.
+fn install_after(before: &str, config: &Path, more: &[&str]) -> Outcome {
+    let own = "mount -t tmpfs tmpfs /mnt
+        mkdir /mnt/upper /mnt/work
+        mount -t overlay overlay -o lowerdir=/etc,upperdir=/mnt/upper,workdir=/mnt/work /etc
+        touch /etc/subuid /etc/subgid
+        sed -i /^dockremap:/d /etc/passwd /etc/group /etc/shadow /etc/gshadow /etc/subuid /etc/subgid";
+    let script = format!("{own}\n{before}\nwsbox=$1; shift; exec $wsbox install-docker --config \"$@\"");
+    let mut command = Command::new("unshare");
+    outcome(command.args(["--mount", "sh", "-ec", &script, "sh", &wsbox_path()]).arg(config).args(more))
+}
+
+/// Each error names the command that mends it.
+#[test]
+fn the_user_of_userns_remap_and_its_ids_are_checked() {
+    let dir = TempDir::new("daemon");
+    let config = dir.path().join("daemon.json");
+    let before = "{\"userns-remap\": \"default\"}";
+    fs::write(&config, before).unwrap();
+    let (mut fixes, mut done) = (Vec::new(), String::new());
+    let told = loop {
+        let outcome = install_after(&done, &config, &[]);
+        if outcome.code == 0 || fixes.len() > 3 {
+            break outcome.ok();
+        }
+        assert_eq!(fs::read_to_string(&config).unwrap(), before, "nothing is changed");
+        let fix = outcome.stderr.rsplit_once('(').and_then(|(_, fix)| fix.rsplit_once(')')).expect("a way out").0;
+        done += &format!("{fix}\n");
+        fixes.push(fix.to_owned());
+    };
+    let ids = ["subuid", "subgid"].map(|file| format!("echo dockremap:100000:65536 >> /etc/{file}"));
+    assert!(fixes[0].starts_with("useradd --system ") && fixes[1..] == ids, "{fixes:?}");
+    assert!(told.stdout.contains("added wsbox, wsbox-strict") && told.stdout.contains("systemctl reload docker"));
+    fs::write(&config, before).unwrap();
+    let forced = install_after("", &config, &["--force"]).ok();
+    assert!(forced.stderr.contains("warning") && forced.stderr.contains("dockremap"), "{forced:?}");
+    assert_eq!(parsed(&config)["userns-remap"], "default");
+}
+
 /// What `docker-compose config` makes of a file.
 fn compose(name: &str) -> Outcome {
     let mut command = Command::new("docker-compose");

@@ -41,13 +41,16 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{ArgMatches, Args, Command, FromArgMatches};
+use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 
 use crate::audit as audit_log;
 use crate::error::Result;
 use crate::profile::Profile;
 use crate::state::Root;
 pub use crate::sys::arena::Arena;
+
+/// Behind the name: docker and podman look for the word in the first line of `--version`.
+const VERSION: &str = concat!("version ", env!("CARGO_PKG_VERSION"), "\nspec: 1.3.0");
 
 /// Flags before the command, as runc has them.
 #[derive(Debug, Args)]
@@ -84,6 +87,9 @@ struct Global {
     /// Accepted for runc's sake: wsbox finds out by itself
     #[arg(long, value_name = "WHETHER", hide = true)]
     rootless: Option<String>,
+    /// Print the version
+    #[arg(short = 'v', short_alias = 'V', long, action = ArgAction::Version)]
+    version: (),
 }
 
 impl Global {
@@ -281,7 +287,8 @@ fn subcommand(entry: &Entry) -> Command {
 /// The parser. With `only`, it knows that one command: building all of them costs more than `state` does.
 fn parser(only: Option<&Entry>) -> Command {
     let command = Global::augment_args(Command::new("wsbox"))
-        .version(env!("CARGO_PKG_VERSION"))
+        .version(VERSION)
+        .disable_version_flag(true)
         .about("Runs untrusted workspaces in hardened Linux containers")
         .subcommand_required(true)
         .arg_required_else_help(true);
@@ -289,6 +296,22 @@ fn parser(only: Option<&Entry>) -> Command {
         Some(entry) => command.subcommand(subcommand(entry)),
         None => command.subcommands(COMMANDS.iter().map(subcommand)),
     }
+}
+
+/// Go's flags, which are runc's, take `--force=true` as well.
+fn with_values(command: Command, args: &[OsString]) -> Command {
+    let valued = |arg: &str| arg.starts_with('-') && (arg.ends_with("=true") || arg.ends_with("=false"));
+    if !args.iter().filter_map(|arg| arg.to_str()).any(valued) {
+        return command;
+    }
+    let change = |arg: Arg| match arg.get_action() {
+        ArgAction::SetTrue => {
+            let arg = arg.action(ArgAction::Set).num_args(0..=1).require_equals(true);
+            arg.default_missing_value("true").default_value("false").value_parser(clap::value_parser!(bool))
+        }
+        _ => arg,
+    };
+    command.mut_args(change).mut_subcommands(|command| command.mut_args(change))
 }
 
 /// The command that the arguments can only mean: the first word that is neither a flag nor a flag's value.
@@ -310,7 +333,7 @@ fn named(args: &[OsString]) -> Option<&'static Entry> {
 pub fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().collect();
     let command = named(&args);
-    let matches = match parser(command).try_get_matches_from(&args) {
+    let matches = match with_values(parser(command), &args).try_get_matches_from(&args) {
         Ok(matches) => matches,
         Err(error) => return wrong_usage(&args, &error),
     };
