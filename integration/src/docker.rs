@@ -18,6 +18,14 @@ pub const STRICT: &str = "wsbox-strict";
 /// The image that every case runs.
 pub const IMAGE: &str = "box";
 
+/// The user that `userns-remap: default` takes, and nobody with ids.
+const USERS: &str = r"
+touch /etc/subuid /etc/subgid
+sed -i '/^dockremap:/d; /^wsbox:/d' /etc/passwd /etc/group /etc/subuid /etc/subgid
+echo dockremap:x:64900:64900::/:/usr/sbin/nologin >>/etc/passwd
+echo dockremap:x:64900: >>/etc/group
+";
+
 /// A dockerd.
 #[derive(Debug)]
 pub struct Daemon {
@@ -28,7 +36,7 @@ impl Daemon {
     /// The one with root's own ids.
     pub fn plain() -> &'static Self {
         static DAEMON: OnceLock<Daemon> = OnceLock::new();
-        DAEMON.get_or_init(|| Self::start("docker", "", ""))
+        DAEMON.get_or_init(|| Self::start("docker", &settings(), ""))
     }
 
     /// The one that leaves its cgroups to systemd, as a service of it: Docker's default where all is cgroup v2.
@@ -48,20 +56,30 @@ systemd-run --quiet --collect --unit "$unit" --property Delegate=yes --property 
     /// The one with `userns-remap: default`, and the user that this takes.
     pub fn remapped() -> &'static Self {
         static DAEMON: OnceLock<Daemon> = OnceLock::new();
-        let users = r#"
-touch /etc/subuid /etc/subgid
-sed -i /^dockremap:/d /etc/passwd /etc/group /etc/subuid /etc/subgid
-echo dockremap:x:64900:64900::/:/usr/sbin/nologin >>/etc/passwd
-echo dockremap:x:64900: >>/etc/group
-for file in subuid subgid; do echo dockremap:100000:65536 >>/etc/$file; done
-"#;
-        DAEMON.get_or_init(|| Self::start("remap", users, "--userns-remap default"))
+        let ids = "for file in subuid subgid; do echo dockremap:100000:65536 >>/etc/$file; done\n";
+        DAEMON.get_or_init(|| Self::start("remap", &format!("{USERS}{ids}{}", settings()), "--userns-remap default"))
+    }
+
+    /// The one with the shipped settings and ids (deployment/docker), into which `wsbox install-docker` has put this wsbox; it is also
+    /// the default runtime.
+    pub fn installed() -> &'static Self {
+        static DAEMON: OnceLock<Daemon> = OnceLock::new();
+        let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("deployment/docker");
+        let (shipped, wsbox) = (shipped.display(), wsbox_path());
+        let install = format!(
+            r#"
+for file in subuid subgid; do cat {shipped}/$file >>/etc/$file; done
+cp {shipped}/daemon-userns-remap.json "$1/daemon.json"
+{wsbox} install-docker --force --config "$1/daemon.json" >"$1/installed" 2>&1
+"#
+        );
+        DAEMON.get_or_init(|| Self::start("installed", &format!("{USERS}{install}"), "--default-runtime wsbox"))
     }
 
     fn start(what: &str, before: &str, options: &str) -> Self {
         let cgroups = r#"--cgroup-parent "/${1##*/}" --exec-opt native.cgroupdriver=cgroupfs"#;
         let dockerd = dockerd(&format!("{cgroups} {options}"));
-        Self::up(Sandbox::start(what, &format!("{before}{}{dockerd} </dev/null >\"$1/log\" 2>&1 &\n", settings())))
+        Self::up(Sandbox::start(what, &format!("{before}{dockerd} </dev/null >\"$1/log\" 2>&1 &\n")))
     }
 
     fn up(sandbox: Sandbox) -> Self {
@@ -126,6 +144,23 @@ END
 fn dockerd(options: &str) -> String {
     let places = r#"--init-path /usr/bin/tini-static --config-file "$1/daemon.json" --data-root "$1/lib" --exec-root "$1/exec" --pidfile "$1/pid" -H "unix://$1/socket""#;
     format!("dockerd {places} {options}")
+}
+
+/// What `wsbox inspect` says of a container.
+pub fn layers(container: &Container) -> serde_json::Value {
+    let sandbox = container.docker.daemon.sandbox();
+    let root = sandbox.path().join("exec/runtime-runc/moby").display().to_string();
+    let id = container.inspect(".Id");
+    let said = sandbox.sh(&format!("{} --root {root} inspect --format json {id}", wsbox_path())).ok().stdout;
+    serde_json::from_str(&said).expect("JSON")
+}
+
+/// The layers of a container that are not in force.
+pub fn open_layers(container: &Container) -> Vec<String> {
+    let said = layers(container);
+    let layers = said["layers"].as_array().expect("layers");
+    assert_eq!(layers.len(), 8, "{said}");
+    layers.iter().filter(|layer| layer["inForce"] != true).map(|layer| layer["id"].to_string()).collect()
 }
 
 /// The plain daemon, with wsbox-strict.

@@ -9,6 +9,8 @@ mod ctr;
 mod errors;
 #[path = "docker/exec.rs"]
 mod exec;
+#[path = "docker/installed.rs"]
+mod installed;
 #[path = "docker/lifecycle.rs"]
 mod lifecycle;
 #[path = "docker/limits.rs"]
@@ -27,3 +29,5 @@ mod run;
 mod security;
 #[path = "docker/strict.rs"]
 mod strict;
+#[path = "docker/strict_cases.rs"]
+mod strict_cases;

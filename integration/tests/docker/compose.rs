@@ -79,9 +79,19 @@ fn the_shipped_files_run() {
     );
     let gateway = production.run(&["ps", "--quiet", "gateway"]).ok().stdout;
     let health = ["inspect", "--format", "{{.State.Health.Status}}", gateway.trim()];
-    eventually("healthy", || ["healthy\n", "starting\n"].contains(&daemon.docker(&health).stdout.as_str()));
+    eventually("healthy", || daemon.docker(&health).stdout == "healthy\n");
+    let port = ["port", gateway.trim()];
+    assert_eq!(daemon.docker(&port).ok().stdout, "8443/tcp -> 127.0.0.1:8443\n", "on loopback alone");
+    let limits =
+        "cd /sys/fs/cgroup; cat memory/memory.limit_in_bytes pids/pids.max 2>/dev/null || cat memory.max pids.max";
+    for service in ["gateway", "workspace"] {
+        assert_eq!(production.exec(service, limits).stdout, "536870912\n256\n", "{service}");
+    }
+    let networks = "ls /sys/class/net | xargs; ip route | grep -c ^default";
+    assert_eq!(production.exec("gateway", networks).stdout, "eth0 eth1 lo\n1\n", "one of both leads out");
     drop(production);
     let development = Compose::new(daemon, "compose.development.yml");
     development.run(&["up", "--detach"]).ok();
     assert_eq!(development.exec("workspace", "id -u; pwd; ls token").stdout, "1000\n/workspace\ntoken\n");
+    assert_eq!(development.exec("workspace", "cat /proc/1/comm; touch /x /tmp/x; ls /tmp").stdout, "docker-init\nx\n");
 }

@@ -6,6 +6,7 @@ use std::process::Command;
 use wsbox_integration::docker::{Daemon, with_each};
 use wsbox_integration::engine::wsbox_path;
 use wsbox_integration::sandbox::outcome;
+use wsbox_integration::terminal::Terminal;
 use wsbox_integration::{Outcome, unique};
 
 fn ctr(args: &[&str]) -> Command {
@@ -62,6 +63,20 @@ fn tasks() {
         });
         run(&["tasks", "rm", &id]);
         run(&["containers", "rm", &id]).ok();
+    });
+}
+
+#[test]
+fn a_terminal() {
+    with_each(|runtime| {
+        let path = if runtime == "wsbox" { wsbox_path() } else { "/usr/sbin/runc".to_owned() };
+        let root = Daemon::plain().path().join("image").display().to_string();
+        let id = unique(runtime);
+        let mut command =
+            ctr(&["run", "--rm", "--tty", "--runc-binary", &path, "--env", "PATH=/bin", "--rootfs", &root, &id, "sh"]);
+        let mut terminal = Terminal::open(&mut command);
+        terminal.sees("# ").types("tty; echo done$((40 + 2))\n").sees("/dev/pts/0").sees("done42").types("exit 5\n");
+        assert_eq!(terminal.ends(), 5);
     });
 }
 

@@ -80,13 +80,16 @@ fn restart_policies() {
     both(|docker| {
         let failing = docker.start("--network none --restart on-failure:2", "echo try; exit 1");
         let always = docker.start("--network none --restart always", "echo try; sleep 0.2; exit 0");
+        let unless = docker.start("--network none --restart unless-stopped", "echo try; sleep 0.2; exit 7");
         let once = docker.start("--network none --restart on-failure:2", "exit 0");
         failing.until_is(".RestartCount", "2");
         failing.until_is(".State.Status", "exited");
         assert_eq!(failing.logs(), "try\n".repeat(3));
-        eventually("two restarts", || always.inspect(".RestartCount").parse::<u32>().unwrap() >= 2);
-        always.cli("stop", "--time 1").ok();
-        assert_eq!(always.inspect(".State.Status"), "exited");
+        for again in [always, unless] {
+            eventually("two restarts", || again.inspect(".RestartCount").parse::<u32>().unwrap() >= 2);
+            again.cli("stop", "--time 1").ok();
+            assert_eq!(again.inspect(".State.Status"), "exited");
+        }
         assert_eq!(once.wait(), 0);
         assert_eq!(once.inspect(".RestartCount"), "0");
     });

@@ -106,7 +106,10 @@ fn devices() {
         let script = "head -c 4 /dev/made | wc -c; stat -c '%t:%T' /dev/made; echo x >/dev/made";
         let outcome = docker.run(flags, script);
         assert!(outcome.stdout.starts_with("4\n1:5\n"), "{outcome:?}");
-        // /dev/zero itself is granted to all, so its rule does not narrow what is denied here.
+        // /dev/zero itself is granted to all, so its rule does not narrow what is denied here; /dev/kmsg is granted to nobody.
+        let flags = "--network none --cap-add SYSLOG --device /dev/kmsg:/dev/made:r";
+        let outcome = docker.run(flags, "head -c 1 /dev/made | wc -c; echo x >/dev/made");
+        assert!(outcome.stdout == "1\n" && outcome.stderr.contains("not permitted"), "{outcome:?}");
         assert_eq!(docker.run("--network none --device /dev/net/tun", "ls -l /dev/net/tun").ok().code, 0);
     });
 }

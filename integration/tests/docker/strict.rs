@@ -5,26 +5,8 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 
 use serde_json::Value;
-use wsbox_integration::docker::{Container, Docker, RUNTIMES, strict};
-use wsbox_integration::engine::wsbox_path;
+use wsbox_integration::docker::{Docker, RUNTIMES, layers, open_layers, strict};
 use wsbox_integration::unique;
-
-/// What `wsbox inspect` says of a container of the daemon.
-fn inspect(container: &Container) -> Value {
-    let docker = strict();
-    let sandbox = docker.daemon.sandbox();
-    let root = sandbox.path().join("exec/runtime-runc/moby").display().to_string();
-    let id = container.inspect(".Id");
-    let said = sandbox.sh(&format!("{} --root {root} inspect --format json {id}", wsbox_path())).ok().stdout;
-    serde_json::from_str(&said).expect("JSON")
-}
-
-fn open_layers(container: &Container) -> Vec<String> {
-    let said = inspect(container);
-    let layers = said["layers"].as_array().expect("layers");
-    assert_eq!(layers.len(), 8, "{said}");
-    layers.iter().filter(|layer| layer["inForce"] != true).map(|layer| layer["id"].to_string()).collect()
-}
 
 #[test]
 fn all_eight_layers_are_in_force() {
@@ -168,14 +150,14 @@ fn violations_are_counted() {
     let docker = strict();
     let container = docker.sleeping("");
     container.says("", "unshare -U true 2>&1; mount -t tmpfs x /tmp 2>&1; mount -t tmpfs x /tmp 2>&1; true");
-    let violations = inspect(&container)["violations"].clone();
+    let violations = layers(&container)["violations"].clone();
     assert_eq!((&violations["counting"], &violations["total"]), (&"on".into(), &3.into()), "{violations}");
     assert_eq!(
         (&violations["blocked"][0]["syscall"], &violations["blocked"][0]["process"]),
         (&"mount".into(), &"mount".into())
     );
     container.cli("pause", "").ok();
-    assert_eq!(inspect(&container)["violations"], violations);
+    assert_eq!(layers(&container)["violations"], violations);
     container.cli("unpause", "").ok();
     let sandbox = docker.daemon.sandbox();
     let record = format!("{}/exec/runtime-runc/moby/{}/state.json", sandbox.path().display(), container.inspect(".Id"));

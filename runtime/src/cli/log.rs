@@ -2,7 +2,7 @@
 //! Errors and warnings: on stderr, and in the file of `--log` as runc writes it, for engines read their errors there.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -49,10 +49,13 @@ pub fn warning(message: &str) {
     write("warning", message);
 }
 
+/// An engine that has a log gives us the payload's stderr: as with runc, only errors go there, too.
 fn write(level: &str, message: &str) {
+    let mut stderr = std::io::stderr();
     let _ = match level {
-        "error" => writeln!(std::io::stderr(), "wsbox: {message}"),
-        _ => writeln!(std::io::stderr(), "wsbox: {level}: {message}"),
+        "error" => writeln!(stderr, "wsbox: {message}"),
+        _ if LOG.get().is_some() && !stderr.is_terminal() => Ok(()),
+        _ => writeln!(stderr, "wsbox: {level}: {message}"),
     };
     append(level, message);
 }

@@ -14,7 +14,9 @@ use nix::unistd::Pid;
 use oci_spec::runtime::{Process as Wanted, Spec};
 
 use super::agent::Agent;
-use super::{Answer, Channel, Console, Process, failure, lsm, memfd, plan_host, raise_limits, sources, userns};
+use super::{
+    Answer, Channel, Console, Process, failure, lsm, memfd, own_pipes, plan_host, raise_limits, sources, userns,
+};
 use crate::bundle::{Bundle, passwd};
 use crate::cgroup::{self, Cgroup, Place};
 use crate::error::{Context, Error, Kind, Result};
@@ -228,6 +230,9 @@ impl Joining<'_> {
         if let Some(score) = self.process.oom_score_adj() {
             userns::write_proc(spawned.pid, "oom_score_adj", &score.to_string())
                 .context(|| format!("process.oomScoreAdj: set it to {score}"))?;
+        }
+        if !self.process.terminal().unwrap_or_default() {
+            own_pipes(self.record.ids.as_ref(), Some(self.process));
         }
         raise_limits(spawned.pid, &plan::hard_limits(self.process))?;
         let mut attributes = plan::Attributes::new(self.process, "process")?;

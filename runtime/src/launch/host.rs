@@ -4,9 +4,9 @@
 use std::os::fd::AsFd;
 
 use nix::errno::Errno;
-use nix::sys::stat::{SFlag, fstat};
-use nix::unistd::Pid;
-use oci_spec::runtime::Spec;
+use nix::sys::stat::{FileStat, SFlag, fstat};
+use nix::unistd::{Pid, Uid, fchown};
+use oci_spec::runtime::{Process, Spec};
 
 use super::lsm;
 use crate::bundle::passwd;
@@ -14,7 +14,7 @@ use crate::cgroup;
 use crate::error::{Context, Error, Result};
 use crate::plan;
 use crate::rootless;
-use crate::state::Record;
+use crate::state::{Record, ids};
 use crate::sys::{rlimit, sched};
 
 /// What a careless caller may hand over: a folder as stdio leads out of the container (as in CVE-2024-21626).
@@ -32,6 +32,20 @@ pub(super) fn refuse_escapes(preserve_fds: u32) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The payload's user may open /dev/stdout as well as write to it: an engine that does not know the ids gave no pipes to them, and in
+/// the user namespace nobody may.
+pub(super) fn own_pipes(ids: Option<&ids::Range>, process: Option<&Process>) {
+    let uid = process.map_or(0, |process| process.user().uid());
+    let Some(ids) = ids.filter(|_| uid < ids::SIZE) else { return };
+    let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
+    for fd in [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()] {
+        let pipe = |stat: FileStat| SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFIFO;
+        if fstat(fd).is_ok_and(pipe) {
+            let _ = fchown(fd, Some(Uid::from_raw(ids.first + uid)), None);
+        }
+    }
 }
 
 /// What a plan needs to know of this host, for a new container or for one that is there.

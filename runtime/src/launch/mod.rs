@@ -39,7 +39,7 @@ pub use start::{Started, start};
 use agent::Agent;
 use child::{Child, died, executed, not_joined, started};
 use holder::Holder;
-use host::{attributes, raise_limits, refuse_escapes};
+use host::{attributes, own_pipes, raise_limits, refuse_escapes};
 pub(crate) use host::{home, last_cap, plan_host};
 
 use crate::bundle::Bundle;
@@ -370,6 +370,10 @@ impl Launch<'_> {
             userns::write_proc(pid, "oom_score_adj", &score.to_string())
                 .context(|| format!("process.oomScoreAdj: set it to {score}"))
                 .map_err(|error| error.hint("to lower it takes CAP_SYS_RESOURCE"))?;
+        }
+        if !self.plan.terminal {
+            let ids = self.record.as_ref().and_then(|record| record.ids.as_ref());
+            own_pipes(ids, self.bundle.spec.process().as_ref());
         }
         raise_limits(pid, &self.plan.hard_limits)
     }

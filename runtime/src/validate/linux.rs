@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 pub fn check(spec: &Spec) -> Result<()> {
     let linux = spec.linux().as_ref().ok_or_else(|| Error::invalid("linux", "is missing"))?;
     namespaces(linux)?;
+    joined_by_others(spec, linux)?;
     mappings(linux)?;
     hostnames(spec, linux)?;
     sysctls(linux)?;
@@ -54,6 +55,30 @@ fn namespaces(linux: &Linux) -> Result<()> {
     }
     if !seen.contains(&LinuxNamespaceType::Mount) {
         return Err(Error::invalid("linux.namespaces", "must have a mount namespace: the root is changed in it"));
+    }
+    Ok(())
+}
+
+/// The file systems that show a namespace: who does not own it may not mount them.
+const SHOWN: [(LinuxNamespaceType, &str); 2] = [(LinuxNamespaceType::Pid, "proc"), (LinuxNamespaceType::Ipc, "mqueue")];
+
+/// In a new user namespace nothing that is joined is one's own (namespaces(7)).
+fn joined_by_others(spec: &Spec, linux: &Linux) -> Result<()> {
+    if !is_new(linux, LinuxNamespaceType::User) {
+        return Ok(());
+    }
+    for (at, namespace) in linux.namespaces().iter().flatten().enumerate() {
+        let joined = namespace.path().as_ref().is_some_and(|path| !path.as_os_str().is_empty());
+        let shown = SHOWN.iter().find(|(kind, _)| joined && *kind == namespace.typ()).map(|(_, name)| *name);
+        if shown.is_some() && spec.mounts().iter().flatten().any(|mount| mount.typ().as_deref() == shown) {
+            let kind = namespace.typ();
+            let why = format!(
+                "belongs to another user namespace, whose {} can not be mounted in a new one",
+                shown.unwrap_or_default()
+            );
+            return Err(Error::invalid(format!("linux.namespaces[{at}].path"), why)
+                .hint(format!("join its user namespace too; with docker, leave out --{kind} container:NAME")));
+        }
     }
     Ok(())
 }
