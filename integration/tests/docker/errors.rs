@@ -85,14 +85,20 @@ fn all_else_is_125() {
             "--ulimit nofile=99999999999",
             "--security-opt seccomp=/not/there",
             "--pid container:nonsense",
-            &over_folder,
             &onto_proc,
             &into_proc,
         ] {
             let (code, words) = fails(docker, flags, &["true"]);
-            // What docker makes of "not a directory".
-            let wanted = if flags == over_folder { 127 } else { 125 };
-            assert_eq!(code, wanted, "{flags}: {words}");
+            assert_eq!(code, 125, "{flags}: {words}");
+        }
+        // What docker adds where it finds "not a directory".
+        let onto_file = format!("--volume {}:/etc/passwd", folder.display());
+        for flags in [over_folder, onto_file] {
+            let (code, words) = fails(docker, &flags, &["true"]);
+            assert!(
+                code == 125 && words.contains("Are you trying to mount a directory onto a file"),
+                "{flags}: {words}"
+            );
         }
     });
 }

@@ -130,6 +130,8 @@ pub fn failure(program: &Program, at: usize, errno: Errno) -> Error {
     let error = Error::system(subject, errno);
     match (&planned.step, errno) {
         (Step::Dest { .. }, Errno::ENOTDIR) => error.hint("the image has a link or a file there"),
+        // Docker looks for these words of Go's ENOTDIR, to tell the user more.
+        (Step::Dest { .. }, Errno::EISDIR) => error.hint("what is mounted there is not a directory"),
         (Step::Dest { .. }, Errno::EROFS) => error.hint("make it in the image, it can not be made at run time"),
         (Step::MemoryPolicy { .. }, Errno::EINVAL) => {
             error.hint("this host has not these nodes, or the mode not these nodes and flags")
