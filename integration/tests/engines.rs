@@ -160,6 +160,24 @@ fn logs_are_json_or_text_and_are_appended_to() {
     }
 }
 
+/// Whose stderr is the payload's.
+#[test]
+fn warnings_are_in_the_log_alone() {
+    let shim = Shim::new(Bundle::hardened().set("/linux/resources/memmory", json!({})).script("echo mine >&2"));
+    let created = shim.call(&["create", "--bundle", &text(shim.bundle.path()), &shim.id]).ok();
+    assert_eq!((created.stdout, created.stderr), (String::new(), String::new()));
+    let log = fs::read_to_string(shim.log()).unwrap();
+    assert!(log.contains(r#""level":"warning""#) && log.contains("linux.resources.memmory"), "{log}");
+    shim.clear();
+    // An engine without a log, as conmon mostly is, has the payload's stderr all the same.
+    let created = shim.engine.wsbox(&["create", "--bundle", &text(shim.bundle.path()), &shim.id]).ok();
+    assert_eq!(created.stderr, "");
+    // A person is told.
+    shim.clear();
+    let told = shim.engine.wsbox(&["run", "--bundle", &text(shim.bundle.path()), &shim.id]).ok();
+    assert!(told.stderr.contains("warning: linux.resources.memmory") && told.stderr.ends_with("mine\n"), "{told:?}");
+}
+
 /// Where the engine asks for systemd's cgroups nothing is made; and what it calls to clear up does not fail for it.
 #[test]
 fn systemd_cgroups_are_refused_where_they_would_be_made() {

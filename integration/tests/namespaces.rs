@@ -73,17 +73,18 @@ fn what_can_not_be_joined_is_told_by_its_field() {
     let engine = Engine::new();
     let (_host, _, path) = host(&engine);
     let own = |kind: &str| format!("/proc/self/ns/{kind}");
+    // What is joined by who has a user namespace of its own is refused before it is looked at.
+    let rooted = |joined: &[(&str, String)]| joining(Bundle::hardened(), joined).user_namespace(false);
     let other = json!([{"containerID": 0, "hostID": 400_000, "size": 65536}]);
     let with_maps =
         |bundle: Bundle| bundle.set("/linux/uidMappings", other.clone()).set("/linux/gidMappings", other.clone());
     for (bundle, words) in [
-        (joining(Bundle::hardened(), &[("pid", path("ipc"))]), ["linux.namespaces[5].path", "of that kind"]),
+        (joining(Bundle::hardened(), &[("pid", path("pid"))]), ["linux.namespaces[5].path", "another user namespace"]),
+        (joining(Bundle::hardened(), &[("ipc", path("ipc"))]), ["linux.namespaces[5].path", "not permitted"]),
+        (rooted(&[("pid", path("ipc"))]), ["linux.namespaces[4].path", "of that kind"]),
         (joining(Bundle::hardened(), &[("user", own("user"))]), ["linux.namespaces[5].path", "wsbox's own"]),
         (joining(Bundle::hardened(), &[("user", "/nowhere".into())]), ["linux.namespaces[5].path", "no such file"]),
-        (
-            joining(Bundle::hardened(), &[("pid", "/etc/passwd".into())]),
-            ["linux.namespaces[5].path", "invalid argument"],
-        ),
+        (rooted(&[("pid", "/etc/passwd".into())]), ["linux.namespaces[4].path", "invalid argument"]),
         (joining(Bundle::hardened(), &[("mount", own("mnt"))]), ["linux.namespaces[5].path", "can not be joined"]),
         (with_maps(joining(Bundle::hardened(), &[("user", path("user"))])), ["linux.uidMappings", "are not those"]),
     ] {

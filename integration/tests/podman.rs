@@ -98,6 +98,10 @@ fn run_output_and_exit_codes() {
     with_each(|runtime| {
         let outcome = run(runtime, "", "echo out; echo error >&2; exit 7");
         assert_eq!((outcome.code, outcome.stdout.as_str(), outcome.stderr.as_str()), (7, "out\n", "error\n"));
+        let container = Container::start(runtime, "", "echo out; echo error >&2");
+        container.cli("wait", "").ok();
+        let logs = container.cli("logs", "").ok();
+        assert_eq!((logs.stdout.as_str(), logs.stderr.as_str()), ("out\n", "error\n"));
         for (command, code) in [("/nope", 127), ("nope", 127), ("/etc/passwd", 126), ("/etc", 126)] {
             let ran = wsbox_integration::sandbox::outcome(&mut run_command(runtime, "--rm", &[command]));
             assert_eq!(ran.code, code, "{command}: {ran:?}");
@@ -241,6 +245,27 @@ fn namespaces_of_the_host_and_of_others() {
         let link = sandbox().sh("readlink /proc/self/ns/uts").stdout;
         assert_eq!(run(runtime, "--network host --uts host", "readlink /proc/self/ns/uts").ok().stdout, link);
     });
+}
+
+/// podman hands flags on to its runtime: what wsbox-strict is for Docker.
+#[test]
+fn all_eight_layers_with_a_profile() {
+    let strict = |more: &[&str], script: &str| {
+        let mut command = podman("wsbox", &["--runtime-flag", "profile=production", "run"]);
+        let parent = format!("/{}", sandbox().path().file_name().unwrap().to_string_lossy());
+        command.args(["--ulimit", "nofile=1000:1000", "--ulimit", "nproc=1000:1000", "--cgroup-parent", &parent]);
+        outcome(command.args(more).args(["box", "sh", "-c", script]))
+    };
+    let container = Container("wsbox", unique("strict"));
+    strict(&["--detach", "--network", "none", "--name", &container.1], "exec sleep 1000").ok();
+    let inspect = format!("{} inspect --format json {}", wsbox_path(), container.inspect(".Id"));
+    let said: serde_json::Value = serde_json::from_str(&sandbox().sh(&inspect).ok().stdout).expect("JSON");
+    let layers = said["layers"].as_array().expect("layers");
+    assert!(layers.len() == 8 && layers.iter().all(|layer| layer["inForce"] == true), "{said}");
+    assert_eq!(container.exec("", "id -u; touch /etc/x 2>/dev/null || echo read-only").ok().stdout, "0\nread-only\n");
+    container.cli("stop", "--time 0").ok();
+    let refused = strict(&["--rm", "--network", "none", "--pid", "host"], "true");
+    assert!(refused.code == 126 && refused.stderr.contains("profile production refuses it"), "{refused:?}");
 }
 
 /// An annotation asks for it.

@@ -101,6 +101,7 @@ fn write_pid_file(path: Option<&Path>, pid: nix::unistd::Pid) -> Result<()> {
 }
 
 pub fn run(global: &Global, arguments: Arguments) -> Result<u8> {
+    log::leave_stderr();
     let bundle = open_bundle(&arguments.bundle)?;
     let root = global.root();
     let options = arguments.start.options(global, &bundle)?;

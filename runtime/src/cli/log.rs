@@ -14,6 +14,8 @@ struct Log {
 
 static DEBUG: AtomicBool = AtomicBool::new(false);
 
+static QUIET: AtomicBool = AtomicBool::new(false);
+
 static LOG: OnceLock<Log> = OnceLock::new();
 
 /// Opens the file of `--log` for appending; a file that can not be opened is told and done without.
@@ -49,12 +51,17 @@ pub fn warning(message: &str) {
     write("warning", message);
 }
 
-/// An engine that has a log gives us the payload's stderr: as with runc, only errors go there, too.
+/// From here on stderr is the payload's.
+pub fn leave_stderr() {
+    QUIET.store(true, Ordering::Relaxed);
+}
+
+/// To an engine stderr is the payload's, and only errors go there, as with runc: where there is a log, and in `create`.
 fn write(level: &str, message: &str) {
     let mut stderr = std::io::stderr();
     let _ = match level {
         "error" => writeln!(stderr, "wsbox: {message}"),
-        _ if LOG.get().is_some() && !stderr.is_terminal() => Ok(()),
+        _ if (LOG.get().is_some() || QUIET.load(Ordering::Relaxed)) && !stderr.is_terminal() => Ok(()),
         _ => writeln!(stderr, "wsbox: {level}: {message}"),
     };
     append(level, message);
