@@ -86,8 +86,8 @@ impl Side {
         let args: Vec<&str> = args.iter().map(|arg| if *arg == "ID" { &self.id } else { *arg }).collect();
         let code = finish(self.command(&args).spawn().expect("it is installed")).code;
         let log = fs::read_to_string(self.log()).unwrap_or_default();
-        let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        let error = lines.filter(|line| line["level"] == "error").last();
+        let mut lines = log.lines().rev().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let error = lines.find(|line| line["level"] == "error");
         (code, error.and_then(|line| line["msg"].as_str().map(str::to_owned)).unwrap_or_default())
     }
 

@@ -140,7 +140,8 @@ fn update_of_one_that_had_no_limits() {
     both(|docker| {
         let container = docker.sleeping("--network none");
         container.cli("update", "--memory 96m --memory-swap 96m --cpus 0.25 --pids-limit 44 --cpu-shares 512").ok();
-        let script = "cd /sys/fs/cgroup; cat memory/memory.limit_in_bytes pids/pids.max cpu/cpu.cfs_quota_us 2>/dev/null || cat memory.max pids.max cpu.max";
+        let script = "cd /sys/fs/cgroup; cat memory/memory.limit_in_bytes pids/pids.max cpu/cpu.cfs_quota_us 2>/dev/null || \
+            cat memory.max pids.max cpu.max";
         let said = container.says("", script);
         assert!(["100663296\n44\n25000", "100663296\n44\n25000 100000"].contains(&said.as_str()), "{said}");
         assert_eq!(container.exec("", "tail /dev/zero").code, 137, "it is in force");

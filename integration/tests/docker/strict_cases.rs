@@ -166,7 +166,8 @@ fn volumes_and_mounts() {
     drop(other);
     docker.cli(&["volume", "rm", &volume]).ok();
     let tmpfs = "--tmpfs /data:size=4m,mode=1770,noexec";
-    let script = "stat -c %a /data; grep -c ' /data tmpfs rw,nosuid,nodev,noexec' /proc/mounts; head -c 5000000 /dev/zero >/data/file; stat -c %s /data/file";
+    let script = "stat -c %a /data; grep -c ' /data tmpfs rw,nosuid,nodev,noexec' /proc/mounts; \
+        head -c 5000000 /dev/zero >/data/file; stat -c %s /data/file";
     assert_eq!(docker.says(tmpfs, script), "1770\n1\n4194304");
     let volume = "--mount type=tmpfs,destination=/data,tmpfs-size=1m,tmpfs-mode=700";
     assert_eq!(docker.says(volume, "stat -c %a /data"), "700");
