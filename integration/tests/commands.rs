@@ -128,6 +128,25 @@ fn exec_has_a_terminal() {
     assert!(String::from_utf8_lossy(&bytes[..count]).starts_with("/dev/pts/"), "{bytes:?}");
 }
 
+/// The payload's user has the pipes of its stdio, though its ids are wsbox's own choice; one with a name stays whose it is.
+#[test]
+fn stdio_can_be_opened_by_its_name() {
+    let (engine, dir) = (Engine::new(), TempDir::new("fifo"));
+    let fifo = dir.path().join("fifo");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let named = fs::File::options().read(true).write(true).open(&fifo).unwrap();
+    for uid in [0, 1000] {
+        let script = "echo out >/dev/stdout; echo error >/dev/stderr";
+        let bundle = Bundle::hardened().set("/process/user", json!({"uid": uid, "gid": uid})).script(script);
+        bundle.write();
+        let mut run = engine.command(&["run", &text(bundle.path())]);
+        let said = finish(run.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()).ok();
+        assert_eq!((said.stdout.as_str(), said.stderr.as_str()), ("out\n", "error\n"), "{uid}");
+        assert!(run.stdout(named.try_clone().unwrap()).stderr(Stdio::null()).status().is_ok());
+        assert_eq!(std::os::unix::fs::MetadataExt::uid(&fs::metadata(&fifo).unwrap()), 0, "{uid}");
+    }
+}
+
 #[test]
 fn exec_waits_in_a_paused_container_if_told() {
     let engine = Engine::new();

@@ -4,7 +4,8 @@
 use std::os::fd::AsFd;
 
 use nix::errno::Errno;
-use nix::sys::stat::{FileStat, SFlag, fstat};
+use nix::sys::stat::{SFlag, fstat};
+use nix::sys::statfs::{FsType, fstatfs};
 use nix::unistd::{Pid, Uid, fchown};
 use oci_spec::runtime::{Process, Spec};
 
@@ -34,6 +35,9 @@ pub(super) fn refuse_escapes(preserve_fds: u32) -> Result<()> {
     Ok(())
 }
 
+/// linux/magic.h
+const PIPEFS_MAGIC: FsType = FsType(0x5049_5045);
+
 /// The payload's user may open /dev/stdout as well as write to it: an engine that does not know the ids gave no pipes to them, and in
 /// the user namespace nobody may.
 pub(super) fn own_pipes(ids: Option<&ids::Range>, process: Option<&Process>) {
@@ -41,8 +45,8 @@ pub(super) fn own_pipes(ids: Option<&ids::Range>, process: Option<&Process>) {
     let Some(ids) = ids.filter(|_| uid < ids::SIZE) else { return };
     let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
     for fd in [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()] {
-        let pipe = |stat: FileStat| SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFIFO;
-        if fstat(fd).is_ok_and(pipe) {
+        // One with a name is a file of the host's, which stays as it is.
+        if fstatfs(fd).is_ok_and(|pipe| pipe.filesystem_type() == PIPEFS_MAGIC) {
             let _ = fchown(fd, Some(Uid::from_raw(ids.first + uid)), None);
         }
     }
