@@ -75,6 +75,11 @@ impl User {
         self.cgroup.as_deref().expect("a delegated one")
     }
 
+    /// Its folder.
+    pub fn home(&self) -> &Path {
+        self.home.path()
+    }
+
     /// Where its containers have their state.
     pub fn root(&self) -> PathBuf {
         self.home.path().join("run/wsbox")

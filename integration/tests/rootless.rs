@@ -105,6 +105,63 @@ fn limits_hold() {
     assert!(outcome.stderr.contains("can't fork"), "{outcome:?}");
 }
 
+/// What a delegated controller has is in force as root's is, from the start and by update.
+#[test]
+fn every_field_of_a_delegated_controller() {
+    if on_v1() {
+        return limits_hold();
+    }
+    let user = delegated();
+    let cpu = json!({"shares": 1024, "quota": 50_000, "period": 100_000, "burst": 10_000});
+    let memory = json!({"limit": 67_108_864, "swap": 134_217_728, "reservation": 33_554_432});
+    let unified = json!({"memory.high": "50331648"});
+    let resources = json!({"memory": memory, "cpu": cpu, "pids": {"limit": 50}, "unified": unified});
+    let (_bundle, id) = sleeping(&user, Bundle::hardened().set("/linux/resources", resources));
+    let has = |file: &str| {
+        let path = user.cgroup().join(format!("wsbox/{id}/{file}"));
+        fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display())).trim().to_owned()
+    };
+    for (file, value) in [
+        ("memory.max", "67108864"),
+        ("memory.low", "33554432"),
+        ("memory.high", "50331648"),
+        ("cpu.max", "50000 100000"),
+        ("cpu.max.burst", "10000"),
+        ("cpu.weight", "100"),
+        ("pids.max", "50"),
+    ] {
+        assert_eq!(has(file), value, "{file}");
+    }
+    user.wsbox(&[
+        "update",
+        "--memory",
+        "96m",
+        "--memory-swap",
+        "96m",
+        "--cpu-quota",
+        "30000",
+        "--pids-limit",
+        "60",
+        &id,
+    ])
+    .ok();
+    assert_eq!(
+        (has("memory.max"), has("cpu.max"), has("pids.max")),
+        ("100663296".into(), "30000 100000".into(), "60".into())
+    );
+    // None of these is in the scope that systemd gives a user, nor in what was handed over here.
+    for (field, value) in [
+        ("/linux/resources/cpu", json!({"cpus": "0"})),
+        ("/linux/resources/hugepageLimits", json!([{"pageSize": "2MB", "limit": 0}])),
+        ("/linux/resources/blockIO", json!({"weight": 500})),
+    ] {
+        let id = unique("lacks");
+        let outcome = user.run(&Bundle::hardened().set(field, value).args(&["true"]), &[], &id);
+        assert!(outcome.code == 1 && outcome.stderr.contains("linux.resources."), "{field}: {outcome:?}");
+        assert_eq!(left(&user, &id), (vec![], false));
+    }
+}
+
 #[test]
 fn without_a_cgroup_the_way_out_is_told() {
     let (user, id) = (User::new(), unique("none"));

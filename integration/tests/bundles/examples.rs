@@ -7,6 +7,7 @@ use std::process::Command;
 
 use wsbox_integration::engine::wsbox_path;
 use wsbox_integration::sandbox::outcome;
+use wsbox_integration::user::User;
 
 use crate::world::World;
 
@@ -50,6 +51,20 @@ fn ci_job() {
     example("ci-job");
 }
 
+/// As a user, in a cgroup of the user's.
+#[test]
+fn rootless() {
+    let user = User::new().delegated("+memory +pids +cpu");
+    let home = user.home().display();
+    fs::copy(folder().join("rootless/run.sh"), user.home().join("run.sh")).unwrap();
+    fs::create_dir(user.home().join("work")).unwrap();
+    user.own(user.home());
+    let script = format!("export PATH={home}:$PATH WSBOX_STORE={home}/store && cd {home}/work && sh ../run.sh");
+    let found = wsbox_integration::engine::captured(&mut user.command(&["sh", "-c", &script]));
+    assert_eq!(found.stdout, fs::read_to_string(folder().join("rootless/expected")).unwrap(), "{}", found.stderr);
+    assert_eq!(found.code, 0, "{found:?}");
+}
+
 /// None is left out above.
 #[test]
 fn all_of_them() {
@@ -57,5 +72,5 @@ fn all_of_them() {
         fs::read_dir(folder()).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()).collect();
     names.sort();
     let names: Vec<_> = names.iter().map(|path| path.file_name().unwrap().to_str().unwrap()).collect();
-    assert_eq!(names, ["ci-job", "minimal", "python-agent", "web"]);
+    assert_eq!(names, ["ci-job", "minimal", "python-agent", "rootless", "web"]);
 }
