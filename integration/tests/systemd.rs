@@ -123,6 +123,23 @@ fn limits_are_in_force_and_outlive_a_reload() {
     scope.gone();
 }
 
+/// systemd has properties for these too, but wsbox writes them by hand.
+#[test]
+fn limits_of_a_disk_outlive_a_reload() {
+    let _turn = RELOADS.lock().unwrap_or_else(PoisonError::into_inner);
+    let disk = std::os::unix::fs::MetadataExt::dev(&std::fs::metadata("/").unwrap());
+    let (major, minor) = (nix::sys::stat::major(disk), nix::sys::stat::minor(disk));
+    let throttle = json!({"throttleReadBpsDevice": [{"major": major, "minor": minor, "rate": 1_048_576}]});
+    let scope = Scope::new(Bundle::hardened().set("/linux/resources/blockIO", throttle)).start();
+    let wanted = format!("{major}:{minor} rbps=1048576 wbps=max riops=max wiops=max");
+    for _ in 0..2 {
+        assert_eq!(scope.file("io.max"), wanted);
+        systemctl(&["daemon-reload"]).ok();
+        scope.call(&["update", "--pids-limit", "60", &scope.id]).ok();
+    }
+    assert_eq!(scope.file("io.max"), wanted);
+}
+
 #[test]
 fn devices_stay_denied_after_a_reload() {
     let _turn = RELOADS.lock().unwrap_or_else(PoisonError::into_inner);
