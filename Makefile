@@ -5,7 +5,7 @@ RELEASE := target/$(TARGET)/release/wsbox
 DEMO    := target/demo
 PREFIX  := /usr/local
 PACKAGES := busybox-static procps
-TEST_PACKAGES := $(PACKAGES) runc uidmap libcap2-bin keyutils musl-tools gcc docker.io containerd podman containernetworking-plugins tini iptables iproute2 docker-compose prometheus systemd skopeo umoci docker-registry openssl mmdebstrap
+TEST_PACKAGES := $(PACKAGES) runc uidmap libcap2-bin keyutils musl-tools gcc docker.io containerd podman containernetworking-plugins tini iptables iproute2 docker-compose prometheus systemd skopeo umoci docker-registry openssl mmdebstrap zstd
 # The guest's host side (qemu for test-guest-qemu), and what is in its image.
 GUEST_PACKAGES := user-mode-linux mmdebstrap e2fsprogs cpio util-linux gcc libc6-dev jq
 GUEST_QEMU_PACKAGES := $(GUEST_PACKAGES) qemu-system-x86 qemu-system-common

@@ -12,7 +12,7 @@ use crate::error::{Context, Error, Result};
 use crate::image::{Digest, Platform};
 use crate::progress::Progress;
 use crate::sign::{self, Demand, Key, Policy};
-use crate::source::{self, Layer, Opened, Pinned};
+use crate::source::{self, Decoder, Layer, Opened, Pinned};
 use crate::store::{LAYERS, Store};
 use crate::unpack::{Form, Limits, Order, Unpacker};
 use partial::Partial;
@@ -68,7 +68,7 @@ pub struct Created {
 pub fn create(request: &Request, unpacker: &Unpacker, store: &Store, progress: &Progress) -> Result<Created> {
     let name = source::canonical(&request.source)?;
     let demands = request.policies.iter().map(|policy| policy.of(&name)).collect::<Result<Vec<_>>>()?;
-    let opened = source::open(&request.source, &request.platform)?;
+    let opened = source::open(&request.source, &request.platform, Decoder { unpacker, progress })?;
     demands.iter().try_for_each(|demand| names_digest(request, demand))?;
     pinned(opened.image.as_ref(), request.pin.as_ref())?;
     let keys = std::iter::once(&request.keys).chain(demands.iter().map(|demand| &demand.keys));

@@ -4,8 +4,8 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, BufReader, Read};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,6 +13,7 @@ use tar::{EntryType, Header};
 
 use crate::error::{Context, Error, Result};
 use crate::image::{Blobs, DOCUMENT, Digest};
+use crate::source::Decoder;
 
 /// Bytes of a header, and what content is padded to.
 const BLOCK: u64 = 512;
@@ -20,9 +21,6 @@ const BLOCK: u64 = 512;
 const ENTRIES: usize = 100_000;
 /// Folders in folders that an image's archive has: blobs/sha256/HEX.
 const DEPTH: usize = 3;
-/// Bytes that a compressed archive may become.
-const UNPACKED: u64 = 16 << 30;
-
 /// The archive and what is in it.
 pub struct Archive {
     path: PathBuf,
@@ -34,8 +32,8 @@ pub struct Archive {
 }
 
 impl Archive {
-    /// Reads the headers of the archive at `path`; a compressed one is unpacked to a file without a name first.
-    pub fn open(path: &Path) -> Result<Self> {
+    /// Reads the headers of the archive at `path`; a compressed one becomes a file without a name first.
+    pub fn open(path: &Path, decoder: Decoder<'_>) -> Result<Self> {
         let context = || path.display().to_string();
         let file = File::open(path).context(context)?;
         if !file.metadata().context(context)?.is_file() {
@@ -46,12 +44,8 @@ impl Archive {
         let mut start = [0; 4];
         let count = file.read_at(&mut start, 0).context(context)?;
         let file = match &start[..count] {
-            [0x1f, 0x8b, ..] => spool(flate2::read::MultiGzDecoder::new(BufReader::new(file))).context(context)?,
-            // Its decoder is no Rust, and this is not the jail.
-            [0x28, 0xb5, 0x2f, 0xfd] => {
-                let error = Error::new(context(), "is packed with zstd as a whole, which is only taken of layers");
-                return Err(error.hint("unpack it with unzstd first"));
-            }
+            // RFC 1952, RFC 8878
+            [0x1f, 0x8b, ..] | [0x28, 0xb5, 0x2f, 0xfd] => decoder.decode(file)?,
             _ => file,
         };
         let (files, links, digests) = (HashMap::new(), HashMap::new(), HashMap::new());
@@ -164,14 +158,4 @@ fn normal(path: &Path) -> PathBuf {
         }
         all
     })
-}
-
-/// To a file without a name, which goes with its last descriptor.
-fn spool(stream: impl Read) -> io::Result<File> {
-    let folder = std::env::temp_dir();
-    let mut file = File::options().read(true).write(true).custom_flags(libc::O_TMPFILE).mode(0o600).open(folder)?;
-    if io::copy(&mut stream.take(UNPACKED), &mut file)? == UNPACKED {
-        return Err(io::Error::other(format!("is more than {UNPACKED} bytes when it is unpacked")));
-    }
-    Ok(file)
 }

@@ -2,6 +2,7 @@
 //! What people have: names of sources, and what they open to.
 
 mod archive;
+mod decoder;
 mod docker;
 mod folder;
 mod layout;
@@ -15,6 +16,7 @@ use std::sync::Arc;
 use oci_spec::image::{Descriptor, ImageConfiguration};
 
 use archive::Archive;
+pub use decoder::Decoder;
 pub use folder::Folder;
 pub(crate) use registry::Repository;
 
@@ -130,13 +132,13 @@ pub fn canonical(name: &str) -> Result<String> {
 ///
 /// # Errors
 /// If it is not there, is no source, or has several images and no name chooses one.
-pub fn open(name: &str, platform: &Platform) -> Result<Opened> {
+pub fn open(name: &str, platform: &Platform, decoder: Decoder<'_>) -> Result<Opened> {
     match name.split_once(':') {
         Some(("oci", rest)) => layout::folder(&Chosen::of(rest), platform),
-        Some(("oci-archive", rest)) => in_archive(&Chosen::of(rest), layout::archive, platform),
-        Some(("docker-archive", rest)) => in_archive(&Chosen::of(rest), docker::archive, platform),
+        Some(("oci-archive", rest)) => in_archive(&Chosen::of(rest), layout::archive, platform, decoder),
+        Some(("docker-archive", rest)) => in_archive(&Chosen::of(rest), docker::archive, platform, decoder),
         Some(("docker", rest)) if rest.starts_with("//") => registry::open(rest.trim_start_matches('/'), platform),
-        _ => path(Path::new(name), platform),
+        _ => path(Path::new(name), platform, decoder),
     }
 }
 
@@ -144,12 +146,13 @@ fn in_archive(
     chosen: &Chosen,
     open: impl FnOnce(Archive, &Chosen, &Platform) -> Result<Opened>,
     platform: &Platform,
+    decoder: Decoder<'_>,
 ) -> Result<Opened> {
-    open(Archive::open(&chosen.path)?, chosen, platform)
+    open(Archive::open(&chosen.path, decoder)?, chosen, platform)
 }
 
 /// A file or folder without a word of what it is.
-fn path(path: &Path, platform: &Platform) -> Result<Opened> {
+fn path(path: &Path, platform: &Platform, decoder: Decoder<'_>) -> Result<Opened> {
     let found = path.metadata().context(|| path.display().to_string());
     let found = found.map_err(|error| error.hint(format!("a source is one of: {NAMES}")))?;
     let chosen = Chosen { path: path.to_owned(), name: None };
@@ -159,7 +162,7 @@ fn path(path: &Path, platform: &Platform) -> Result<Opened> {
             false => Ok(Opened { layers: vec![Layer::Folder(Folder::open(path)?)], image: None }),
         };
     }
-    let archive = Archive::open(path)?;
+    let archive = Archive::open(path, decoder)?;
     match (archive.has("oci-layout") && archive.has("index.json"), archive.has("manifest.json")) {
         (true, _) => layout::archive(archive, &chosen, platform),
         (false, true) => docker::archive(archive, &chosen, platform),

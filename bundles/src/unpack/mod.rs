@@ -20,7 +20,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 pub use child::run as child;
-pub use order::{Form, Limits, Order, Report};
+pub use order::{ARCHIVE, Form, Limits, Order, Report};
 
 use crate::error::{Context, Error, Result};
 use crate::progress::Progress;

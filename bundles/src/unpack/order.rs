@@ -21,6 +21,9 @@ impl Default for Limits {
     }
 }
 
+/// What a compressed stream becomes in its folder, see [`Form::Decoded`].
+pub const ARCHIVE: &str = "archive";
+
 /// What a layer becomes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -29,6 +32,8 @@ pub enum Form {
     Overlay,
     /// Applied to the folder, which has the layers below: whiteouts remove (image-spec, "Whiteouts").
     Applied,
+    /// One file, [`ARCHIVE`]: what is in it nobody looks at.
+    Decoded,
 }
 
 /// What the child has to do with the stream it gets.

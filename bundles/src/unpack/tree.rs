@@ -256,7 +256,7 @@ impl<'a> Tree<'a> {
         }
         self.clear(&hidden, false).context(context)?;
         match self.order.form {
-            Form::Applied => Ok(()),
+            Form::Applied | Form::Decoded => Ok(()),
             // No right is needed for it: vfs_mknod() takes 0:0 from anybody.
             Form::Overlay => mknod(&hidden, SFlag::S_IFCHR, Mode::empty(), 0).context(context),
         }

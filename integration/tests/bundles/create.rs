@@ -74,9 +74,13 @@ fn as_skopeo_saves() {
         // Without a word of what it is, too.
         world.create(&format!("{{}}/{place}"), &format!("{form}-plain"), &[]).ok();
     }
-    world.tool("gzip docker.tar");
-    world.create("{}/docker.tar.gz", "gzipped", &["--copy"]).ok();
-    assert_same(&wanted, &world.path("gzipped/rootfs"));
+    for (tool, ending) in [("gzip", "gz"), ("zstd", "zst")] {
+        world.tool(&format!("{tool} -kq docker.tar"));
+        world.create(&format!("{{}}/docker.tar.{ending}"), ending, &["--copy"]).ok();
+        assert_same(&wanted, &world.path(&format!("{ending}/rootfs")));
+    }
+    let left = |entry: std::fs::DirEntry| entry.file_name().to_string_lossy().starts_with("wsbox-archive-");
+    assert!(!fs::read_dir("/tmp").unwrap().flatten().any(left), "what they are unpacked to is gone");
 }
 
 /// zstd, as skopeo and buildkit make it.

@@ -4,10 +4,12 @@
 use std::path::PathBuf;
 
 use serde_json::json;
+use wsbox_bundles::Progress;
 use wsbox_bundles::image::Platform;
 use wsbox_bundles::sign::{self, Key};
-use wsbox_bundles::source;
+use wsbox_bundles::source::{self, Decoder};
 
+use super::progress::Bar;
 use crate::cli::output;
 use crate::error::{Error, Result};
 
@@ -32,7 +34,11 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> Result<u8> {
     let keys = arguments.key.iter().map(|path| Ok(Key::read(path)?)).collect::<Result<Vec<_>>>()?;
     let platform = arguments.platform.clone().unwrap_or_else(Platform::host);
-    let image = source::open(&arguments.source, &platform)?.image;
+    let (progress, unpacker) = (Progress::default(), super::unpacker()?);
+    let bar = Bar::start(&progress)?;
+    let opened = source::open(&arguments.source, &platform, Decoder { unpacker: &unpacker, progress: &progress });
+    drop(bar);
+    let image = opened?.image;
     let image = image.ok_or_else(|| Error::invalid(arguments.source.clone(), "is no image, so it has no signature"))?;
     let signed = sign::verify(&image, &keys)?;
     match arguments.format.as_str() {
