@@ -81,7 +81,7 @@ pub fn create(request: &Request, unpacker: &Unpacker, store: &Store, progress: &
     partial.write(MARK, b"{}\n")?;
     partial.write("config.json", &text(&made.config)?)?;
     progress.check()?;
-    store.register(&request.dir)?;
+    store.register(&request.dir, if request.copy { Vec::new() } else { layers.clone() }, &partial.path(MARK))?;
     let bundle = partial.finish()?;
     let digest = opened.image.map(|image| image.digest.to_string());
     let left_out = skipped.into_iter().map(|what| format!("left out: {what}"));

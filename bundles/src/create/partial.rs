@@ -49,6 +49,11 @@ impl Partial {
         file.write_all(text).and_then(|()| file.sync_all()).context(|| path.display().to_string())
     }
 
+    /// Where something in it is by now.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.partial.join(name)
+    }
+
     /// Gives it its name.
     pub fn finish(mut self) -> Result<PathBuf> {
         // Of all that can be there by now, rename(2) only takes the place of an empty folder.

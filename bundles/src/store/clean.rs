@@ -7,11 +7,10 @@ use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::FlockArg;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{LAYERS, Registration, Store, placed};
+use super::{Alone, LAYERS, MARK, Registration, Store, placed};
 use crate::error::{Context, Error, Result};
 use crate::image::read_document;
 
@@ -44,8 +43,11 @@ impl Store {
     /// # Errors
     /// If the store can not be read.
     pub fn bundles(&self) -> Result<Vec<Bundle>> {
-        let mut all: Vec<Bundle> =
-            self.registrations()?.iter().filter_map(|(_, dir)| bundle(dir).transpose()).collect::<Result<_>>()?;
+        let mut all: Vec<Bundle> = self
+            .registrations()?
+            .iter()
+            .filter_map(|(_, found)| bundle(&found.dir).transpose())
+            .collect::<Result<_>>()?;
         all.sort_by(|one, other| one.dir.cmp(&other.dir));
         Ok(all)
     }
@@ -54,8 +56,7 @@ impl Store {
     ///
     /// # Errors
     /// If it is none, or can not be removed.
-    pub fn remove(&self, dir: &Path) -> Result<()> {
-        let _alone = self.lock(FlockArg::LockExclusive)?;
+    pub fn remove(&self, _alone: &Alone, dir: &Path) -> Result<()> {
         let dir = placed(dir)?;
         let registration = self.registration(&dir);
         if !registration.is_file() {
@@ -72,9 +73,15 @@ impl Store {
             );
         }
         // First what makes it a bundle: what is left by a kill in the middle is none.
-        for gone in [fs::remove_file(dir.join("config.json")), fs::remove_dir_all(&dir), fs::remove_file(&registration)]
-        {
-            match gone {
+        let mark = registration.with_extension(MARK);
+        let steps: [(fn(&Path) -> std::io::Result<()>, &Path); 4] = [
+            (|path| fs::remove_file(path), &dir.join("config.json")),
+            (|path| fs::remove_dir_all(path), &dir),
+            (|path| fs::remove_file(path), &mark),
+            (|path| fs::remove_file(path), &registration),
+        ];
+        for (step, path) in steps {
+            match step(path) {
                 Err(error) if error.kind() != ErrorKind::NotFound => {
                     return Err(error).context(|| dir.display().to_string());
                 }
@@ -84,17 +91,37 @@ impl Store {
         Ok(())
     }
 
+    /// The state folders of containers that have layers of the store. What is left of those that are gone is removed.
+    ///
+    /// # Errors
+    /// If it can not be read.
+    pub fn users(&self, _alone: &Alone) -> Result<Vec<PathBuf>> {
+        let mut folders = Vec::new();
+        for link in children(&self.root.join("users"))? {
+            let folder = fs::read_link(&link).context(|| link.display().to_string())?;
+            if folder.is_dir() {
+                folders.push(folder);
+            } else {
+                fs::remove_file(&link).context(|| link.display().to_string())?;
+            }
+        }
+        Ok(folders)
+    }
+
     /// Removes the layers that no bundle has and that are not in `held`, and what was left half-unpacked.
     ///
     /// # Errors
     /// If something can not be read or removed.
-    pub fn gc(&self, held: impl IntoIterator<Item = PathBuf>) -> Result<Freed> {
-        let _alone = self.lock(FlockArg::LockExclusive)?;
+    pub fn gc(&self, _alone: &Alone, held: impl IntoIterator<Item = PathBuf>) -> Result<Freed> {
         let mut used: BTreeSet<_> = held.into_iter().collect();
-        for (registration, dir) in self.registrations()? {
-            match bundle(&dir)? {
+        for (path, registration) in self.registrations()? {
+            match bundle(&registration.dir)? {
                 Some(bundle) => used.extend(bundle.layers),
-                None => fs::remove_file(&registration).context(|| registration.display().to_string())?,
+                None if is_elsewhere(&path, &registration)? => {}
+                None => forget(&path)?,
+            }
+            if path.exists() {
+                used.extend(registration.layers);
             }
         }
         let mut freed = Freed::default();
@@ -116,17 +143,42 @@ impl Store {
         fs::rename(layer, &gone).and_then(|()| fs::remove_dir_all(&gone)).context(|| layer.display().to_string())
     }
 
-    fn registrations(&self) -> Result<Vec<(PathBuf, PathBuf)>> {
+    fn registrations(&self) -> Result<Vec<(PathBuf, Registration)>> {
         let files = children(&self.root.join("bundles"))?
             .into_iter()
             .filter(|path| path.extension().is_some_and(|end| end == "json"));
         let read = |path: PathBuf| {
             let text = fs::read(&path).context(|| path.display().to_string())?;
             let found: Registration = serde_json::from_slice(&text).context(|| path.display().to_string())?;
-            Ok((path, found.dir))
+            Ok((path, found))
         };
         files.map(read).collect()
     }
+}
+
+/// Whether a bundle that is not where it was made is somewhere: its mark has still two names, or it lies on another file system, which is
+/// not there now.
+fn is_elsewhere(path: &Path, registration: &Registration) -> Result<bool> {
+    match path.with_extension(MARK).symlink_metadata() {
+        Ok(mark) => Ok(mark.nlink() > 1),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            Ok(registration.dir.parent().is_some_and(|parent| !parent.exists()))
+        }
+        Err(error) => Err(error).context(|| path.display().to_string()),
+    }
+}
+
+fn forget(path: &Path) -> Result<()> {
+    let mark = path.with_extension(MARK);
+    for path in [mark.as_path(), path] {
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                return Err(error).context(|| path.display().to_string());
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// What its config.json says; none if it has none. One that can not be read may be mended, so it is no reason to lose its layers.

@@ -5,7 +5,9 @@
 //! layers/HEX/fs           what the blob sha256:HEX becomes, for overlay's lowerdir
 //! layers/HEX/report.json  what was found in it
 //! tmp/                    what is being unpacked
-//! bundles/HEX.json        where a bundle is
+//! bundles/HEX.json        where a bundle is, and its layers
+//! bundles/HEX.mark        another name of the bundle's own `.wsbox`: while there are two, the bundle is somewhere
+//! users/NAME              a link to the state folder of a container that has layers of the store
 //! lock                    shared by those who make bundles, and held alone by those who remove
 //! ```
 
@@ -14,7 +16,7 @@ mod fill;
 
 use std::fs::{self, File};
 use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
@@ -34,6 +36,13 @@ pub struct Store {
     root: PathBuf,
 }
 
+/// The end of the name of a bundle's other mark.
+const MARK: &str = "mark";
+
+/// While it lives, nobody else makes or removes anything.
+#[derive(Debug)]
+pub struct Alone(#[expect(dead_code, reason = "it is held, not read")] Held);
+
 /// While it lives, nothing is removed.
 #[derive(Debug)]
 pub struct Held {
@@ -43,6 +52,9 @@ pub struct Held {
 #[derive(Serialize, Deserialize)]
 struct Registration {
     dir: PathBuf,
+    /// The folders of its layers
+    #[serde(default)]
+    layers: Vec<PathBuf>,
 }
 
 impl Store {
@@ -57,7 +69,7 @@ impl Store {
         // What is in layers, set-id files too, is for nobody of the host.
         let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&root);
         made.context(subject)?;
-        for folder in ["layers", "tmp", "bundles"] {
+        for folder in ["layers", "tmp", "bundles", "users"] {
             fs::DirBuilder::new().recursive(true).mode(0o700).create(root.join(folder)).context(subject)?;
         }
         // Layers are known by their paths: the store has one, whatever links lead to it.
@@ -82,18 +94,47 @@ impl Store {
         Ok(Held { _lock: lock })
     }
 
-    /// Says that a bundle will be at `dir`.
+    /// Keeps all others from the store.
+    ///
+    /// # Errors
+    /// If the lock can not be had.
+    pub fn alone(&self) -> Result<Alone> {
+        self.lock(FlockArg::LockExclusive).map(Alone)
+    }
+
+    /// Says that a bundle with these layers will be at `dir`; `mark` is a file of its own.
     ///
     /// # Errors
     /// If it can not be written.
-    pub fn register(&self, dir: &Path) -> Result<()> {
+    pub fn register(&self, dir: &Path, layers: Vec<PathBuf>, mark: &Path) -> Result<()> {
         let dir = placed(dir)?;
         let path = self.registration(&dir);
-        let text = serde_json::to_vec(&Registration { dir }).context(|| path.display().to_string())?;
+        let context = || path.display().to_string();
+        self.keep_moved(&path).context(context)?;
+        let text = serde_json::to_vec(&Registration { dir, layers }).context(context)?;
+        match fs::hard_link(mark, path.with_extension(MARK)) {
+            // Another file system, or one without second names: then a bundle is known by its place alone.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EXDEV | libc::EPERM | libc::EMLINK)) => {}
+            result => result.context(context)?,
+        }
         let new = path.with_extension(format!("{}.new", std::process::id()));
         let written =
             File::create(&new).and_then(|mut file| file.write_all(&text)).and_then(|()| fs::rename(&new, &path));
-        written.context(|| path.display().to_string())
+        written.context(context)
+    }
+
+    /// A bundle that was at the same place, and is elsewhere now, is known by another name from here on.
+    fn keep_moved(&self, path: &Path) -> std::io::Result<()> {
+        let mark = path.with_extension(MARK);
+        match mark.symlink_metadata() {
+            Ok(found) if found.nlink() > 1 => {
+                let moved = |file: &Path| file.with_file_name(format!("moved-{}-{}", found.ino(), name(file)));
+                fs::rename(path, moved(path)).and_then(|()| fs::rename(&mark, moved(&mark)))
+            }
+            Ok(_) => fs::remove_file(&mark),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     fn registration(&self, dir: &Path) -> PathBuf {
@@ -111,6 +152,10 @@ fn plain(root: &Path) -> Result<()> {
             Err(Error::new(format!("the store {}", root.display()), why).hint("--store takes another"))
         }
     }
+}
+
+fn name(file: &Path) -> String {
+    file.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 /// One name for a bundle: without a slash at its end, and with what its parent really is.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use wsbox_integration::engine;
+use wsbox_integration::{Engine, engine};
 
 use crate::world::World;
 
@@ -58,6 +58,55 @@ fn in_use() {
     assert!(world.bundle("gc", &[]).ok().stdout.starts_with("0 layers removed"));
     assert_eq!(world.engine.wsbox(&["exec", "user", "cat", "/srv/more/deep/new"]).ok().stdout, "new\n");
     world.engine.wsbox(&["delete", "--force", "user"]).ok();
+    assert!(world.bundle("gc", &[]).ok().stdout.starts_with("4 layers removed"));
+}
+
+/// Whoever started it, with whatever state root.
+#[test]
+fn in_use_by_another_root() {
+    let (world, other) = (World::new(), Engine::new());
+    world.layout();
+    world.create("oci:{}/layout:app", "one", &["--", "sleep", "1000"]).ok();
+    let one = world.text("one");
+    other.wsbox(&["run", "--detach", "--bundle", &one, "user"]).ok();
+    world.bundle("rm", &[&one]).fails(1, &["is the bundle of container user"]);
+    fs::remove_dir_all(world.path("one")).unwrap();
+    assert!(world.bundle("gc", &[]).ok().stdout.starts_with("0 layers removed"));
+    assert_eq!(other.wsbox(&["exec", "user", "cat", "/srv/more/deep/new"]).ok().stdout, "new\n");
+    other.wsbox(&["delete", "--force", "user"]).ok();
+    assert_eq!(fs::read_dir(world.path("store/users")).unwrap().count(), 0);
+    assert!(world.bundle("gc", &[]).ok().stdout.starts_with("4 layers removed"));
+    // What a killed one left there holds nothing.
+    std::os::unix::fs::symlink("/no/such/folder", world.path("store/users/left")).unwrap();
+    world.bundle("gc", &[]).ok();
+    assert_eq!(fs::read_dir(world.path("store/users")).unwrap().count(), 0);
+}
+
+#[test]
+fn a_bundle_that_is_moved_keeps_its_layers() {
+    let world = World::new();
+    world.layout();
+    world.create("oci:{}/layout:app", "one", &["--", "true"]).ok();
+    fs::rename(world.path("one"), world.path("two")).unwrap();
+    assert!(world.bundle("gc", &[]).ok().stdout.starts_with("0 layers removed"));
+    world.run("two").ok();
+    // Another in its old place is another.
+    world.create("oci:{}/layout:app", "one", &["--", "true"]).ok();
+    world.bundle("rm", &[&world.text("one")]).ok();
+    assert!(world.bundle("gc", &[]).ok().stdout.starts_with("0 layers removed"));
+    world.run("two").ok();
+    fs::remove_dir_all(world.path("two")).unwrap();
+    assert!(world.bundle("gc", &[]).ok().stdout.starts_with("4 layers removed"));
+    assert_eq!(fs::read_dir(world.path("store/bundles")).unwrap().count(), 0);
+    // On a disk that is not there now.
+    fs::create_dir_all(world.path("disk")).unwrap();
+    let disk = world.path("disk");
+    mount(Some("tmpfs"), &disk, Some("tmpfs"), MsFlags::empty(), Some("size=16m")).unwrap();
+    fs::create_dir(disk.join("boxes")).unwrap();
+    world.create("oci:{}/layout:app", "disk/boxes/one", &["--", "true"]).ok();
+    umount2(&disk, MntFlags::MNT_DETACH).unwrap();
+    assert!(world.bundle("gc", &[]).ok().stdout.starts_with("0 layers removed"));
+    fs::create_dir(disk.join("boxes")).unwrap();
     assert!(world.bundle("gc", &[]).ok().stdout.starts_with("4 layers removed"));
 }
 

@@ -202,7 +202,9 @@ impl Launch<'_> {
         self.enter_host_side(maps.as_ref())?;
         self.carry_out_extras(id)?;
         pause::before("sources");
+        let held = self.hold_layers()?;
         let fds = self.open_sources(&init, maps.as_ref(), start_socket)?;
+        drop(held);
         pause::before("confine");
         self.confine_init()?;
         pause::before("send");
@@ -400,6 +402,11 @@ impl Launch<'_> {
         attributes(child.spawned.pid, &self.plan.attributes)
     }
 
+    fn hold_layers(&self) -> Result<Option<state::held::Held>> {
+        let hold = |record: &Record| state::held::hold(&record.annotations, self.folder.path());
+        self.record.as_ref().map(hold).transpose()
+    }
+
     fn open_sources(
         &self,
         init: &OwnedFd,
@@ -512,6 +519,7 @@ impl Launch<'_> {
         }
         if let Some(record) = &self.record {
             record.extras.undo();
+            state::held::release(&record.annotations, self.folder.path());
         }
         if let Some((monitor, cgroup)) =
             self.record.as_ref().and_then(|record| Some((record.monitor.as_ref()?, &record.cgroup)))

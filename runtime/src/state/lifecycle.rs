@@ -164,6 +164,7 @@ pub fn delete(root: &Root, id: &str, force: bool) -> Result<Vec<String>> {
     }
     destroy_processes(&record, pidfd)?;
     record.extras.undo();
+    super::held::release(&record.annotations, folder.path());
     let warnings = if record.hooks { stopped_hooks(root, &record) } else { Vec::new() };
     folder.remove(record.ids.as_ref()).map(|()| warnings)
 }

@@ -3,6 +3,7 @@
 //! until `start`, its socket.
 
 pub mod events;
+pub mod held;
 pub mod ids;
 pub mod layers;
 pub mod lifecycle;

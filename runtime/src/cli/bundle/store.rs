@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use wsbox_bundles::store::{self, Store};
 
 use crate::cli::{Global, output};
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Kind, Result};
 use crate::state::lifecycle;
-use crate::state::{Record, Status};
+use crate::state::{Record, Root, Status};
 
 /// Where the store is.
 #[derive(Debug, clap::Args)]
@@ -57,30 +57,44 @@ pub fn ls(arguments: &Ls) -> Result<u8> {
 
 pub fn rm(global: &Global, arguments: &Rm) -> Result<u8> {
     let store = Store::open(arguments.place.store.clone())?;
-    let alive = alive(global)?;
+    let alone = store.alone()?;
+    let alive = alive(global, &store.users(&alone)?)?;
     for dir in &arguments.dirs {
         let path = std::path::absolute(dir).context(|| dir.display().to_string())?;
         if let Some(record) = alive.iter().find(|record| record.bundle == path) {
             return Err(Error::invalid(dir.display().to_string(), format!("is the bundle of container {}", record.id))
                 .hint(format!("wsbox delete --force {}", record.id)));
         }
-        store.remove(dir)?;
+        store.remove(&alone, dir)?;
     }
     Ok(0)
 }
 
-/// The containers of this state root that have not ended.
-fn alive(global: &Global) -> Result<Vec<Record>> {
+/// The containers that have not ended: of this state root, and with a state folder among `users`, wherever it is.
+fn alive(global: &Global, users: &[PathBuf]) -> Result<Vec<Record>> {
     let root = global.root();
-    let records = root.ids()?.into_iter().filter_map(|id| root.read(&id).ok());
-    Ok(records.filter(|record| lifecycle::state(record).is_ok_and(|state| state.status != Status::Stopped)).collect())
+    let mut records: Vec<Record> = root.ids()?.into_iter().filter_map(|id| root.read(&id).ok()).collect();
+    for folder in users.iter().filter(|folder| folder.parent() != Some(root.path())) {
+        let id = folder.file_name().unwrap_or_default().to_string_lossy();
+        match Root::new(folder.parent().map(PathBuf::from)).read(&id) {
+            // Deleted meanwhile.
+            Err(error) if error.kind() == Kind::NotFound => {}
+            result => records.push(result?),
+        }
+    }
+    Ok(records
+        .into_iter()
+        .filter(|record| lifecycle::state(record).is_ok_and(|state| state.status != Status::Stopped))
+        .collect())
 }
 
 pub fn gc(global: &Global, arguments: &Gc) -> Result<u8> {
-    let alive = alive(global)?;
+    let store = Store::open(arguments.place.store.clone())?;
+    let alone = store.alone()?;
+    let alive = alive(global, &store.users(&alone)?)?;
     let held =
         alive.iter().filter_map(|record| record.annotations.get(store::LAYERS)).flat_map(|layers| store::split(layers));
-    let freed = Store::open(arguments.place.store.clone())?.gc(held)?;
+    let freed = store.gc(&alone, held)?;
     match arguments.place.format.as_str() {
         "json" => output::json(&freed),
         _ => output::text(&format!("{} layers removed, {:.1} MB freed\n", freed.layers, freed.bytes as f64 / 1e6)),
