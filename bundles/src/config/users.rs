@@ -11,6 +11,7 @@ use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use serde_json::{Value, json};
 
 use crate::error::{Context, Error, Result};
+use crate::unpack::OPAQUE_ATTRIBUTE;
 
 /// Bytes of passwd and group that are read.
 const MOST: u64 = 1 << 20;
@@ -54,11 +55,14 @@ impl Files {
     /// Whether the image has something at the absolute `path`, without following links.
     pub fn has(&self, path: &str) -> bool {
         let path = Path::new(path.trim_start_matches('/'));
-        let find = |layer: &PathBuf| layer.join(path).symlink_metadata().ok();
-        self.layers
-            .iter()
-            .find_map(find)
-            .is_some_and(|found| !(found.file_type().is_char_device() && found.rdev() == 0))
+        for layer in &self.layers {
+            match layer.join(path).symlink_metadata() {
+                Ok(found) => return !(found.file_type().is_char_device() && found.rdev() == 0),
+                Err(_) if hides(layer, path) => return false,
+                Err(_) => {}
+            }
+        }
+        false
     }
 
     /// `USER[:GROUP]`, each a name or a number; nothing is root.
@@ -137,6 +141,7 @@ impl Files {
                 .flags(OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC)
                 .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS);
             let file = match openat2(&folder, name, how) {
+                Err(Errno::ENOENT | Errno::ENOTDIR) if hides(layer, Path::new(name)) => break,
                 Err(Errno::ENOENT) => continue,
                 // A whiteout: the node of no device.
                 Err(Errno::ENXIO) => break,
@@ -154,5 +159,45 @@ impl Files {
             return Ok(String::from_utf8_lossy(&text).into_owned());
         }
         Ok(String::new())
+    }
+}
+
+/// Whether `layer` hides what those below it have at `path`, which it does not have itself: one of the folders that lead there is no folder
+/// in it (a whiteout, a file, a link), or is opaque (Documentation/filesystems/overlayfs.rst).
+fn hides(layer: &Path, path: &Path) -> bool {
+    let mut folders: Vec<_> = path.ancestors().skip(1).collect();
+    folders.reverse();
+    folders.into_iter().map(|folder| layer.join(folder)).any(|folder| match folder.symlink_metadata() {
+        Ok(found) if found.is_dir() => {
+            xattr::get(&folder, OPAQUE_ATTRIBUTE).ok().flatten().is_some_and(|value| value == b"y")
+        }
+        found => found.is_ok(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn what_is_hidden_is_not_there() {
+        let dir = std::env::temp_dir().join(format!("wsbox-hidden-{}", std::process::id()));
+        let (upper, lower) = (dir.join("upper"), dir.join("lower"));
+        fs::create_dir_all(lower.join("etc")).unwrap();
+        fs::create_dir_all(upper.join("etc")).unwrap();
+        fs::write(lower.join("etc/passwd"), "app:x:7:8::/app:/bin/sh\n").unwrap();
+        let files = Files::new(vec![upper.clone(), lower.clone()]);
+        assert!(files.resolve("app").is_ok_and(|user| user.uid == 7) && files.has("/etc/passwd"));
+        // In place of the folder.
+        fs::remove_dir(upper.join("etc")).unwrap();
+        fs::write(upper.join("etc"), "").unwrap();
+        assert!(files.resolve("app").is_err() && !files.has("/etc/passwd"));
+        fs::remove_file(upper.join("etc")).unwrap();
+        fs::create_dir(upper.join("etc")).unwrap();
+        xattr::set(upper.join("etc"), OPAQUE_ATTRIBUTE, b"y").unwrap();
+        assert!(files.resolve("app").is_err() && !files.has("/etc/passwd"));
+        fs::remove_dir_all(dir).unwrap();
     }
 }

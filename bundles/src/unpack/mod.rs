@@ -21,6 +21,7 @@ use nix::unistd::Pid;
 
 pub use child::run as child;
 pub use order::{ARCHIVE, Form, Limits, Order, Report};
+pub(crate) use tree::OPAQUE_ATTRIBUTE;
 
 use crate::error::{Context, Error, Result};
 use crate::progress::Progress;

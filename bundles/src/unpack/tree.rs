@@ -24,7 +24,7 @@ const WHITEOUT: &[u8] = b".wh.";
 /// In a folder: nothing of the layers below is in it.
 const OPAQUE: &[u8] = b".wh..wh..opq";
 /// The same for an overlay with `userxattr`, which a user may mount, too.
-const OPAQUE_ATTRIBUTE: &str = "user.overlay.opaque";
+pub const OPAQUE_ATTRIBUTE: &str = "user.overlay.opaque";
 /// Bytes of a file written at once.
 const BUFFER: usize = 256 << 10;
 /// Where a file may have holes: what file systems have as the smallest.
