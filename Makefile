@@ -10,7 +10,7 @@ TEST_PACKAGES := $(PACKAGES) runc uidmap libcap2-bin keyutils musl-tools gcc doc
 GUEST_PACKAGES := user-mode-linux mmdebstrap e2fsprogs cpio util-linux gcc libc6-dev jq
 GUEST_QEMU_PACKAGES := $(GUEST_PACKAGES) qemu-system-x86 qemu-system-common
 GUEST_IMAGE := systemd systemd-sysv dbus dbus-user-session libpam-systemd udev kmod linux-image-cloud-amd64 uidmap jq libcap2-bin keyutils \
-	docker.io containerd podman runc crun containernetworking-plugins tini iptables iproute2 docker-compose busybox-static procps bsdutils
+	docker.io containerd podman runc crun containernetworking-plugins tini iptables iproute2 docker-compose busybox-static procps bsdutils criu tar
 BENCH_PACKAGES := $(TEST_PACKAGES) crun strace
 SUDO    := $(shell [ $$(id -u) = 0 ] || echo sudo)
 CARGO   := cargo

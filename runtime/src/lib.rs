@@ -23,6 +23,7 @@ mod bundle;
 mod cgroup;
 #[doc(hidden)]
 pub mod cli;
+mod criu;
 mod docker;
 mod doctor;
 mod error;

@@ -24,7 +24,7 @@ use crate::error::{Context, Error, Result};
 
 /// The folder in the state folder, and where the container sees it: a mount, so that the socket can come later, by `start`.
 const FOLDER: &str = "notify";
-const INSIDE: &str = "/run/notify";
+pub const INSIDE: &str = "/run/notify";
 const NAME: &str = "notify.sock";
 /// What the payload has in NOTIFY_SOCKET.
 pub const SOCKET: &str = "/run/notify/notify.sock";

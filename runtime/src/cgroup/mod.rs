@@ -155,6 +155,11 @@ impl Saved {
         Ok(everywhere.saved(host))
     }
 
+    /// Where it is in the v2 hierarchy, from its root and as a directory.
+    pub fn place(&self) -> (String, PathBuf) {
+        (format!("/{}", self.path), self.root.join(&self.path))
+    }
+
     /// The systemd that made it.
     pub fn systemd(&self) -> Option<&Instance> {
         self.scope.as_ref().map(|scope| &scope.instance)

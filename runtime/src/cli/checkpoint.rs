@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `wsbox checkpoint` and what it shares with `wsbox restore`: runc's flags, for CRIU (criu.org), which does the work.
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::PathBuf;
 
-use super::Global;
-use crate::error::{Error, Kind, Result};
-use crate::state::{Status, lifecycle};
+use super::{Global, log};
+use crate::criu::{self, Dump, Settings};
+use crate::error::{Context, Error, Result};
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
@@ -67,35 +66,54 @@ pub struct Images {
     auto_dedup: bool,
 }
 
-/// Always an error: which, depends on what is missing.
-///
-/// # Errors
-/// criu is not there, does not work on this kernel, or is not driven by this version.
-pub fn without_criu(command: &str, criu: &Path) -> Error {
-    let subject = criu.display().to_string();
-    let checked = Command::new(criu).arg("check").stdin(Stdio::null()).output();
-    match checked {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            Error::invalid(command, format!("criu is not installed: there is no {subject:?} in $PATH"))
-                .hint("install the package criu, or name the program with --criu")
+impl Images {
+    /// What criu is told.
+    ///
+    /// # Errors
+    /// A namespace that it can not leave empty.
+    pub fn settings(&self, global: &Global) -> Result<Settings> {
+        let absolute = |path: &PathBuf| std::path::absolute(path).context(|| path.display().to_string());
+        if let Some(kind) = self.empty_ns.iter().find(|kind| *kind != "network") {
+            return Err(Error::invalid("--empty-ns", format!("{kind:?}: criu can leave only network empty")));
         }
-        Err(error) => Error::invalid(command, format!("{subject}: {}", error.to_string().to_lowercase())),
-        Ok(output) if !output.status.success() => {
-            let text = String::from_utf8_lossy(&output.stderr).into_owned();
-            let first = text.lines().next().unwrap_or("`criu check` failed").to_owned();
-            Error::invalid(command, format!("{subject} does not work on this host: {first}"))
-        }
-        Ok(_) => Error::invalid(command, "this version of wsbox does not drive criu")
-            .hint("run containers that are to be checkpointed with runc"),
+        let flags = [
+            (self.tcp_established, "--tcp-established"),
+            (self.ext_unix_sk, "--ext-unix-sk"),
+            (self.shell_job, "--shell-job"),
+            (self.lazy_pages, "--lazy-pages"),
+            (self.file_locks, "--file-locks"),
+            (self.auto_dedup, "--auto-dedup"),
+        ];
+        Ok(Settings {
+            criu: global.criu.clone(),
+            images: absolute(&self.image_path)?,
+            work: absolute(self.work_path.as_ref().unwrap_or(&self.image_path))?,
+            flags: flags.into_iter().filter_map(|(asked, flag)| asked.then_some(flag)).collect(),
+            cgroups: self.manage_cgroups_mode.clone(),
+            empty_network: !self.empty_ns.is_empty(),
+        })
+    }
+}
+
+/// ADDRESS:PORT, also of IPv6.
+fn server(text: &str) -> Result<(String, String)> {
+    let port = |port: &str| port.parse::<u16>().is_ok_and(|port| port > 0);
+    match text.rsplit_once(':').filter(|(address, number)| !address.is_empty() && port(number)) {
+        Some((address, port)) => Ok((address.trim_matches(['[', ']']).to_owned(), port.to_owned())),
+        None => Err(Error::invalid("--page-server", format!("{text:?} is not ADDRESS:PORT"))),
     }
 }
 
 pub fn run(global: &Global, arguments: Arguments) -> Result<u8> {
-    let record = global.root().read(&arguments.id)?;
-    let status = lifecycle::status(&record)?;
-    if !matches!(status, Status::Running | Status::Paused) {
-        let why = format!("cannot checkpoint container {} in the {} state", arguments.id, lifecycle::word(status));
-        return Err(Error::new(Kind::State, "", why));
-    }
-    Err(without_criu("checkpoint", &global.criu))
+    let wanted = Dump {
+        settings: arguments.images.settings(global)?,
+        parent: arguments.parent_path,
+        leave_running: arguments.leave_running,
+        pre_dump: arguments.pre_dump,
+        status_fd: Some(arguments.status_fd).filter(|fd| *fd >= 0),
+        page_server: arguments.page_server.as_deref().map(server).transpose()?,
+    };
+    let warnings = criu::checkpoint(&global.root(), &arguments.id, &wanted)?;
+    warnings.iter().for_each(|warning| log::warning(warning));
+    Ok(0)
 }

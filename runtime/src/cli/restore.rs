@@ -3,9 +3,13 @@
 
 use std::path::PathBuf;
 
-use super::checkpoint::{Images, without_criu};
-use super::{Global, create};
-use crate::error::Result;
+use super::checkpoint::Images;
+use super::{Global, create, foreground, log};
+use crate::bundle::Bundle;
+use crate::criu::{self, Restore};
+use crate::error::{Error, Result};
+use crate::launch::Process;
+use crate::state::lifecycle;
 use crate::validate;
 
 #[derive(Debug, clap::Args)]
@@ -24,9 +28,8 @@ pub struct Arguments {
     /// Leave it running and return
     #[arg(short, long)]
     detach: bool,
-    /// Write its pid to this file
-    #[arg(long, value_name = "FILE")]
-    pid_file: Option<PathBuf>,
+    #[command(flatten)]
+    tell: create::Tell,
     /// Accepted for runc's sake
     #[arg(long, hide = true)]
     no_subreaper: bool,
@@ -41,8 +44,37 @@ pub struct Arguments {
     lsm_mount_context: Option<String>,
 }
 
+impl Arguments {
+    fn restore(&self, global: &Global, bundle: &Bundle) -> Result<Process> {
+        if self.console_socket.is_some() {
+            return Err(Error::invalid(
+                "--console-socket",
+                "is of no use: a container with a terminal has no checkpoint",
+            ));
+        }
+        let wanted = Restore {
+            settings: self.images.settings(global)?,
+            systemd_cgroup: global.systemd_cgroup,
+            profile: global.profile,
+            lsm: (self.lsm_profile.clone(), self.lsm_mount_context.clone()),
+        };
+        criu::restore(&global.root(), &self.id, bundle, &wanted)
+    }
+}
+
 pub fn run(global: &Global, arguments: Arguments) -> Result<u8> {
     validate::container_id(&arguments.id)?;
-    create::open_bundle(&arguments.bundle)?;
-    Err(without_criu("restore", &global.criu))
+    let bundle = create::open_bundle(&arguments.bundle)?;
+    let signals = if arguments.detach { None } else { Some(foreground::Signals::block()?) };
+    let (root, id) = (global.root(), &arguments.id);
+    let process = arguments.restore(global, &bundle)?;
+    process.warnings.iter().for_each(|warning| log::warning(warning));
+    let told = arguments.tell.tell(&process).and_then(|()| global.trail.started());
+    told.inspect_err(|_| drop(lifecycle::delete(&root, id, true)))?;
+    let Some(signals) = signals else { return Ok(0) };
+    let exit = foreground::follow(&process, &signals);
+    let logged = exit.as_ref().map_or(Ok(()), |exit| global.trail.exited(exit));
+    lifecycle::delete(&root, id, true)?.iter().for_each(|warning| log::warning(warning));
+    logged?;
+    Ok(exit?.code() as u8)
 }

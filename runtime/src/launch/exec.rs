@@ -313,7 +313,7 @@ fn reap(payload: Option<(Pid, OwnedFd)>) {
 }
 
 /// The filter as it lies in the state folder: its flags, then the instructions.
-pub(super) fn save_filter(filter: &Filter) -> Vec<u8> {
+pub(crate) fn save_filter(filter: &Filter) -> Vec<u8> {
     let mut bytes = filter.flags.to_ne_bytes().to_vec();
     bytes.extend(crate::seccomp::to_bytes(&filter.program));
     bytes

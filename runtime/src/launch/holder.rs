@@ -12,7 +12,7 @@ use crate::sys::clone::{Role, Spawn, Spawned, spawn};
 use crate::sys::pidfd;
 
 /// It ends when this is dropped, and when we end.
-pub(super) struct Holder {
+pub(crate) struct Holder {
     spawned: Option<Spawned>,
     pid: Pid,
     _channel: Channel,

@@ -19,12 +19,17 @@ const INIT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/init"));
 
 /// The init, ready to be executed.
 pub fn init() -> Result<OwnedFd> {
+    executable(c"wsbox-init", INIT)
+}
+
+/// A file that can be executed.
+pub fn executable(name: &CStr, bytes: &[u8]) -> Result<OwnedFd> {
     let flag = MFdFlags::from_bits_retain(libc::MFD_EXEC);
     // Before Linux 6.3 there is no such flag, and every memfd can be executed.
-    let fd = create(c"wsbox-init", flag)
-        .or_else(|errno| if errno == Errno::EINVAL { create(c"wsbox-init", MFdFlags::empty()) } else { Err(errno) });
-    fd.context(|| "memfd of the init".into())
-        .and_then(|fd| sealed(fd, INIT))
+    let fd = create(name, flag)
+        .or_else(|errno| if errno == Errno::EINVAL { create(name, MFdFlags::empty()) } else { Err(errno) });
+    fd.context(|| format!("memfd {}", name.to_string_lossy()))
+        .and_then(|fd| sealed(fd, bytes))
         .map_err(|error| error.hint("does vm.memfd_noexec forbid executable memfds?"))
 }
 

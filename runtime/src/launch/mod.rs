@@ -8,8 +8,8 @@ mod child;
 pub mod console;
 mod copy_up;
 mod dev;
-mod exec;
-mod holder;
+pub(crate) mod exec;
+pub(crate) mod holder;
 mod host;
 pub(crate) mod lsm;
 pub(crate) mod memfd;
@@ -18,7 +18,7 @@ pub(crate) mod overlay;
 pub mod pause;
 mod process;
 mod secrets;
-mod sources;
+pub(crate) mod sources;
 mod start;
 pub(crate) mod userns;
 
@@ -279,41 +279,10 @@ impl Launch<'_> {
 
     /// Before anything is made: from here on a `delete` knows what to look for, wherever we are killed.
     fn record_creating(&mut self, id: &str, ids: Option<ids::Range>) -> Result<()> {
-        let spec = &self.bundle.spec;
-        let record = Record {
-            version: state::VERSION,
-            oci_version: spec.version().clone(),
-            id: id.into(),
-            bundle: self.bundle.path.clone(),
-            rootfs: self.bundle.root_path()?,
-            status: Status::Creating,
-            process: None,
-            cgroup: self.plan.cgroup.saved(self.host),
-            ids,
-            extras: extras::Made::default(),
-            seccomp: self.filter_kind(),
-            monitor: None,
-            uncounted: match self.plan.counted {
-                Counted::Impossible(why) => Some(why.into()),
-                Counted::No | Counted::Yes => None,
-            },
-            hooks: [Moment::Started, Moment::Stopped].iter().any(|moment| !moment.of(spec.hooks().as_ref()).is_empty()),
-            created: state::now(),
-            owner: rootless::outer_uid(),
-            annotations: spec.annotations().iter().flatten().map(|(key, value)| (key.clone(), value.clone())).collect(),
-        };
+        let record = Record { ids, ..new_record(self.bundle, self.plan, self.host, id)? };
         self.folder.write(&record)?;
         self.record = Some(record);
         Ok(())
-    }
-
-    fn filter_kind(&self) -> Seccomp {
-        let profile = self.bundle.spec.linux().as_ref().is_some_and(|linux| linux.seccomp().is_some());
-        match (&self.plan.filter, profile) {
-            (None, _) => Seccomp::None,
-            (Some(_), false) => Seccomp::Guard,
-            (Some(_), true) => Seccomp::Profile,
-        }
     }
 
     fn clone_init(&mut self, init: &OwnedFd) -> Result<()> {
@@ -535,6 +504,42 @@ impl Launch<'_> {
             let ids = self.record.as_ref().and_then(|record| record.ids.clone());
             let _ = self.folder.remove(ids.as_ref());
         }
+    }
+}
+
+/// What is known of a container before anything of it is made.
+pub(crate) fn new_record(bundle: &Bundle, plan: &Plan, host: cgroup::Host, id: &str) -> Result<Record> {
+    let spec = &bundle.spec;
+    Ok(Record {
+        version: state::VERSION,
+        oci_version: spec.version().clone(),
+        id: id.into(),
+        bundle: bundle.path.clone(),
+        rootfs: bundle.root_path()?,
+        status: Status::Creating,
+        process: None,
+        cgroup: plan.cgroup.saved(host),
+        ids: None,
+        extras: extras::Made::default(),
+        seccomp: filter_kind(bundle, plan),
+        monitor: None,
+        uncounted: match plan.counted {
+            Counted::Impossible(why) => Some(why.into()),
+            Counted::No | Counted::Yes => None,
+        },
+        hooks: [Moment::Started, Moment::Stopped].iter().any(|moment| !moment.of(spec.hooks().as_ref()).is_empty()),
+        created: state::now(),
+        owner: rootless::outer_uid(),
+        annotations: spec.annotations().iter().flatten().map(|(key, value)| (key.clone(), value.clone())).collect(),
+    })
+}
+
+fn filter_kind(bundle: &Bundle, plan: &Plan) -> Seccomp {
+    let profile = bundle.spec.linux().as_ref().is_some_and(|linux| linux.seccomp().is_some());
+    match (&plan.filter, profile) {
+        (None, _) => Seccomp::None,
+        (Some(_), false) => Seccomp::Guard,
+        (Some(_), true) => Seccomp::Profile,
     }
 }
 

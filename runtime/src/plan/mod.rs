@@ -3,7 +3,7 @@
 //! system call, nothing read; tested by value.
 
 mod attributes;
-mod caps;
+pub mod caps;
 mod cgroup_mounts;
 mod devices;
 pub mod harden;
@@ -29,10 +29,10 @@ use crate::error::{Error, Result};
 use crate::seccomp::{Counted, Counting};
 use crate::{cgroup, seccomp};
 pub use attributes::Attributes;
-pub use mounts::{BindAttr, Idmap, source_path};
-pub use namespaces::{Early, UserNamespace, is_new};
+pub use mounts::{BindAttr, Idmap, id_mapped_mount, is_bind, source_path};
+pub use namespaces::{Early, UserNamespace, is_new, joined, user as user_namespace};
 pub use process::hard_limits;
-pub use secrets::{SecretSource, Secrets};
+pub use secrets::{SecretSource, Secrets, first as first_secret};
 pub use step::{Planned, Program, Slot, Step};
 
 /// What a plan depends on besides the config.

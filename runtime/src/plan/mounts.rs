@@ -103,6 +103,18 @@ pub fn makes_set_id_files(spec: &Spec, user: &UserNamespace) -> bool {
     *user == UserNamespace::Allocate && (!read_only_root(spec) || spec.mounts().iter().flatten().any(writable))
 }
 
+/// Whether a mount is a tree of the host.
+pub fn is_bind(mount: &Mount) -> bool {
+    mount.typ().as_deref() == Some("bind") || Parsed::new(mount, "").is_ok_and(|parsed| parsed.bind)
+}
+
+/// The field by which a mount is id-mapped, if it is.
+pub fn id_mapped_mount(mount: &Mount) -> Option<&'static str> {
+    let maps = mount.uid_mappings().as_ref().is_some_and(|maps| !maps.is_empty());
+    let option = Parsed::new(mount, "").is_ok_and(|parsed| parsed.idmap);
+    if maps { Some("uidMappings") } else { option.then_some("options") }
+}
+
 /// An upper bound for the number of sources: they take the first slots.
 pub fn most_sources(spec: &Spec, linux: &Linux, host: &super::Host) -> usize {
     let count = |list: Option<usize>| list.unwrap_or_default();

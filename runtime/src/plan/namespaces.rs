@@ -66,6 +66,12 @@ pub fn is_new(linux: &Linux, kind: LinuxNamespaceType) -> bool {
     matches!(find(linux, kind), Some((_, None)))
 }
 
+/// The index and the path of a namespace of `kind` that is to be joined.
+pub fn joined(linux: &Linux, kind: LinuxNamespaceType) -> Option<(usize, &std::path::Path)> {
+    let (at, path) = find(linux, kind)?;
+    path.map(|path| (at, path))
+}
+
 /// The PID namespace first: once in the user namespace there may be no right to it.
 pub fn early(linux: &Linux) -> Vec<Early> {
     let kinds = [(LinuxNamespaceType::Pid, libc::CLONE_NEWPID), (LinuxNamespaceType::User, libc::CLONE_NEWUSER)];

@@ -35,7 +35,12 @@ pub enum SecretSource {
 
 /// Whether a config has any.
 pub(super) fn has(spec: &Spec) -> bool {
-    spec.annotations().iter().flatten().any(|(key, _)| key.starts_with(SECRET))
+    first(spec).is_some()
+}
+
+/// The annotation of one, if a config has any.
+pub fn first(spec: &Spec) -> Option<&str> {
+    spec.annotations().iter().flatten().map(|(key, _)| key.as_str()).find(|key| key.starts_with(SECRET))
 }
 
 impl Builder<'_> {

@@ -8,6 +8,7 @@ mod bare;
 pub mod bpf;
 pub mod clone;
 pub mod join;
+pub mod keyring;
 pub mod mount;
 pub mod net;
 pub mod pidfd;

@@ -110,7 +110,6 @@ pub fn fsmount(context: impl AsFd, attributes: u64) -> nix::Result<OwnedFd> {
 }
 
 /// Attaches a detached mount at the descriptor `to`.
-#[cfg(feature = "bundles")]
 pub fn attach(mount: impl AsFd, to: impl AsFd) -> nix::Result<()> {
     const FROM_AND_TO_EMPTY: libc::c_uint = 0x04 | 0x40;
     let (mount, to, empty) = (mount.as_fd().as_raw_fd(), to.as_fd().as_raw_fd(), c"".as_ptr());

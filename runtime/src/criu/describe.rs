@@ -1,0 +1,285 @@
+// SPDX-License-Identifier: Apache-2.0
+//! wsbox.json beside the images: what a restore has to know of the container that criu does not keep, or not in words.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use nix::fcntl::readlink;
+use nix::sys::stat::stat;
+use nix::unistd::Pid;
+use oci_spec::runtime::{Linux, LinuxNamespaceType, Mount, Spec};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use super::mountinfo;
+use super::rights::{self, Rights};
+use crate::cgroup::Cgroup;
+use crate::error::{Context, Error, Result};
+use crate::plan;
+use crate::validate::clean;
+
+const FILE: &str = "wsbox.json";
+const VERSION: u32 = 1;
+/// Fields that criu restores as they were, whatever the bundle says by then.
+const FIELDS: [&str; 14] = [
+    "process.user",
+    "process.capabilities",
+    "process.noNewPrivileges",
+    "process.rlimits",
+    "process.apparmorProfile",
+    "process.selinuxLabel",
+    "root.readonly",
+    "linux.maskedPaths",
+    "linux.readonlyPaths",
+    "linux.mountLabel",
+    "linux.rootfsPropagation",
+    "linux.sysctl",
+    "linux.timeOffsets",
+    "linux.personality",
+];
+
+/// The content of the file.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Description {
+    version: u32,
+    /// What the container was made with, by field
+    fields: BTreeMap<String, Value>,
+    /// A digest of its filter
+    filter: Option<String>,
+    /// criu's names for what the payload has as stdin, stdout and stderr from outside
+    pub descriptors: [Option<String>; 3],
+    /// Where it has mounts, and their options
+    pub mounts: Vec<(String, String)>,
+    /// What each of its threads may do
+    pub rights: BTreeMap<String, Rights>,
+    /// Mounts that are not in the images: where, and criu's name for them
+    pub external: Vec<(String, String)>,
+}
+
+impl Description {
+    /// Looks at a container, whose filter is `filter` as it was saved.
+    ///
+    /// # Errors
+    /// If its first process is gone, or a mount is not where the config has it.
+    pub fn of(spec: &Spec, filter: Option<&[u8]>, pid: Pid, cgroup: &Cgroup) -> Result<Self> {
+        let mounts = mountinfo::of(pid)?;
+        let mut descriptors = [None, None, None];
+        for (number, name) in descriptors.iter_mut().enumerate() {
+            *name = descriptor(pid, number, &mounts)?;
+        }
+        Ok(Self {
+            version: VERSION,
+            fields: fields(spec)?,
+            filter: filter.map(digest),
+            descriptors: once(descriptors),
+            rights: rights::of(&cgroup.procs()?)?,
+            external: external(spec, &mounts)?,
+            mounts: options(mounts),
+        })
+    }
+
+    /// The first thread that gave up gaining rights by itself: criu before 3.18 would let it again.
+    pub fn gave_up_by_itself(&self, spec: &Spec) -> Option<&str> {
+        let asked = spec.process().as_ref().and_then(|process| process.no_new_privileges()).unwrap_or_default();
+        let gave_up = |rights: &Rights| rights.get("NoNewPrivs").is_some_and(|value| value == "1");
+        self.rights.iter().find(|(_, rights)| !asked && gave_up(rights)).map(|(number, _)| number.as_str())
+    }
+
+    /// Writes it, before criu is started: whoever finds images finds it too.
+    pub fn write(&self, images: &Path) -> Result<()> {
+        let bytes = serde_json::to_vec(self).map_err(|error| Error::invalid(FILE, error.to_string()))?;
+        let path = images.join(FILE);
+        std::fs::write(&path, bytes).context(|| path.display().to_string())
+    }
+
+    /// Reads it.
+    ///
+    /// # Errors
+    /// If there is none, or it is another version's.
+    pub fn read(images: &Path) -> Result<Self> {
+        let path = images.join(FILE);
+        let bytes = std::fs::read(&path).context(|| format!("--image-path: {}", path.display()));
+        let bytes = bytes.map_err(|error| error.hint("only images of `wsbox checkpoint` can be restored"))?;
+        let bad = |why: String| Error::invalid(path.display().to_string(), why);
+        let found: Self = serde_json::from_slice(&bytes).map_err(|error| bad(error.to_string()))?;
+        if found.version != VERSION {
+            return Err(bad(format!("is of version {}, this wsbox knows {VERSION}", found.version)));
+        }
+        Ok(found)
+    }
+
+    /// Compares it with the config that the container is to be restored with: criu restores what was.
+    ///
+    /// # Errors
+    /// The first field that differs.
+    pub fn must_match(&self, spec: &Spec, filter: Option<&[u8]>) -> Result<()> {
+        let differs = |field: &str| {
+            Error::invalid(field, "is not what the container was checkpointed with")
+                .hint("criu restores what was: give the restore the same value")
+        };
+        let wanted = fields(spec)?;
+        if let Some((field, _)) = wanted.iter().find(|(field, value)| self.fields.get(*field) != Some(*value)) {
+            return Err(differs(field));
+        }
+        if self.filter != filter.map(digest) { Err(differs("linux.seccomp")) } else { Ok(()) }
+    }
+}
+
+fn digest(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn fields(spec: &Spec) -> Result<BTreeMap<String, Value>> {
+    let whole = serde_json::to_value(spec).map_err(|error| Error::invalid("config.json", error.to_string()))?;
+    let value = |field: &str| whole.pointer(&format!("/{}", field.replace('.', "/"))).cloned().unwrap_or_default();
+    let mut fields: BTreeMap<_, _> = FIELDS.iter().map(|field| ((*field).to_owned(), sorted(value(field)))).collect();
+    fields.insert("linux.namespaces".into(), namespaces(spec.linux().as_ref()));
+    fields.insert("mounts".into(), spec.mounts().iter().flatten().map(mount).collect());
+    Ok(fields)
+}
+
+/// The order of a list means nothing here; what is absent or empty asks for nothing.
+fn sorted(value: Value) -> Value {
+    match value {
+        Value::Array(list) => {
+            let mut list: Vec<Value> = list.into_iter().map(sorted).collect();
+            list.sort_by_key(Value::to_string);
+            if list.is_empty() { Value::Null } else { list.into() }
+        }
+        Value::Object(map) => {
+            let map: serde_json::Map<_, _> = map
+                .into_iter()
+                .map(|(key, value)| (key, sorted(value)))
+                .filter(|(_, value)| !value.is_null())
+                .collect();
+            if map.is_empty() { Value::Null } else { map.into() }
+        }
+        Value::Bool(false) => Value::Null,
+        Value::String(text) if text.is_empty() => Value::Null,
+        value => value,
+    }
+}
+
+/// Which are new and which are joined: the path of one that is joined may be another.
+fn namespaces(linux: Option<&Linux>) -> Value {
+    let all = linux.and_then(|linux| linux.namespaces().as_deref()).unwrap_or_default();
+    let joined = |path: &Option<std::path::PathBuf>| path.as_ref().is_some_and(|path| !path.as_os_str().is_empty());
+    sorted(
+        all.iter()
+            .map(|one| json!([format!("{:?}", one.typ()), if joined(one.path()) { "joined" } else { "new" }]))
+            .collect(),
+    )
+}
+
+/// Where a tree of the host comes from may be another, too.
+fn mount(mount: &Mount) -> Value {
+    json!([mount.destination(), mount.typ(), sorted(json!(mount.options()))])
+}
+
+/// The places of mounts with their options, sorted.
+pub fn options(mounts: Vec<mountinfo::Mount>) -> Vec<(String, String)> {
+    let mut places: Vec<_> = mounts.into_iter().map(|mount| (mount.place, mount.options)).collect();
+    places.sort();
+    places
+}
+
+/// criu's name for a descriptor that leads out of the container: a pipe or a socket, or a file of a mount that it does not have.
+fn descriptor(pid: Pid, number: usize, mounts: &[mountinfo::Mount]) -> Result<Option<String>> {
+    let path = format!("/proc/{pid}/fd/{number}");
+    let Ok(link) = readlink(path.as_str()) else { return Ok(None) };
+    let link = link.to_string_lossy().into_owned();
+    if link.starts_with("pipe:[") || link.starts_with("socket:[") {
+        return Ok(Some(link));
+    }
+    let info = format!("/proc/{pid}/fdinfo/{number}");
+    let text = std::fs::read_to_string(&info).context(|| info)?;
+    let mount = text.lines().find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse::<u32>().ok());
+    let Some(mount) = mount.filter(|id| !mounts.iter().any(|mount| mount.id == *id)) else { return Ok(None) };
+    // Of a memfd criu keeps the content.
+    if link.starts_with("/memfd:") {
+        return Ok(None);
+    }
+    let inode = stat(path.as_str()).context(|| path)?.st_ino;
+    Ok(Some(format!("file[{mount:x}:{inode:x}]")))
+}
+
+/// One that is there twice is named once: criu copies it.
+fn once(mut names: [Option<String>; 3]) -> [Option<String>; 3] {
+    for at in (1..3).rev() {
+        if names[..at].contains(&names[at]) {
+            names[at] = None;
+        }
+    }
+    names
+}
+
+/// Every mount whose content is not in the images: binds with what lies below them, masks, a cgroup that is a bind.
+fn external(spec: &Spec, mounts: &[mountinfo::Mount]) -> Result<Vec<(String, String)>> {
+    let mut found = Vec::new();
+    for (at, wanted) in spec.mounts().iter().flatten().enumerate() {
+        let place = clean(&wanted.destination().to_string_lossy());
+        let own_cgroup = wanted.typ().as_deref() == Some("cgroup") && !new_cgroup_namespace(spec);
+        if !plan::is_bind(wanted) && !own_cgroup {
+            continue;
+        }
+        let field = format!("mounts[{at}].destination");
+        if !mounts.iter().any(|mount| mount.place == place) {
+            return Err(Error::invalid(field, "is reached through a symbolic link of the image")
+                .hint("name the place that it leads to"));
+        }
+        let others =
+            spec.mounts().iter().flatten().skip(at + 1).map(|other| clean(&other.destination().to_string_lossy()));
+        let others: Vec<String> = others.collect();
+        let below = mounts.iter().filter(|mount| is_at_or_below(&mount.place, &place));
+        // A later mount of the config's is one of its own.
+        let below = below.filter(|mount| !others.iter().any(|other| is_at_or_below(&mount.place, other)));
+        found.extend(below.map(|mount| (mount.place.clone(), name(at, &mount.place[place.len()..]))));
+    }
+    found.extend(masked(spec, mounts));
+    Ok(found)
+}
+
+fn new_cgroup_namespace(spec: &Spec) -> bool {
+    spec.linux().as_ref().is_some_and(|linux| plan::is_new(linux, LinuxNamespaceType::Cgroup))
+}
+
+fn is_at_or_below(place: &str, top: &str) -> bool {
+    place.strip_prefix(top).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// criu's name for the mount of `mounts[at]`, and for one below it.
+pub fn name(at: usize, below: &str) -> String {
+    format!("wsbox-mount-{at}{below}")
+}
+
+/// criu's names for what covers a file and a directory.
+pub const MASKS: [(&str, &str); 2] = [("/file", "wsbox-empty/file"), ("/dir", "wsbox-empty/dir")];
+
+fn masked(spec: &Spec, mounts: &[mountinfo::Mount]) -> Vec<(String, String)> {
+    let paths = spec.linux().as_ref().and_then(|linux| linux.masked_paths().as_deref()).unwrap_or_default();
+    let mask = |mount: &mountinfo::Mount| {
+        let (_, name) = MASKS.iter().find(|(root, _)| mount.kind == "tmpfs" && mount.root == *root)?;
+        paths.contains(&mount.place).then(|| (mount.place.clone(), (*name).to_owned()))
+    };
+    mounts.iter().filter_map(mask).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn absent_and_empty_are_the_same() {
+        assert_eq!(sorted(json!({"a": [], "b": false, "c": ""})), Value::Null);
+        assert_eq!(sorted(json!(["b", "a"])), json!(["a", "b"]));
+        let twice = once([Some("pipe:[1]".into()), Some("pipe:[2]".into()), Some("pipe:[2]".into())]);
+        assert_eq!(twice, [Some("pipe:[1]".into()), Some("pipe:[2]".into()), None]);
+    }
+
+    #[test]
+    fn a_place_below() {
+        assert!(is_at_or_below("/a", "/a") && is_at_or_below("/a/b", "/a"));
+        assert!(!is_at_or_below("/ab", "/a") && !is_at_or_below("/", "/a"));
+    }
+}

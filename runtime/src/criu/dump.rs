@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `checkpoint`: a dump of a container that runs, or before it one or more of its memory only.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use nix::sys::stat::stat;
+use nix::unistd::Pid;
+use oci_spec::runtime::{Linux, LinuxNamespaceType, Spec};
+
+use super::describe::Description;
+use super::{Settings, make_folder, refuse};
+use crate::bundle::Bundle;
+use crate::cgroup::{self, Cgroup};
+use crate::error::{Context, Error, Kind, Result};
+use crate::plan;
+use crate::state::{Record, Root, Status, lifecycle};
+
+/// criu's name for a network namespace that is joined.
+pub const NETWORK: &str = "wsbox-network";
+
+/// What is to be dumped, and what becomes of the container.
+#[derive(Clone, Debug, Default)]
+pub struct Dump {
+    /// Shared with `restore`
+    pub settings: Settings,
+    /// Images of an earlier pre-dump, seen from those that are made
+    pub parent: Option<PathBuf>,
+    /// The payload goes on
+    pub leave_running: bool,
+    /// Only memory, and the payload goes on
+    pub pre_dump: bool,
+    /// A descriptor to tell when lazy pages can be asked for
+    pub status_fd: Option<i32>,
+    /// Where a page server listens: address and port
+    pub page_server: Option<(String, String)>,
+}
+
+/// Dumps container `id`; unless the payload goes on, it is deleted then, as runc does. What the user should know of its hooks is
+/// returned, one sentence each.
+///
+/// # Errors
+/// A field that could not be restored; or why criu could not.
+pub fn checkpoint(root: &Root, id: &str, wanted: &Dump) -> Result<Vec<String>> {
+    let folder = root.open(id)?;
+    let record = folder.record()?.ok_or_else(|| not_running(id, Status::Creating))?;
+    let status = lifecycle::status(&record)?;
+    if !matches!(status, Status::Running | Status::Paused) {
+        return Err(not_running(id, status));
+    }
+    let (config, filter) = root.config(id)?;
+    let bundle = Bundle::from_config(record.bundle.clone(), config)?;
+    refuse::check(&bundle.spec)?;
+    refuse_monitored(&record)?;
+    wanted.check()?;
+    wanted.settings.check("checkpoint")?;
+    refuse::check_host(cgroup::Host::detect()?)?;
+    let pid =
+        record.process.as_ref().map(|process| Pid::from_raw(process.pid)).ok_or_else(|| not_running(id, status))?;
+    wanted.dump_frozen(&record, &bundle.spec, filter.as_deref(), pid)?;
+    if wanted.leave_running || wanted.pre_dump {
+        return Ok(Vec::new());
+    }
+    if lifecycle::process(&record)?.is_some() {
+        return Err(Error::new(Kind::System, "checkpoint", "criu says that it is done, but the container still runs"));
+    }
+    drop(folder);
+    lifecycle::delete(root, id, true)
+}
+
+fn not_running(id: &str, status: Status) -> Error {
+    let why = format!("cannot checkpoint container {id} in the {} state", lifecycle::word(status));
+    Error::new(Kind::State, "", why)
+}
+
+fn refuse_monitored(record: &Record) -> Result<()> {
+    if record.monitor.is_none() {
+        return Ok(());
+    }
+    let why = "the filter has a listener that counts violations: criu could not restore it";
+    Err(Error::invalid("linux.seccomp", why)
+        .hint("run it without --count-violations and without the profile production"))
+}
+
+impl Dump {
+    fn check(&self) -> Result<()> {
+        if self.parent.as_ref().is_some_and(|parent| parent.is_absolute()) {
+            return Err(Error::invalid("--parent-path", "has to be relative to --image-path: criu keeps it as a link"));
+        }
+        if self.settings.cgroups == "ignore" {
+            let why = "ignore leaves the container's cgroup namespace out of the images";
+            return Err(Error::invalid("--manage-cgroups-mode", why).hint("use soft"));
+        }
+        Ok(())
+    }
+
+    fn dump(&self, record: &Record, spec: &Spec, filter: Option<&[u8]>, pid: Pid, cgroup: &Cgroup) -> Result<()> {
+        make_folder("--image-path", &self.settings.images)?;
+        make_folder("--work-path", &self.settings.work)?;
+        let verb = if self.pre_dump { "pre-dump" } else { "dump" };
+        let (mut command, said) = self.settings.command(verb)?;
+        command.arg("--tree").arg(pid.to_string());
+        self.memory(&mut command);
+        if !self.pre_dump {
+            let description = Description::of(spec, filter, pid, cgroup)?;
+            if let Some(number) = description.gave_up_by_itself(spec) {
+                let why =
+                    format!("process {number} of the container has set no_new_privs itself: criu could not restore it");
+                return Err(Error::invalid("process.noNewPrivileges", why).hint("set it to true"));
+            }
+            self.all(&mut command, record, spec, pid, &description)?;
+            description.write(&self.settings.images)?;
+        }
+        let status = command.status().context(|| self.settings.criu.display().to_string())?;
+        if status.success() { Ok(()) } else { Err(self.settings.failed("checkpoint", verb, status, said)) }
+    }
+
+    /// Nothing changes between what we note and what criu dumps.
+    fn dump_frozen(&self, record: &Record, spec: &Spec, filter: Option<&[u8]>, pid: Pid) -> Result<()> {
+        let cgroup = Cgroup::open(&record.cgroup)?;
+        if self.pre_dump || cgroup.frozen()? {
+            return self.dump(record, spec, filter, pid, &cgroup);
+        }
+        cgroup.freeze()?;
+        let dumped = self.dump(record, spec, filter, pid, &cgroup);
+        // Its processes may be gone, and it with them.
+        let thawed = if dumped.is_ok() && !self.leave_running { Ok(()) } else { cgroup.thaw() };
+        dumped.and(thawed)
+    }
+
+    /// Which memory goes where.
+    fn memory(&self, command: &mut Command) {
+        if let Some(parent) = &self.parent {
+            command.arg("--prev-images-dir").arg(parent);
+        }
+        if self.pre_dump || self.parent.is_some() {
+            command.arg("--track-mem");
+        }
+        if let Some((address, port)) = &self.page_server {
+            // With lazy pages criu serves them there itself.
+            let server = (!self.settings.flags.contains(&"--lazy-pages")).then_some("--page-server");
+            command.args(server).args(["--address", address, "--port", port]);
+        }
+        if let Some(fd) = self.status_fd {
+            command.arg("--status-fd").arg(fd.to_string());
+        }
+    }
+
+    fn all(
+        &self,
+        command: &mut Command,
+        record: &Record,
+        spec: &Spec,
+        pid: Pid,
+        description: &Description,
+    ) -> Result<()> {
+        command.arg("--root").arg(&record.rootfs);
+        command.arg(format!("--manage-cgroups={}", self.settings.cgroups));
+        // What it finds in the cgroup and not below the first process (an `exec`) is an error: it would be lost.
+        command.arg("--freeze-cgroup").arg(record.cgroup.place().1);
+        if self.leave_running {
+            command.arg("--leave-running");
+        }
+        for (place, name) in &description.external {
+            command.arg("--external").arg(format!("mnt[{place}]:{name}"));
+        }
+        for name in description.descriptors.iter().flatten().filter(|name| name.starts_with("file[")) {
+            command.arg("--external").arg(name);
+        }
+        match spec.linux().as_ref().and_then(network) {
+            Some(_) => external_network(command, pid),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The network namespace that is joined: its field and its path.
+pub fn network(linux: &Linux) -> Option<(String, &Path)> {
+    let (at, path) = plan::joined(linux, LinuxNamespaceType::Network)?;
+    Some((format!("linux.namespaces[{at}].path"), path))
+}
+
+fn external_network(command: &mut Command, pid: Pid) -> Result<()> {
+    let path = format!("/proc/{pid}/ns/net");
+    let inode = stat(path.as_str()).context(|| path)?.st_ino;
+    command.arg("--external").arg(format!("net[{inode}]:{NETWORK}"));
+    Ok(())
+}
