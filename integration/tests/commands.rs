@@ -260,7 +260,7 @@ fn spec_rootless_maps_the_callers_own_ids() {
 #[test]
 fn checkpoint_and_restore_say_what_is_missing() {
     let engine = Engine::new();
-    let (bundle, id) = engine.sleeping(Bundle::hardened());
+    let (bundle, id) = engine.sleeping(Bundle::plain());
     let flags = [
         "--image-path",
         "/tmp/images",
@@ -271,7 +271,7 @@ fn checkpoint_and_restore_say_what_is_missing() {
         "--shell-job",
         "--file-locks",
         "--manage-cgroups-mode",
-        "full",
+        "soft",
         "--empty-ns",
         "network",
         "--auto-dedup",
@@ -299,8 +299,6 @@ fn checkpoint_and_restore_say_what_is_missing() {
             "apparmor:x",
             "--lsm-mount-context",
             "y",
-            "--console-socket",
-            "s",
         ],
     ]
     .concat();
@@ -309,13 +307,11 @@ fn checkpoint_and_restore_say_what_is_missing() {
         .wsbox(&[&without[..], &checkpoint, &[&id]].concat())
         .fails(1, &["checkpoint: criu is not installed", "/no/such/criu"]);
     engine.wsbox(&[&without[..], &restore, &["other"]].concat()).fails(1, &["restore: criu is not installed"]);
-    // One that fails its own check, in its own words; and one that is well, which this version does not drive.
+    // One that fails its own check, in its own words.
     let criu = engine.root().join("criu");
-    for (script, words) in [("echo no such vdso >&2; exit 1", "no such vdso"), ("exit 0", "does not drive criu")] {
-        fs::write(&criu, format!("#!/bin/sh\n{script}\n")).unwrap();
-        fs::set_permissions(&criu, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-        engine.wsbox(&["--criu", &text(&criu), "checkpoint", &id]).fails(1, &[words]);
-    }
+    fs::write(&criu, "#!/bin/sh\necho no such vdso >&2; exit 1\n").unwrap();
+    fs::set_permissions(&criu, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    engine.wsbox(&["--criu", &text(&criu), "checkpoint", &id]).fails(1, &["does not work on this host: no such vdso"]);
     engine.wsbox(&["checkpoint", "nobody"]).fails(1, &["does not exist"]);
     engine.wsbox(&["restore", "--bundle", "/no/such", "other"]).fails(1, &["/no/such"]);
     assert_eq!(engine.state(&id)["status"], "running");

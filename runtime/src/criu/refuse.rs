@@ -80,7 +80,7 @@ fn namespaces(linux: &Linux) -> Result<()> {
         return Err(refuse(format!("linux.namespaces[{at}].path"), &why, "leave the path out"));
     }
     match user_namespace(linux) {
-        UserNamespace::Host => Ok(()),
+        UserNamespace::Host | UserNamespace::Mapped(_) => Ok(()),
         UserNamespace::Allocate => {
             let way_out = "for what is to be checkpointed take the user namespace out; all other layers stay";
             Err(refuse(
@@ -89,7 +89,7 @@ fn namespaces(linux: &Linux) -> Result<()> {
                 way_out,
             ))
         }
-        UserNamespace::Mapped(_) | UserNamespace::Joined(_) => {
+        UserNamespace::Joined(_) => {
             let way_out = "for what is to be checkpointed take the user namespace out; all other layers stay";
             Err(refuse("linux.namespaces", "there is a user namespace", way_out))
         }

@@ -68,9 +68,9 @@ pub fn restore(root: &Root, id: &str, bundle: &Bundle, wanted: &Restore) -> Resu
     make_folder("--work-path", &wanted.settings.work)?;
     let folder = root.create(id)?;
     let warnings = raised.warnings.into_iter().chain(plan.warnings.clone()).collect();
-    let (record, cgroup, first) = (None, None, None);
+    let (record, cgroup, holder, first) = (None, None, None, None);
     let mut restoring =
-        Restoring { wanted, bundle, plan: &plan, host, description, folder, record, cgroup, first, warnings };
+        Restoring { wanted, bundle, plan: &plan, host, description, folder, record, cgroup, holder, first, warnings };
     match restoring.steps(id, filter.as_deref()) {
         Ok(()) => restoring.finish(),
         Err(error) => {
@@ -100,6 +100,8 @@ struct Restoring<'a> {
     folder: Folder,
     record: Option<Record>,
     cgroup: Option<Cgroup>,
+    /// The first process of a scope of systemd's, until there is another
+    holder: Option<Holder>,
     first: Option<(Pid, OwnedFd)>,
     warnings: Vec<String>,
 }
@@ -110,7 +112,7 @@ impl Restoring<'_> {
         let record = launch::new_record(self.bundle, self.plan, self.host, id)?;
         self.folder.write(&record)?;
         self.record = Some(record);
-        let holder = self.make_cgroup()?;
+        self.make_cgroup()?;
         self.folder.keep(&self.bundle.config, filter)?;
         let talk = Talk::new()?;
         let stage = Stage::new(self.folder.path(), self.bundle, self.plan, self.cgroup()?)?;
@@ -121,7 +123,6 @@ impl Restoring<'_> {
         let child = stage.start(&mut command, no_new_privileges)?;
         drop((stage, handed));
         self.follow(child, &talk, said)?;
-        drop(holder);
         self.set_status(Status::Running)?;
         let record = self.record()?;
         let failed = hooks::run_all(Hooks::Started, self.bundle.spec.hooks().as_ref(), record);
@@ -130,21 +131,16 @@ impl Restoring<'_> {
     }
 
     /// With all its limits at once: nothing of ours is in it.
-    fn make_cgroup(&mut self) -> Result<Option<Holder>> {
+    fn make_cgroup(&mut self) -> Result<()> {
         let plan = &self.plan.cgroup;
-        let holder = match &plan.scope {
-            None => {
-                self.cgroup = Some(Cgroup::create(self.host, plan)?);
-                None
-            }
+        let cgroup = match &plan.scope {
+            None => Cgroup::create(self.host, plan),
             Some(scope) => {
-                let holder = Holder::new(&memfd::init()?)?;
-                self.cgroup = Some(Cgroup::create_scope(self.host, plan, scope, holder.pid())?);
-                Some(holder)
+                let holder = self.holder.insert(Holder::new(&memfd::init()?)?);
+                Cgroup::create_scope(self.host, plan, scope, holder.pid())
             }
-        };
-        self.cgroup()?.confine(Pid::this())?;
-        Ok(holder)
+        }?;
+        self.cgroup.insert(cgroup).confine(Pid::this())
     }
 
     /// What criu is to do; what comes back must stay open until it runs.
@@ -237,6 +233,7 @@ impl Restoring<'_> {
         if self.bundle.spec.root().as_ref().is_some_and(|root| root.readonly().unwrap_or_default()) {
             read_only::make(pid)?;
         }
+        drop(self.holder.take());
         let cgroup = self.cgroup()?;
         Wanted { spec: &self.bundle.spec, plan: self.plan, description: &self.description, cgroup }.check(pid)
     }
