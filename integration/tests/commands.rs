@@ -293,7 +293,7 @@ fn checkpoint_and_restore_say_what_is_missing() {
             "--detach",
             "--pid-file",
             "p",
-            "--no-subreaper",
+            "-no-subreaper",
             "--no-pivot",
             "--lsm-profile",
             "apparmor:x",

@@ -33,10 +33,14 @@ fn fields_by_their_names() {
             "process.ioPriority: ",
         ),
         (
-            new(confined(), "/linux/namespaces", json!([{"type": "mount"}])),
+            new(
+                confined(),
+                "/linux/namespaces",
+                json!([{"type": "mount"}, {"type": "uts"}, {"type": "network"}, {"type": "ipc"}]),
+            ),
             "linux.namespaces: there is no new pid namespace",
         ),
-        (new(confined(), "/linux/seccomp/defaultAction", json!("SCMP_ACT_NOTIFY")), "linux.seccomp.defaultAction: "),
+        (new(confined(), "/linux/seccomp/listenerPath", json!("/run/agent.sock")), "linux.seccomp.listenerPath: "),
         (
             confined().mount(tmp(json!({"uidMappings": maps, "gidMappings": maps}))),
             "mounts[8].uidMappings: the mount is id-mapped",
@@ -58,10 +62,10 @@ fn a_running_container_is_left_alone() {
     engine
         .wsbox(&["--criu", "/no/such", "checkpoint", &id])
         .fails(1, &["linux.namespaces: ", "criu could not restore it"]);
-    let (_other, counted) = (confined().args(&["sleep", "1000"]), unique("counted"));
-    _other.write();
+    let (other, counted) = (confined().args(&["sleep", "1000"]), unique("counted"));
+    other.write();
     engine
-        .wsbox(&["run", "--detach", "--count-violations", "--bundle", &_other.path().display().to_string(), &counted])
+        .wsbox(&["run", "--detach", "--count-violations", "--bundle", &other.path().display().to_string(), &counted])
         .ok();
     engine.wsbox(&["--criu", "/no/such", "checkpoint", &counted]).fails(1, &["linux.seccomp: ", "counts violations"]);
     for id in [id, counted] {

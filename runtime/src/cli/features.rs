@@ -107,6 +107,6 @@ fn features() -> Value {
             "netDevices": { "enabled": extras }
         },
         "potentiallyUnsafeConfigAnnotations": ["dev.wsbox."],
-        "annotations": { "dev.wsbox.version": env!("CARGO_PKG_VERSION"), "org.opencontainers.runc.checkpoint.enabled": "false" }
+        "annotations": { "dev.wsbox.version": env!("CARGO_PKG_VERSION"), "org.opencontainers.runc.checkpoint.enabled": "true" }
     })
 }

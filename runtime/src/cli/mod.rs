@@ -185,15 +185,15 @@ const COMMANDS: &[Entry] = &[
     entry!(
         checkpoint,
         "checkpoint",
-        "Write a container's state to files, with criu (not in this version: an error)",
-        "  wsbox checkpoint --image-path ./images web1",
+        "Write a container with its processes and their memory to files, with criu",
+        "  wsbox checkpoint --image-path ./images web1\n  wsbox checkpoint --pre-dump --image-path ./one web1 && wsbox checkpoint --parent-path ../one --image-path ./two web1",
         false
     ),
     entry!(
         restore,
         "restore",
-        "Make a container from such files, with criu (not in this version: an error)",
-        "  wsbox restore --image-path ./images --bundle ./bundle web1",
+        "Make a container from such files, with criu; they must come from a source that is trusted as the host's root is: criu carries them out as root",
+        "  wsbox restore --image-path ./images --bundle ./bundle web1\n  wsbox restore --detach --image-path ./images --bundle ./bundle web2",
         false
     ),
     entry!(
@@ -331,8 +331,12 @@ fn named(args: &[OsString]) -> Option<&'static Entry> {
 
 /// Parses the arguments, runs the command, prints one error; the exit code is the command's.
 pub fn main() -> ExitCode {
-    let args: Vec<OsString> = std::env::args_os().collect();
+    let mut args: Vec<OsString> = std::env::args_os().collect();
     let command = named(&args);
+    if command.is_some_and(|command| command.name == "restore") {
+        // So says containerd-shim: Go takes a long flag with one dash.
+        args.iter_mut().filter(|arg| *arg == "-no-subreaper").for_each(|arg| *arg = "--no-subreaper".into());
+    }
     let matches = match with_values(parser(command), &args).try_get_matches_from(&args) {
         Ok(matches) => matches,
         Err(error) => return wrong_usage(&args, &error),

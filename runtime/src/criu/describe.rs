@@ -53,6 +53,8 @@ pub struct Description {
     pub mounts: Vec<(String, String)>,
     /// What each of its threads may do
     pub rights: BTreeMap<String, Rights>,
+    /// How long the images are
+    pub lengths: BTreeMap<String, u64>,
     /// Mounts that are not in the images: where, and criu's name for them
     pub external: Vec<(String, String)>,
 }
@@ -73,6 +75,7 @@ impl Description {
             fields: fields(spec)?,
             filter: filter.map(digest),
             descriptors: once(descriptors),
+            lengths: BTreeMap::new(),
             rights: rights::of(&cgroup.procs()?)?,
             external: external(spec, &mounts)?,
             mounts: options(mounts),
@@ -86,7 +89,7 @@ impl Description {
         self.rights.iter().find(|(_, rights)| !asked && gave_up(rights)).map(|(number, _)| number.as_str())
     }
 
-    /// Writes it, before criu is started: whoever finds images finds it too.
+    /// Writes it.
     pub fn write(&self, images: &Path) -> Result<()> {
         let bytes = serde_json::to_vec(self).map_err(|error| Error::invalid(FILE, error.to_string()))?;
         let path = images.join(FILE);

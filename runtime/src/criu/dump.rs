@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `checkpoint`: a dump of a container that runs, or before it one or more of its memory only.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -9,7 +10,7 @@ use nix::unistd::Pid;
 use oci_spec::runtime::{Linux, LinuxNamespaceType, Spec};
 
 use super::describe::Description;
-use super::{Settings, make_folder, refuse};
+use super::{Settings, images, make_folder, refuse};
 use crate::bundle::Bundle;
 use crate::cgroup::{self, Cgroup};
 use crate::error::{Context, Error, Kind, Result};
@@ -101,20 +102,59 @@ impl Dump {
         let (mut command, said) = self.settings.command(verb)?;
         command.arg("--tree").arg(pid.to_string());
         self.memory(&mut command);
-        if !self.pre_dump {
-            let description = Description::of(spec, filter, pid, cgroup)?;
-            if let Some(number) = description.gave_up_by_itself(spec) {
-                let why =
-                    format!("process {number} of the container has set no_new_privs itself: criu could not restore it");
-                return Err(Error::invalid("process.noNewPrivileges", why).hint("set it to true"));
-            }
-            self.all(&mut command, record, spec, pid, &description)?;
-            description.write(&self.settings.images)?;
+        if self.pre_dump {
+            return self.run(&mut command, verb, said);
         }
+        let mut description = Description::of(spec, filter, pid, cgroup)?;
+        self.refuse_found(&description, spec, pid, cgroup)?;
+        self.all(&mut command, record, spec, pid, &description)?;
+        // Before criu ends the container, that its images are of use; and once they are there, how long they are.
+        description.write(&self.settings.images)?;
+        self.run(&mut command, verb, said)?;
+        description.lengths = images::lengths(&self.settings.images)?;
+        description.write(&self.settings.images)
+    }
+
+    fn run(&self, command: &mut Command, verb: &str, said: File) -> Result<()> {
         let status = command.status().context(|| self.settings.criu.display().to_string())?;
         if status.success() { Ok(()) } else { Err(self.settings.failed("checkpoint", verb, status, said)) }
     }
 
+    /// What only the processes tell.
+    fn refuse_found(&self, description: &Description, spec: &Spec, first: Pid, cgroup: &Cgroup) -> Result<()> {
+        if let Some(number) = description.gave_up_by_itself(spec) {
+            let why =
+                format!("process {number} of the container has set no_new_privs itself: criu could not restore it");
+            return Err(Error::invalid("process.noNewPrivileges", why).hint("set it to true"));
+        }
+        match cgroup.procs()?.into_iter().find(|pid| !descends(*pid, first)) {
+            Some(pid) => {
+                let why = format!("process {pid} of the container is none of its first process's: criu would lose it");
+                Err(Error::new(Kind::State, "checkpoint", why).hint("end what `exec` started"))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+/// Whether `pid` is `first` or of its tree.
+fn descends(mut pid: Pid, first: Pid) -> bool {
+    while pid != first {
+        match parent(pid) {
+            Some(above) if above.as_raw() > 1 => pid = above,
+            _ => return false,
+        }
+    }
+    true
+}
+
+/// Field 4, after the name in parentheses (proc_pid_stat(5)).
+fn parent(pid: Pid) -> Option<Pid> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok().map(Pid::from_raw)
+}
+
+impl Dump {
     /// Nothing changes between what we note and what criu dumps.
     fn dump_frozen(&self, record: &Record, spec: &Spec, filter: Option<&[u8]>, pid: Pid) -> Result<()> {
         let cgroup = Cgroup::open(&record.cgroup)?;
@@ -156,7 +196,6 @@ impl Dump {
     ) -> Result<()> {
         command.arg("--root").arg(&record.rootfs);
         command.arg(format!("--manage-cgroups={}", self.settings.cgroups));
-        // What it finds in the cgroup and not below the first process (an `exec`) is an error: it would be lost.
         command.arg("--freeze-cgroup").arg(record.cgroup.place().1);
         if self.leave_running {
             command.arg("--leave-running");

@@ -5,6 +5,7 @@
 
 mod describe;
 mod dump;
+mod images;
 mod mountinfo;
 mod read_only;
 mod refuse;

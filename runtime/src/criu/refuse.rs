@@ -79,21 +79,16 @@ fn namespaces(linux: &Linux) -> Result<()> {
         let why = format!("a namespace is joined ({})", word(kind));
         return Err(refuse(format!("linux.namespaces[{at}].path"), &why, "leave the path out"));
     }
-    match user_namespace(linux) {
-        UserNamespace::Host | UserNamespace::Mapped(_) => Ok(()),
-        UserNamespace::Allocate => {
-            let way_out = "for what is to be checkpointed take the user namespace out; all other layers stay";
-            Err(refuse(
-                "linux.namespaces",
-                "the root and the binds of a user namespace without maps are id-mapped",
-                way_out,
-            ))
-        }
-        UserNamespace::Joined(_) => {
-            let way_out = "for what is to be checkpointed take the user namespace out; all other layers stay";
-            Err(refuse("linux.namespaces", "there is a user namespace", way_out))
-        }
-    }
+    let why = match user_namespace(linux) {
+        UserNamespace::Host => return Ok(()),
+        UserNamespace::Allocate => "the root and the binds of a user namespace without maps are id-mapped",
+        UserNamespace::Mapped(_) | UserNamespace::Joined(_) => "device nodes are not made inside of a user namespace",
+    };
+    Err(refuse(
+        "linux.namespaces",
+        why,
+        "for what is to be checkpointed take the user namespace out; all other layers stay",
+    ))
 }
 
 fn seccomp(linux: &Linux) -> Result<()> {

@@ -14,7 +14,7 @@ use super::describe::Description;
 use super::stage::{Stage, handed};
 use super::talk::{Moment, Talk};
 use super::verify::Wanted;
-use super::{Settings, dump, make_folder, read_only, refuse};
+use super::{Settings, dump, images, make_folder, read_only, refuse};
 use crate::bundle::Bundle;
 use crate::cgroup::{self, Cgroup};
 use crate::error::{Context, Error, Result};
@@ -64,6 +64,7 @@ pub fn restore(root: &Root, id: &str, bundle: &Bundle, wanted: &Restore) -> Resu
     };
     let plan = plan::container(&bundle.spec, id, &launch::plan_host(host)?, &options)?;
     let filter = plan.filter.as_ref().map(exec::save_filter);
+    images::check(&wanted.settings.images, &description.lengths)?;
     description.must_match(&bundle.spec, filter.as_deref())?;
     make_folder("--work-path", &wanted.settings.work)?;
     let folder = root.create(id)?;

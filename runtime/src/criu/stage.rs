@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Where criu runs: a mount namespace of its own with the root and the binds of the container, as the plan has them, on a tmpfs over
-//! the state folders. All of it goes with criu; nobody on the host sees it.
+//! the state folder. All of it goes with criu; nobody on the host sees it.
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -31,7 +31,6 @@ const EMPTY: &str = "wsbox-empty";
 
 /// Detached trees by their names.
 pub struct Stage {
-    /// Its folder: nothing on the way to it is closed to a container's root with other ids
     folder: PathBuf,
     trees: Vec<(String, OwnedFd)>,
 }
@@ -57,7 +56,7 @@ impl Stage {
             plan.sources.iter().filter_map(|source| Some((name(source, bundle)?, source))).collect();
         let sources: Vec<Source> = named.iter().map(|(_, source)| (*source).clone()).collect();
         let trees = named.into_iter().map(|(name, _)| name).zip(opener.open(&sources)?).collect();
-        Ok(Self { folder: folder.parent().unwrap_or(folder).to_owned(), trees })
+        Ok(Self { folder: folder.to_owned(), trees })
     }
 
     /// Where the root will be.
@@ -105,7 +104,7 @@ impl Stage {
         let slave = mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SLAVE, none);
         slave.context(|| "a mount namespace for criu".into())?;
         let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-        let made = mount(Some("tmpfs"), &self.folder, Some("tmpfs"), flags, Some("mode=755,size=1m"));
+        let made = mount(Some("tmpfs"), &self.folder, Some("tmpfs"), flags, Some("mode=700,size=1m"));
         made.context(|| format!("a tmpfs on {}", self.folder.display()))?;
         self.trees
             .iter()
