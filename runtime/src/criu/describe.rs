@@ -53,6 +53,8 @@ pub struct Description {
     pub mounts: Vec<(String, String)>,
     /// What each of its threads may do
     pub rights: BTreeMap<String, Rights>,
+    /// Whether nothing of its network namespace is in the images
+    pub empty_network: bool,
     /// How long the images are
     pub lengths: BTreeMap<String, u64>,
     /// Mounts that are not in the images: where, and criu's name for them
@@ -75,6 +77,7 @@ impl Description {
             fields: fields(spec)?,
             filter: filter.map(digest),
             descriptors: once(descriptors),
+            empty_network: false,
             lengths: BTreeMap::new(),
             rights: rights::of(&cgroup.procs()?)?,
             external: external(spec, &mounts)?,

@@ -14,6 +14,7 @@ use super::{Settings, images, make_folder, refuse};
 use crate::bundle::Bundle;
 use crate::cgroup::{self, Cgroup};
 use crate::error::{Context, Error, Kind, Result};
+use crate::hooks::Moment;
 use crate::plan;
 use crate::state::{Record, Root, Status, lifecycle};
 
@@ -99,13 +100,14 @@ impl Dump {
         make_folder("--image-path", &self.settings.images)?;
         make_folder("--work-path", &self.settings.work)?;
         let verb = if self.pre_dump { "pre-dump" } else { "dump" };
-        let (mut command, said) = self.settings.command(verb)?;
+        let (mut command, said) = self.settings.command(verb, self.empties_network(spec))?;
         command.arg("--tree").arg(pid.to_string());
         self.memory(&mut command);
         if self.pre_dump {
             return self.run(&mut command, verb, said);
         }
         let mut description = Description::of(spec, filter, pid, cgroup)?;
+        description.empty_network = self.empties_network(spec);
         self.refuse_found(&description, spec, pid, cgroup)?;
         self.all(&mut command, record, spec, pid, &description)?;
         // Before criu ends the container, that its images are of use; and once they are there, how long they are.
@@ -118,6 +120,12 @@ impl Dump {
     fn run(&self, command: &mut Command, verb: &str, said: File) -> Result<()> {
         let status = command.status().context(|| self.settings.criu.display().to_string())?;
         if status.success() { Ok(()) } else { Err(self.settings.failed("checkpoint", verb, status, said)) }
+    }
+
+    /// What an engine's hooks have put into a new network namespace they put there again, as with runc.
+    fn empties_network(&self, spec: &Spec) -> bool {
+        let new = spec.linux().as_ref().is_some_and(|linux| plan::is_new(linux, LinuxNamespaceType::Network));
+        self.settings.empty_network || (new && !Moment::Creating.of(spec.hooks().as_ref()).is_empty())
     }
 
     /// What only the processes tell.

@@ -68,12 +68,12 @@ impl Settings {
     }
 
     /// `criu VERB` with its folders and its log; what it says before it has one comes back in the file.
-    fn command(&self, verb: &str) -> Result<(Command, File)> {
+    fn command(&self, verb: &str, empty_network: bool) -> Result<(Command, File)> {
         let said: File = memfd_create(c"criu", MFdFlags::MFD_CLOEXEC).context(|| "memfd".into())?.into();
         let mut command = Command::new(&self.criu);
         command.arg(verb).arg("--images-dir").arg(&self.images).arg("--work-dir").arg(&self.work);
         command.arg("--log-file").arg(log_name(verb)).arg("-v4").args(&self.flags);
-        if self.empty_network {
+        if empty_network {
             command.args(["--empty-ns", "net"]);
         }
         let stderr = said.try_clone().context(|| "memfd".into())?;

@@ -117,7 +117,7 @@ impl Restoring<'_> {
         self.folder.keep(&self.bundle.config, filter)?;
         let talk = Talk::new()?;
         let stage = Stage::new(self.folder.path(), self.bundle, self.plan, self.cgroup()?)?;
-        let (mut command, said) = self.wanted.settings.command("restore")?;
+        let (mut command, said) = self.wanted.settings.command("restore", self.empties_network())?;
         let handed = self.arguments(&mut command, &stage, &talk)?;
         let process = self.bundle.spec.process().as_ref();
         let no_new_privileges = process.and_then(|process| process.no_new_privileges()).unwrap_or_default();
@@ -142,6 +142,10 @@ impl Restoring<'_> {
             }
         }?;
         self.cgroup.insert(cgroup).confine(Pid::this())
+    }
+
+    fn empties_network(&self) -> bool {
+        self.wanted.settings.empty_network || self.description.empty_network
     }
 
     /// What criu is to do; what comes back must stay open until it runs.
