@@ -62,7 +62,7 @@ pub fn restore(root: &Root, id: &str, bundle: &Bundle, wanted: &Restore) -> Resu
         systemd: wanted.systemd_cgroup.then(|| cgroup::Instance::detect(host)).transpose()?,
         ..plan::Options::default()
     };
-    let plan = plan::container(&bundle.spec, id, &launch::plan_host(host)?, &options)?;
+    let plan = plan::container(&bundle.spec, id, &launch::plan_host(host, None)?, &options)?;
     let filter = plan.filter.as_ref().map(exec::save_filter);
     images::check(&wanted.settings.images, &description.lengths)?;
     description.must_match(&bundle.spec, filter.as_deref())?;
