@@ -2,8 +2,13 @@
 //! From a blocked call to a profile that fits: `wsbox seccomp` as a user types it, on real runs.
 
 use std::fs;
+use std::os::unix::process::CommandExt;
+use std::process::Stdio;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
+use wsbox_integration::engine::{finish, until};
 use wsbox_integration::{Bundle, Engine, TempDir};
 
 fn needs(script: &str) -> Bundle {
@@ -75,6 +80,28 @@ fn a_run_is_recorded() {
 
     engine.wsbox(&["seccomp", "record", "--", "ls"]).fails(1, &["what is recorded is `wsbox run`"]);
     engine.wsbox(&["seccomp", "record", "--", "wsbox", "run", "web"]).fails(1, &["none of the arguments is a bundle"]);
+}
+
+/// Ctrl-C, and a signal to the command alone: no container, no folder, and the bundle is as it was.
+#[test]
+fn a_signal_ends_a_recording() {
+    for (group, signal) in [(-1, Signal::SIGINT), (1, Signal::SIGTERM)] {
+        let (engine, folder) = (Engine::new(), TempDir::new("seccomp"));
+        let bundle = needs("hostname other 2>/dev/null; sleep 1000");
+        let path = bundle.path().display().to_string();
+        let before = fs::read_to_string(bundle.path().join("config.json")).unwrap();
+        let mut command = engine.command(&["seccomp", "record", "--", "wsbox", "run", &path]);
+        command.env("TMPDIR", folder.path()).process_group(0).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let child = command.spawn().unwrap();
+        let list = || engine.wsbox(&["list"]).ok().stdout;
+        until("it runs", || list().contains("running"));
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        kill(Pid::from_raw(group * child.id() as i32), signal).unwrap();
+        finish(child).fails(1, &["record: interrupted; the bundle is as it was"]);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+        assert_eq!(engine.wsbox(&["list", "--quiet"]).ok().stdout, "");
+        assert_eq!(fs::read_to_string(bundle.path().join("config.json")).unwrap(), before);
+    }
 }
 
 #[test]

@@ -100,6 +100,8 @@ impl Monitor {
             let crowd = self.answers.are_for_a_crowd();
             let ready = match self.listeners.wait(if over || crowd { Some(0) } else { wait }) {
                 Err(EINTR) => 0,
+                // Who is not heard yet waits too, but for signals.
+                Ok(_) if self.answers.are_full() => 0,
                 result => result?,
             };
             now = sys::clock();

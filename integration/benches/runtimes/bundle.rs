@@ -23,19 +23,22 @@ pub enum Variant {
     Plain,
     /// Docker's default seccomp profile.
     Seccomp,
+    /// The same, and what it denies is counted: only wsbox does that.
+    Counted,
     /// A user namespace with explicit mappings.
     Userns,
 }
 
 impl Variant {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Plain, Self::Seccomp, Self::Userns];
+    pub const ALL: [Self; 4] = [Self::Plain, Self::Seccomp, Self::Counted, Self::Userns];
 
     /// For ids and messages.
     pub fn name(self) -> &'static str {
         match self {
             Self::Plain => "plain",
             Self::Seccomp => "seccomp",
+            Self::Counted => "counted",
             Self::Userns => "userns",
         }
     }
@@ -110,6 +113,7 @@ fn config(site: &Site, id: &str, variant: Variant, args: &[&str]) -> Value {
         "root": { "path": rootfs(site, variant), "readonly": true },
         "hostname": "bench",
         "mounts": mounts(),
+        "annotations": { "dev.wsbox.violations": (variant == Variant::Counted).to_string() },
         "linux": linux(&format!("{}/{id}", site.cgroup_name), variant),
     })
 }
@@ -155,7 +159,7 @@ fn linux(cgroup: &str, variant: Variant) -> Value {
     });
     match variant {
         Variant::Plain => {}
-        Variant::Seccomp => linux["seccomp"] = serde_json::from_str(PROFILE).unwrap_or_default(),
+        Variant::Seccomp | Variant::Counted => linux["seccomp"] = serde_json::from_str(PROFILE).unwrap_or_default(),
         Variant::Userns => map_root(&mut linux),
     }
     linux

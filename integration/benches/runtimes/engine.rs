@@ -93,9 +93,18 @@ fn binary(args: &Args, site: &Site, name: &str) -> Option<PathBuf> {
 }
 
 impl Engine {
-    /// The floor cannot compile a profile itself.
+    /// The floor cannot compile a profile itself, and nobody else counts.
     pub fn can(&self, variant: Variant) -> bool {
-        !self.is_floor || variant != Variant::Seccomp || self.filter.is_some()
+        match variant {
+            Variant::Counted => self.name == "wsbox",
+            Variant::Seccomp => !self.is_floor || self.filter.is_some(),
+            Variant::Plain | Variant::Userns => true,
+        }
+    }
+
+    /// Whether what a container's filter denies is counted.
+    pub fn counts(&self, id: &str) -> bool {
+        self.root.join(id).join("violations").is_file()
     }
 
     /// Writes what the call needs beforehand: a runtime reads its payload from the bundle.

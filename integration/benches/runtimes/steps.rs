@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The cases: chains of commands, some of them timed, some only there to set up or clear away.
 
-use crate::bundle::Variant::{self, Plain, Seccomp, Userns};
+use crate::bundle::Variant::{self, Counted, Plain, Seccomp, Userns};
 use crate::engine::Op::{self, Create, Delete, DeleteForce, Exec, Kill, List, Run, Start, State};
 
 /// One command of a chain.
@@ -33,6 +33,7 @@ pub const CHAINS: &[&[Step]] = &[
     &[timed("run", Run, Plain, TRUE)],
     &[timed("run, tiny program", Run, Plain, TINY)],
     &[timed("run, seccomp", Run, Seccomp, TRUE)],
+    &[timed("run, seccomp, counted", Run, Counted, TRUE)],
     &[timed("run, userns", Run, Userns, TRUE)],
     &[
         timed("create", Create, Plain, SLEEP),

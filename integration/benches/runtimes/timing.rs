@@ -151,6 +151,7 @@ fn prove(site: &Site, engine: &Engine, variant: Variant) -> Outcome<()> {
         expect("state", engine.status(site, &id)?.as_deref(), status)?;
     }
     look_inside(site, engine, &call(Op::Exec, SCRIPT))?;
+    expect("counting", engine.counts(&id), variant == Variant::Counted)?;
     let init = engine.pid(site, &id)?;
     engine.time(site, &call(Op::Kill, &[]))?;
     wait_gone(init)?;
@@ -183,7 +184,7 @@ fn look_inside(site: &Site, engine: &Engine, call: &Call) -> Outcome<()> {
 fn sees(variant: Variant, (code, text): &(i32, String)) -> bool {
     let mapped = text.split_whitespace().any(|word| word == "100000");
     *code == 42
-        && text.contains("Seccomp:\t2") == (variant == Variant::Seccomp)
+        && text.contains("Seccomp:\t2") == matches!(variant, Variant::Seccomp | Variant::Counted)
         && mapped == (variant == Variant::Userns)
 }
 

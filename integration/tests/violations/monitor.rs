@@ -54,18 +54,21 @@ fn it_is_small() {
     counted.delete();
 }
 
-/// The aim is 5 % of a CPU, however many flood it: it prints what it took. Without delays it takes half of one, which alone fails here.
+/// However many flood it, it takes no more than 5 % of a CPU; what it took is printed.
 #[test]
 fn a_flood_is_cheap() {
-    for [processes, threads] in [["1", "1"], ["1", "8"], ["8", "1"], ["4", "16"], ["1", "200"]] {
-        let counted = Counted::new(Bundle::hardened().args(&["probe", "deny", processes, threads, "1000000"]));
+    for [processes, threads] in
+        [["1", "1"], ["1", "4"], ["1", "8"], ["8", "1"], ["1", "50"], ["4", "16"], ["1", "200"], ["1", "1500"]]
+    {
+        let bundle = Bundle::hardened().set("/linux/resources/pids/limit", serde_json::json!(2000));
+        let counted = Counted::new(bundle.args(&["probe", "deny", processes, threads, "1000000"]));
         until_counted(&counted, 300);
         let (pid, began) = (counted.monitor(), Instant::now());
         let before = cpu_time(pid);
         std::thread::sleep(Duration::from_secs(2));
         let share = (cpu_time(pid) - before) as f64 / began.elapsed().as_nanos() as f64;
         println!("{processes} processes of {threads} threads: {:.2} % of a CPU", share * 100.0);
-        assert!(share <= 0.25, "{processes} processes of {threads} threads: {:.2} %", share * 100.0);
+        assert!(share <= 0.05, "{processes} processes of {threads} threads: {:.2} %", share * 100.0);
         counted.delete();
     }
 }

@@ -7,17 +7,20 @@ use crate::sys::{self, Result};
 /// How many are answered at once, and how long it takes until another one is, in nanoseconds.
 const AT_ONCE: u64 = 64;
 const EACH: u64 = 4_000_000;
-/// A call waits this long for each that waits already, in nanoseconds: up to LONGEST, for so many callers longer still that the
-/// monitor takes no more than 5 % of a CPU (5 µs a call).
+/// A flood has one part in so many of a CPU: 2.5 %.
+const SHARE: u64 = 40;
+/// A call waits for each that waits already SHARE times what a call costs us, within these bounds, in nanoseconds.
 const FOR_EACH: u64 = 250_000;
+const FOR_EACH_AT_MOST: u64 = 4_000_000;
+/// What a call costs is measured over so many.
+const MEASURED: u64 = 128;
 const SHORTEST: u64 = 1_000_000;
-const LONGEST: u64 = 9_000_000;
-const FOR_EACH_OF_MANY: u64 = 160_000;
-/// Several are answered at one time, so that one wake-up is enough for them.
+/// Several are answered at one time, so that one wake-up is enough for them; those that wait LONG, fewer times.
 const TICK: u64 = 1_000_000;
 const TICK_OF_MANY: u64 = 4_000_000;
-/// The most that can wait. One more is answered in place of the first of them.
-const ROOM: usize = 1024;
+const LONG: u64 = 9_000_000;
+/// The most that can wait: for two seconds at most, which a freeze has patience for.
+const ROOM: usize = 512;
 /// Room to begin with: memory that a few callers are enough for.
 const FEW: usize = 32;
 /// So many waiting callers are a crowd.
@@ -54,9 +57,32 @@ impl Budget {
     }
 }
 
+/// How long a call waits for each that waits already, by what calls cost here: machines differ, and so do floods (the kernel looks
+/// through all callers of a listener for each of them). It grows at once, and shrinks slowly.
+struct Pace {
+    for_each: u64,
+    calls: u64,
+    /// CPU time up to the last measurement
+    spent: u64,
+}
+
+impl Pace {
+    /// One more call.
+    fn step(&mut self) {
+        self.calls += 1;
+        if self.calls == MEASURED {
+            let spent = sys::cpu_time();
+            let fair = spent.saturating_sub(self.spent) / MEASURED * SHARE;
+            let for_each = fair.max(self.for_each / 8 * 7).clamp(FOR_EACH, FOR_EACH_AT_MOST);
+            *self = Self { for_each, calls: 0, spent };
+        }
+    }
+}
+
 /// Those that wait, the first one first.
 pub struct Answers {
     budget: Budget,
+    pace: Pace,
     waiting: &'static mut [u64],
     room: usize,
     first: usize,
@@ -67,7 +93,8 @@ pub struct Answers {
 impl Answers {
     pub fn new() -> Result<Self> {
         let waiting = sys::zeroes(ROOM * WORDS)?;
-        Ok(Self { budget: Budget::new(AT_ONCE, EACH), waiting, room: FEW, first: 0, count: 0, last_due: 0 })
+        let (budget, pace) = (Budget::new(AT_ONCE, EACH), Pace { for_each: FOR_EACH, calls: 0, spent: 0 });
+        Ok(Self { budget, pace, waiting, room: FEW, first: 0, count: 0, last_due: 0 })
     }
 
     /// Fails call `id` with `errno`: at once, or when its time has come.
@@ -78,9 +105,9 @@ impl Answers {
         if self.count == self.room {
             self.make_room();
         }
-        let callers = self.count as u64 + 1;
-        let wait = (FOR_EACH * callers).clamp(SHORTEST, LONGEST.max(FOR_EACH_OF_MANY * callers));
-        let tick = if wait > LONGEST { TICK_OF_MANY } else { TICK };
+        self.pace.step();
+        let wait = (self.pace.for_each * (self.count as u64 + 1)).max(SHORTEST);
+        let tick = if wait > LONG { TICK_OF_MANY } else { TICK };
         self.last_due = self.last_due.max((now + wait).next_multiple_of(tick));
         let at = (self.first + self.count) % self.room * WORDS;
         if let Some(place) = self.waiting.get_mut(at..at + WORDS) {
@@ -92,6 +119,11 @@ impl Answers {
     /// Whether many wait.
     pub fn are_for_a_crowd(&self) -> bool {
         self.count >= CROWD
+    }
+
+    /// Whether no more can wait: one more is answered in place of the first, so nobody is to be heard.
+    pub fn are_full(&self) -> bool {
+        self.count == ROOM
     }
 
     /// Gives those whose time has come: how long the next one has to wait, in nanoseconds.

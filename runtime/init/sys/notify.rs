@@ -67,9 +67,17 @@ pub fn poll(fds: &mut [u64], nanos: Option<u64>) -> Result<usize> {
 
 /// Nanoseconds of CLOCK_MONOTONIC.
 pub fn clock() -> u64 {
-    const CLOCK_MONOTONIC: u32 = 1;
+    nanoseconds_of(1)
+}
+
+/// Nanoseconds that we have run on a CPU: CLOCK_PROCESS_CPUTIME_ID.
+pub fn cpu_time() -> u64 {
+    nanoseconds_of(2)
+}
+
+fn nanoseconds_of(clock: u32) -> u64 {
     let mut time = [0u64; 2];
-    let _ = sys!(CLOCK_GETTIME, CLOCK_MONOTONIC, time.as_mut_ptr());
+    let _ = sys!(CLOCK_GETTIME, clock, time.as_mut_ptr());
     time[0] * 1_000_000_000 + time[1]
 }
 

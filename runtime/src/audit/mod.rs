@@ -187,10 +187,9 @@ impl Log {
             Target::File(path) => chain::File::open(path, self.policy)?.append(&line).map(|anchor| {
                 // A journal that is not there is no reason to fail: the chain itself is whole.
                 if let Some(anchor) = anchor {
-                    let _ = remote::journald(
-                        &format!("wsbox audit anchor {anchor} of {}", path.display()),
-                        &[("WSBOX_AUDIT_ANCHOR", &anchor)],
-                    );
+                    let log = std::path::absolute(path).unwrap_or_else(|_| path.clone()).display().to_string();
+                    let fields = [("WSBOX_AUDIT_ANCHOR", anchor.as_str()), ("WSBOX_AUDIT_LOG", &log)];
+                    let _ = remote::journald(&format!("wsbox audit anchor {anchor} of {log}"), &fields);
                 }
             }),
             Target::Journald => remote::journald(&line.to_string(), &[("WSBOX_CONTAINER", &event.container)]),

@@ -24,7 +24,7 @@ struct Verify {
     /// The current file; FILE.1, FILE.2 and so on are read before it
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// "LINES HASH" that must be in it, as the journal has it: journalctl -t wsbox WSBOX_AUDIT_ANCHOR
+    /// "LINES HASH" that must be in it; the journal's: journalctl -o cat --output-fields=WSBOX_AUDIT_ANCHOR WSBOX_AUDIT_LOG=/path/of/FILE
     #[arg(long, value_name = "ANCHOR")]
     anchor: Option<String>,
     /// table or json

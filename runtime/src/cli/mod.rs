@@ -16,6 +16,7 @@ mod features;
 mod foreground;
 mod inspect;
 mod install_docker;
+mod interrupt;
 mod kill;
 mod list;
 mod listen;

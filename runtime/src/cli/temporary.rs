@@ -15,6 +15,7 @@ impl Temporary {
     /// A new one in $TMPDIR: what lies there under its name already is an error.
     pub fn new(what: &str) -> Result<Self> {
         let path = std::env::temp_dir().join(format!("wsbox-{what}-{}", std::process::id()));
+        let path = std::path::absolute(&path).context(|| path.display().to_string())?;
         fs::DirBuilder::new().mode(0o700).create(&path).context(|| path.display().to_string())?;
         Ok(Self(path))
     }

@@ -9,11 +9,10 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{SigSet, Signal};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
 use wsbox_bundles::Progress;
 
-use crate::error::{Context, Result};
+use crate::cli::interrupt::Interrupt;
+use crate::error::Result;
 
 /// Milliseconds between two pictures.
 const REFRESH: u16 = 100;
@@ -27,11 +26,7 @@ pub struct Bar {
 impl Bar {
     /// Signals are for its thread alone from here on.
     pub fn start(progress: &Progress) -> Result<Self> {
-        let mut set = SigSet::empty();
-        [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].iter().for_each(|signal| set.add(*signal));
-        set.thread_block().context(|| "block signals".into())?;
-        let signals =
-            SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).context(|| "signalfd".into())?;
+        let signals = Interrupt::hold()?;
         let stop = Arc::new(AtomicBool::new(false));
         let (progress, stopped) = (progress.clone(), stop.clone());
         let thread = std::thread::spawn(move || watch(&progress, &signals, &stopped));
@@ -48,12 +43,11 @@ impl Drop for Bar {
     }
 }
 
-fn watch(progress: &Progress, signals: &SignalFd, stopped: &AtomicBool) {
+fn watch(progress: &Progress, signals: &Interrupt, stopped: &AtomicBool) {
     let (start, terminal) = (Instant::now(), std::io::stderr().is_terminal());
     while !stopped.load(Ordering::Relaxed) {
         let mut fds = [PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
-        if poll(&mut fds, PollTimeout::from(REFRESH)).is_ok_and(|count| count > 0) {
-            let _ = signals.read_signal();
+        if poll(&mut fds, PollTimeout::from(REFRESH)).is_ok_and(|count| count > 0) && signals.came() {
             progress.cancel();
         }
         if terminal {

@@ -4,25 +4,34 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, ExitStatus};
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::unistd::Pid;
 use serde_json::Value;
 
 use super::source::Source;
 use super::{allow, diff, lint};
 use crate::bundle::own::MARK;
+use crate::cli::interrupt::Interrupt;
 use crate::cli::temporary::Temporary;
 use crate::cli::{Global, output};
 use crate::error::{Context, Error, Result};
 use crate::seccomp::check;
+use crate::state::{Root, lifecycle};
+use crate::sys::pidfd;
 
 const BUNDLE: &str = "--bundle=";
+/// Milliseconds between two tries to end a run.
+const AGAIN: u8 = 20;
 
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Each run, --dry-run's too, really runs the payload, under the bundle's profile and what was learned so far. What is blocked is never made,
 it is counted. Calls by which programs got out of sandboxes stay as the bundle has them; with --force they are allowed from the next run on.
+Ctrl-C ends the run at once, and leaves the bundle as it is.
 
 Examples:
   wsbox seccomp record -- wsbox run ./box
@@ -51,12 +60,13 @@ pub fn run(global: &Global, arguments: &Arguments) -> Result<u8> {
     let words = run_words(&arguments.run)?;
     let (at, bundle) = bundle_of(words)?;
     let original = Source::read(&bundle.display().to_string())?;
+    let interrupt = Interrupt::hold()?;
     let copy = copy_of(&bundle)?;
     let mut args = words.to_vec();
     args[at] = in_place_of(&args[at], copy.path());
     let mut refused = BTreeMap::new();
     for round in 1..=arguments.rounds {
-        let blocked = blocked(global, &args, &copy)?;
+        let blocked = blocked(global, &args, &copy, &interrupt)?;
         let (may, may_not): (Vec<_>, Vec<_>) =
             blocked.into_iter().partition(|syscall| arguments.force || lint::danger(syscall).is_none());
         refused.extend(may_not.into_iter().filter_map(|syscall| Some((syscall.clone(), lint::danger(&syscall)?))));
@@ -125,7 +135,7 @@ fn in_place_of(word: &str, bundle: &Path) -> String {
 }
 
 /// Runs it once; the calls that were blocked, by name.
-fn blocked(global: &Global, args: &[String], copy: &Temporary) -> Result<BTreeSet<String>> {
+fn blocked(global: &Global, args: &[String], copy: &Temporary, interrupt: &Interrupt) -> Result<BTreeSet<String>> {
     let summary = copy.path().join("summary.json");
     let mut command = Command::new(std::env::current_exe().context(|| "this program's own path".into())?);
     command
@@ -134,13 +144,42 @@ fn blocked(global: &Global, args: &[String], copy: &Temporary) -> Result<BTreeSe
         .args(["run", "--count-violations", "--summary"])
         .arg(&summary)
         .args(args);
-    let status = command.status().context(|| "wsbox run".into())?;
+    let run = command.spawn().context(|| "wsbox run".into())?;
+    let status = end_of(run, interrupt, || kill(&global.root(), copy.path()))?;
     let text = fs::read(&summary)
         .map_err(|_| Error::invalid("wsbox run", format!("ended with {status} before it ran anything")))?;
     let summary: Value =
         serde_json::from_slice(&text).map_err(|error| Error::invalid("--summary", error.to_string()))?;
     let blocked = summary["violations"]["blocked"].as_array().into_iter().flatten();
     Ok(blocked.filter_map(|blocked| blocked["syscall"].as_str().map(str::to_owned)).collect())
+}
+
+/// Waits for a run; once a signal has come, `kill` is to end it, until it has.
+fn end_of(mut run: Child, interrupt: &Interrupt, kill: impl Fn()) -> Result<ExitStatus> {
+    let pidfd = pidfd::open(Pid::from_raw(run.id() as i32)).context(|| "wsbox run".into())?;
+    let mut interrupted = false;
+    loop {
+        let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN), PollFd::new(interrupt.as_fd(), PollFlags::POLLIN)];
+        let _ = poll(&mut fds, if interrupted { PollTimeout::from(AGAIN) } else { PollTimeout::NONE });
+        interrupted |= interrupt.came();
+        if fds[0].any().unwrap_or_default() {
+            break;
+        }
+        if interrupted {
+            kill();
+        }
+    }
+    let status = run.wait().context(|| "wsbox run".into())?;
+    if interrupted { Err(Error::invalid("record", "interrupted; the bundle is as it was")) } else { Ok(status) }
+}
+
+/// The payload of a bundle, whatever it does with signals; `wsbox run` goes on from there.
+fn kill(root: &Root, bundle: &Path) {
+    let is_of_it = |id: &String| root.read(id).is_ok_and(|record| record.bundle == bundle);
+    for id in root.ids().unwrap_or_default().iter().filter(|id| is_of_it(id)) {
+        // What is not there yet or not any more is tried again.
+        let _ = lifecycle::kill(root, id, libc::SIGKILL, false);
+    }
 }
 
 /// A bundle beside the user's own, with the same files: what is learned is in its config.json.
