@@ -16,7 +16,7 @@ binaries=$(cargo test "${build[@]}" --no-run --message-format=json-render-diagno
 	.target.name + (if .target.kind == ["bin"] then "-bin" else "" end) + " " + .executable')
 
 $sudo rm -rf "$share"
-mkdir -p "$share"/{bin,tests,taken,results,workspace/integration}
+mkdir -p "$share"/{bin,tests,taken,results,workspace/{integration,runtime}}
 ln "target/$TARGET/quick/"{wsbox,probe} "$share/bin/"
 cp -r deployment "$share/workspace/"
 cp "$here"/{suites.sh,elsewhere} "$share/"

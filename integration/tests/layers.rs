@@ -166,6 +166,16 @@ fn names_limits_umask_and_keyring() {
     assert_eq!(text, "box\nexample\n77\n99\n0027\n1000\n1001\nGroups:\t5 6 \n/home/user\n");
 }
 
+/// As Docker asks for it.
+#[test]
+fn ping_groups_are_clamped_and_it_is_said() {
+    let range = json!({"net.ipv4.ping_group_range": "0 2147483647"});
+    let bundle = Bundle::hardened().set("/linux/sysctl", range).args(&["cat", "/proc/sys/net/ipv4/ping_group_range"]);
+    let outcome = Engine::new().run(&bundle, Door::Userns).ok();
+    assert_eq!(outcome.stdout, "0\t65535\n");
+    assert!(outcome.stderr.contains("\"0 65535\" in place of \"0 2147483647\""), "{outcome:?}");
+}
+
 #[test]
 fn sysctls_are_the_containers_own() {
     let before = fs::read_to_string("/proc/sys/kernel/msgmax").unwrap();

@@ -80,9 +80,8 @@ fn the_journal_has_the_anchors_of_a_chain() {
     }
     let found = anchors(&log);
     assert_eq!(found.iter().filter_map(|anchor| anchor.split(' ').next()).collect::<Vec<_>>(), ["1", "101"]);
-    let verify = |log: &Path, anchor: &str| {
-        engine.wsbox(&["audit", "verify", &log.display().to_string(), "--anchor", anchor])
-    };
+    let verify =
+        |log: &Path, anchor: &str| engine.wsbox(&["audit", "verify", &log.display().to_string(), "--anchor", anchor]);
     for anchor in &found {
         assert!(verify(&log, anchor).ok().stdout.starts_with("101 lines, unbroken"));
     }
@@ -95,8 +94,7 @@ const UNITS: [&str; 2] = ["wsbox-metrics.service", "wsbox-metrics.socket"];
 const INSTALLED: &str = "/usr/local/bin/wsbox";
 
 /// As deployment/monitoring/README.md installs it, after `make install`; there is one for all tests.
-struct Service(
-    #[expect(dead_code, reason = "it is held, not read")] MutexGuard<'static, ()>);
+struct Service(#[expect(dead_code, reason = "it is held, not read")] MutexGuard<'static, ()>);
 
 static TURNS: Mutex<()> = Mutex::new(());
 
@@ -138,17 +136,15 @@ impl Drop for Service {
 }
 
 /// A container of root's own, below /run/wsbox.
-struct Usual(
-    #[expect(dead_code, reason = "it is held, not read")] Bundle,
-    String,
-);
+struct Usual(#[expect(dead_code, reason = "it is held, not read")] Bundle, String);
 
 impl Usual {
     fn start(script: &str) -> Self {
         let (bundle, id) = (Bundle::hardened().set("/root/readonly", json!(false)).script(script), unique("usual"));
         bundle.write();
         let path = bundle.path().display().to_string();
-        outcome(Command::new(wsbox_path()).args(["run", "--detach", "--count-violations", "--bundle", &path, &id])).ok();
+        outcome(Command::new(wsbox_path()).args(["run", "--detach", "--count-violations", "--bundle", &path, &id]))
+            .ok();
         Self(bundle, id)
     }
 }
@@ -170,13 +166,16 @@ fn series(page: &str, id: &str) -> Vec<String> {
 #[test]
 fn the_service_of_the_metrics_sees_what_root_sees() {
     let service = Service::install();
-    let script = "mkdir -p /usr; probe deny 1 1 7; until test -e /tmp/go; do sleep 0.1; done; echo x > /usr/f; sleep 1000";
+    let script =
+        "mkdir -p /usr; probe deny 1 1 7; until test -e /tmp/go; do sleep 0.1; done; echo x > /usr/f; sleep 1000";
     let container = Usual::start(script);
     let id = &container.1;
     let has = |page: &str, metric: &str, labels: &str, value: &str| {
         page.contains(&format!("{metric}{{container=\"{id}\"{labels}}} {value}\n"))
     };
-    until("the denied calls", || has(&service.page(), "workspace_seccomp_violations_total", ",syscall=\"mount\"", "7.0"));
+    until("the denied calls", || {
+        has(&service.page(), "workspace_seccomp_violations_total", ",syscall=\"mount\"", "7.0")
+    });
     outcome(Command::new(wsbox_path()).args(["exec", id, "touch", "/tmp/go"])).ok();
     until("the write, and what comes after it", || {
         let page = service.page();

@@ -9,6 +9,7 @@ use super::step::Kind;
 use super::{Builder, Source, Step, UserNamespace};
 use crate::error::{Error, Result};
 use crate::hooks::Moment;
+use crate::state::ids;
 use crate::sys::mount::attr;
 
 impl Builder<'_> {
@@ -75,8 +76,13 @@ impl Builder<'_> {
     fn kernel_settings(&mut self, linux: &Linux, user: &UserNamespace) -> Result<()> {
         let mut settings: Vec<(String, String, String)> = Vec::new();
         for (key, value) in linux.sysctl().iter().flatten() {
-            let path = format!("sys/{}", crate::validate::sysctl_path(key));
-            settings.push((format!("linux.sysctl[{key:?}]"), path, value.clone()));
+            let (field, path) = (format!("linux.sysctl[{key:?}]"), crate::validate::sysctl_path(key));
+            let clamped = if path == "net/ipv4/ping_group_range" { mapped_groups(value, user) } else { None };
+            if let Some(range) = &clamped {
+                self.warnings
+                    .push(format!("{field}: {range:?} in place of {value:?}: the user namespace has no other groups"));
+            }
+            settings.push((field, format!("sys/{path}"), clamped.unwrap_or_else(|| value.clone())));
         }
         settings.sort();
         if *user == UserNamespace::Allocate {
@@ -91,4 +97,21 @@ impl Builder<'_> {
         }
         self.clocks(linux, self.scratch.proc)
     }
+}
+
+/// What of a range of groups is mapped, if not all of it is: Docker asks for every group, and the kernel takes none that the user namespace
+/// does not have (icmp(7), ping_group_range).
+fn mapped_groups(range: &str, user: &UserNamespace) -> Option<String> {
+    let (low, high) = range.split_once(char::is_whitespace)?;
+    let (low, high): (u32, u32) = (low.parse().ok()?, high.trim().parse().ok()?);
+    let mut maps: Vec<(u32, u32)> = match user {
+        UserNamespace::Allocate => vec![(0, ids::SIZE)],
+        UserNamespace::Mapped(maps) => maps.gid.iter().map(|entry| (entry.container_id(), entry.size())).collect(),
+        UserNamespace::Host | UserNamespace::Joined(_) => return None,
+    };
+    maps.sort_unstable();
+    let end = maps.into_iter().fold(low, |end, (first, size)| {
+        if (first..=first.saturating_add(size - 1)).contains(&end) { first.saturating_add(size) } else { end }
+    });
+    (end > low && end <= high).then(|| format!("{low} {}", end - 1))
 }

@@ -264,3 +264,28 @@ fn a_floor_is_the_filter_of_a_config_that_has_none() {
     config["linux"]["seccomp"] = Value::Null;
     assert_eq!(plan(&config, &options).filter, alone);
 }
+
+#[test]
+fn ping_groups_are_those_of_the_user_namespace() {
+    let with = |maps: Value, range: &str| {
+        let mut config = minimal();
+        config["linux"]["namespaces"] = json!([{"type": "mount"}, {"type": "user"}, {"type": "network"}]);
+        if !maps.is_null() {
+            config["linux"]["uidMappings"] = json!([{"containerID": 0, "hostID": 1000, "size": 1}]);
+            config["linux"]["gidMappings"] = maps;
+        }
+        config["linux"]["sysctl"] = json!({"net.ipv4.ping_group_range": range});
+        let plan = plan(&config, &Options::default());
+        let written = plan.program.steps.iter().find_map(|planned| match &planned.step {
+            Step::Write { path, value, .. } if path.ends_with("ping_group_range") => Some(value.clone()),
+            _ => None,
+        });
+        (written.unwrap(), plan.warnings.iter().filter(|warning| warning.contains("ping_group_range")).count())
+    };
+    assert_eq!(with(Value::Null, "0 2147483647"), ("0 65535".into(), 1));
+    assert_eq!(with(Value::Null, "0\t100"), ("0\t100".into(), 0));
+    let two = json!([{"containerID": 1, "hostID": 9000, "size": 10}, {"containerID": 0, "hostID": 1000, "size": 1}]);
+    assert_eq!(with(two, "0 2147483647"), ("0 10".into(), 1));
+    let one = json!([{"containerID": 5, "hostID": 1000, "size": 1}]);
+    assert_eq!(with(one, "0 7"), ("0 7".into(), 0), "the kernel says what is wrong");
+}

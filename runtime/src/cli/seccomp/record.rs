@@ -159,7 +159,8 @@ fn end_of(mut run: Child, interrupt: &Interrupt, kill: impl Fn()) -> Result<Exit
     let pidfd = pidfd::open(Pid::from_raw(run.id() as i32)).context(|| "wsbox run".into())?;
     let mut interrupted = false;
     loop {
-        let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN), PollFd::new(interrupt.as_fd(), PollFlags::POLLIN)];
+        let mut fds =
+            [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN), PollFd::new(interrupt.as_fd(), PollFlags::POLLIN)];
         let _ = poll(&mut fds, if interrupted { PollTimeout::from(AGAIN) } else { PollTimeout::NONE });
         interrupted |= interrupt.came();
         if fds[0].any().unwrap_or_default() {
