@@ -73,22 +73,10 @@ impl Store {
             );
         }
         // First what makes it a bundle: what is left by a kill in the middle is none.
-        let mark = registration.with_extension(MARK);
-        let steps: [(fn(&Path) -> std::io::Result<()>, &Path); 4] = [
-            (|path| fs::remove_file(path), &dir.join("config.json")),
-            (|path| fs::remove_dir_all(path), &dir),
-            (|path| fs::remove_file(path), &mark),
-            (|path| fs::remove_file(path), &registration),
-        ];
-        for (step, path) in steps {
-            match step(path) {
-                Err(error) if error.kind() != ErrorKind::NotFound => {
-                    return Err(error).context(|| dir.display().to_string());
-                }
-                _ => {}
-            }
-        }
-        Ok(())
+        let context = || dir.display().to_string();
+        is_gone(fs::remove_file(dir.join("config.json"))).context(context)?;
+        is_gone(fs::remove_dir_all(&dir)).context(context)?;
+        forget(&registration)
     }
 
     /// The state folders of containers that have layers of the store. What is left of those that are gone is removed.
@@ -169,16 +157,14 @@ fn is_elsewhere(path: &Path, registration: &Registration) -> Result<bool> {
 }
 
 fn forget(path: &Path) -> Result<()> {
-    let mark = path.with_extension(MARK);
-    for path in [mark.as_path(), path] {
-        match fs::remove_file(path) {
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                return Err(error).context(|| path.display().to_string());
-            }
-            _ => {}
-        }
-    }
-    Ok(())
+    let context = || path.display().to_string();
+    is_gone(fs::remove_file(path.with_extension(MARK))).context(context)?;
+    is_gone(fs::remove_file(path)).context(context)
+}
+
+/// It may have been gone before.
+fn is_gone(removed: std::io::Result<()>) -> std::io::Result<()> {
+    removed.or_else(|error| if error.kind() == ErrorKind::NotFound { Ok(()) } else { Err(error) })
 }
 
 /// What its config.json says; none if it has none. One that can not be read may be mended, so it is no reason to lose its layers.
