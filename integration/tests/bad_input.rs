@@ -205,7 +205,7 @@ fn without_the_rights_for_it_nothing_is_begun() {
     let wsbox = dir.path().join("wsbox").display().to_string();
     fs::copy(wsbox_path(), &wsbox).unwrap();
     chown(dir.path(), Some(65534), Some(65534)).unwrap();
-    let cases = [(Bundle::hardened(), "linux.uidMappings"), (Bundle::plain(), "linux.cgroupsPath")];
+    let cases = [(Bundle::hardened(), "linux.cgroupsPath"), (Bundle::plain(), "linux.namespaces")];
     for (bundle, named) in cases {
         let (id, state) = (unique("user"), dir.path().join("state"));
         bundle.write();

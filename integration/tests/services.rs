@@ -10,7 +10,7 @@ use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde_json::{Value, json};
-use wsbox_integration::engine::{until, wsbox_path};
+use wsbox_integration::engine::{captured, until, wsbox_path};
 use wsbox_integration::sandbox::outcome;
 use wsbox_integration::{Bundle, Engine, Outcome, TempDir, unique};
 
@@ -143,7 +143,7 @@ impl Usual {
         let (bundle, id) = (Bundle::hardened().set("/root/readonly", json!(false)).script(script), unique("usual"));
         bundle.write();
         let path = bundle.path().display().to_string();
-        outcome(Command::new(wsbox_path()).args(["run", "--detach", "--count-violations", "--bundle", &path, &id]))
+        captured(Command::new(wsbox_path()).args(["run", "--detach", "--count-violations", "--bundle", &path, &id]))
             .ok();
         Self(bundle, id)
     }

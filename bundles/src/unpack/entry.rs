@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tar::EntryType;
 
+use super::sparse::{self, Sparse};
 use crate::error::{Context, Error, Result};
 
 /// Extended attributes in pax headers, as GNU tar, Go and bsdtar write them.
@@ -47,18 +48,25 @@ pub struct Entry {
     pub attributes: Attributes,
     /// What `entry` has that is not kept.
     pub skipped: Vec<String>,
+    /// Where its data belongs, if it is a sparse file in pax form.
+    pub sparse: Option<Sparse>,
 }
 
 impl Entry {
     /// Reads the headers of `entry`.
     pub fn read<R: Read>(entry: &mut tar::Entry<'_, R>) -> Result<Self> {
         let name = entry.path_bytes().into_owned();
-        let path = clean(&name)?;
-        let kind = kind(entry, &path)?;
+        let mut path = clean(&name)?;
+        let mut kind = kind(entry, &path)?;
         let mut attributes = attributes(entry).map_err(|why| Error::new(shown(&path), why))?;
         let mut skipped = Vec::new();
-        extended(entry, &mut attributes, &mut skipped).context(|| shown(&path))?;
-        Ok(Self { path, kind, attributes, skipped })
+        let sparse = extended(entry, &mut attributes, &mut skipped).context(|| shown(&path))?;
+        if let (Some(sparse), Kind::File(size)) = (&sparse, &mut kind) {
+            *size =
+                sparse.size.ok_or_else(|| Error::new(shown(&path), "is a sparse file that does not say its size"))?;
+            path = sparse.name.as_deref().map_or(Ok(path), clean)?;
+        }
+        Ok(Self { path, kind, attributes, skipped, sparse })
     }
 }
 
@@ -132,8 +140,9 @@ fn extended<R: Read>(
     entry: &mut tar::Entry<'_, R>,
     attributes: &mut Attributes,
     skipped: &mut Vec<String>,
-) -> Result<(), String> {
-    let Some(extensions) = entry.pax_extensions().map_err(|error| error.to_string())? else { return Ok(()) };
+) -> Result<Option<Sparse>, String> {
+    let mut sparse: Option<Sparse> = None;
+    let Some(extensions) = entry.pax_extensions().map_err(|error| error.to_string())? else { return Ok(None) };
     for extension in extensions {
         let extension = extension.map_err(|error| error.to_string())?;
         let key = extension.key().map_err(|error| error.to_string())?;
@@ -145,11 +154,11 @@ fn extended<R: Read>(
         } else if key == "mtime" {
             let value = extension.value().map_err(|error| error.to_string())?;
             attributes.mtime = time(value).ok_or_else(|| format!("the time {value:?} is none"))?;
-        } else if key.starts_with("GNU.sparse.") {
-            return Err("is a sparse file in pax form, which can not be read".into());
+        } else if let Some(key) = key.strip_prefix(sparse::PREFIX) {
+            sparse.get_or_insert_default().note(key, extension.value_bytes())?;
         }
     }
-    Ok(())
+    Ok(sparse)
 }
 
 /// What a container may see of another host's: not labels, not what this kernel reads as its own words to overlay.

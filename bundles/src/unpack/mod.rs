@@ -6,6 +6,7 @@ mod child;
 mod entry;
 mod jail;
 mod order;
+mod sparse;
 mod tree;
 
 use std::ffi::OsString;

@@ -128,7 +128,7 @@ impl<'a> Tree<'a> {
         let (path, attributes) = (here(&entry.path), &entry.attributes);
         let hid = self.clear(&entry.path, entry.kind == Kind::Folder)?;
         match &entry.kind {
-            Kind::File(size) => self.file(path, *size, source, attributes)?,
+            Kind::File(size) => self.file(path, *size, source, entry)?,
             Kind::Folder => self.folder(&entry.path, attributes, hid)?,
             Kind::Symlink(to) => symlink(to, path)?,
             Kind::Hardlink(to) => self.hardlink(to, path)?,
@@ -162,8 +162,9 @@ impl<'a> Tree<'a> {
         path: &Path,
         size: u64,
         source: &mut tar::Entry<'_, R>,
-        attributes: &Attributes,
+        entry: &Entry,
     ) -> io::Result<()> {
+        let attributes = &entry.attributes;
         self.report.size = self.report.size.saturating_add(size);
         if self.report.size > self.order.limits.size {
             let most = self.order.limits.size;
@@ -171,8 +172,10 @@ impl<'a> Tree<'a> {
         }
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
         let holes = source.header().entry_type().is_gnu_sparse();
-        if copy(source, &mut file, holes, &mut self.buffer)? != size {
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the archive ends in the middle of it"));
+        match &entry.sparse {
+            Some(sparse) => sparse.copy(source, &mut file)?,
+            None if copy(source, &mut file, holes, &mut self.buffer)? == size => {}
+            None => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the archive ends in the middle of it")),
         }
         self.own(|uid, gid| fchown(&file, Some(uid), Some(gid)), attributes)?;
         file.set_permissions(fs::Permissions::from_mode(attributes.mode))?;

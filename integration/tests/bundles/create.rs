@@ -95,6 +95,29 @@ fn layers_of_zstd() {
     assert_same(&world.path("first/rootfs"), &world.path("second/rootfs"));
 }
 
+/// In each form that GNU tar has.
+#[test]
+fn sparse_files() {
+    use std::os::unix::fs::{FileExt, MetadataExt};
+    let world = World::new();
+    world.root();
+    let file = fs::File::create(world.path("root/a-file-with-holes")).unwrap();
+    file.set_len(64 << 20).unwrap();
+    for (at, byte) in [(0, 1), (5_000_000, 2), (60 << 20, 3)] {
+        file.write_all_at(&[byte; 10_000], at).unwrap();
+    }
+    let content = fs::read(world.path("root/a-file-with-holes")).unwrap();
+    for form in ["--format=gnu", "--sparse-version=0.0", "--sparse-version=0.1", "--sparse-version=1.0"] {
+        let posix = if form.starts_with("--format") { "" } else { " --format=posix" };
+        world.tool(&format!("tar --sparse{posix} {form} -C root -cf sparse.tar ."));
+        let name = form.replace(['-', '.', '='], "");
+        world.create("{}/sparse.tar", &name, &["--copy"]).ok();
+        let made = world.path(&format!("{name}/rootfs/a-file-with-holes"));
+        assert!(fs::read(&made).unwrap() == content, "{form}");
+        assert!(fs::metadata(&made).unwrap().blocks() * 512 < 1 << 20, "{form}: its holes are holes");
+    }
+}
+
 #[test]
 fn as_docker_saves_and_exports() {
     let world = World::new();
