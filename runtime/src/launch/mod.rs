@@ -3,6 +3,7 @@
 #![deny(clippy::disallowed_methods)]
 
 mod agent;
+mod birth;
 mod channel;
 mod child;
 pub mod console;
@@ -17,9 +18,11 @@ mod node;
 pub(crate) mod overlay;
 pub mod pause;
 mod process;
+mod record;
 mod secrets;
 pub(crate) mod sources;
 mod start;
+mod undo;
 pub(crate) mod userns;
 
 use std::ffi::{OsStr, OsString};
@@ -34,11 +37,11 @@ pub use console::Console;
 pub(crate) use dev::NODES;
 pub use exec::{Exec, exec};
 pub use process::Process;
+pub(crate) use record::new_record;
 pub use start::{Started, start};
 
 use agent::Agent;
-use child::{Child, died, executed, not_joined, started};
-use holder::Holder;
+use child::{Child, died, executed, started};
 use host::{attributes, own_pipes, raise_limits, refuse_escapes};
 pub(crate) use host::{home, last_cap, plan_host};
 
@@ -52,12 +55,8 @@ use crate::monitor::{self, Monitor};
 use crate::notify;
 use crate::plan::{self, IdMaps, Plan, UserNamespace};
 use crate::profile::{self, Profile};
-use crate::rootless;
 use crate::seccomp::Counted;
-use crate::state::{self, Folder, Record, Root, Seccomp, Status, ids};
-use crate::sys::clone::{Failed, Role, Spawn, spawn};
-use crate::sys::join::Join;
-use crate::sys::pidfd;
+use crate::state::{self, Folder, Record, Root, Status, ids};
 use crate::validate;
 
 /// How a container is created.
@@ -239,18 +238,6 @@ impl Launch<'_> {
         Ok(())
     }
 
-    /// A scope of systemd's is there for as long as a process is in it: until the init is, that is a holder.
-    fn make_cgroup(&mut self, init: &OwnedFd) -> Result<Option<Holder>> {
-        let (host, plan) = (self.host, &self.plan.cgroup);
-        let Some(scope) = &plan.scope else {
-            self.cgroup = Some(Cgroup::create(host, plan)?);
-            return Ok(None);
-        };
-        let holder = Holder::new(init)?;
-        self.cgroup = Some(Cgroup::create_scope(host, plan, scope, holder.pid())?);
-        Ok(Some(holder))
-    }
-
     fn allocate_ids(&self) -> Result<Option<ids::Range>> {
         match self.plan.user {
             UserNamespace::Allocate => ids::allocate(self.folder.path()).map(Some),
@@ -275,60 +262,6 @@ impl Launch<'_> {
                 .hint("leave uidMappings and gidMappings out"));
         }
         Ok(Some(maps))
-    }
-
-    /// Before anything is made: from here on a `delete` knows what to look for, wherever we are killed.
-    fn record_creating(&mut self, id: &str, ids: Option<ids::Range>) -> Result<()> {
-        let record = Record { ids, ..new_record(self.bundle, self.plan, self.host, id)? };
-        self.folder.write(&record)?;
-        self.record = Some(record);
-        Ok(())
-    }
-
-    fn clone_init(&mut self, init: &OwnedFd) -> Result<()> {
-        let (channel, control) = Channel::pair()?;
-        let early = self.plan.early.iter().map(|early| sources::namespace(&early.path, &early.field, false));
-        let early = early.collect::<Result<Vec<_>>>()?;
-        let join = self.plan.early.iter().zip(&early);
-        let join: Vec<_> = join.map(|(early, fd)| Join { namespace: fd.as_fd(), kind: early.kind }).collect();
-        let request = |cgroup| Spawn {
-            role: Role::Init,
-            join: &join,
-            namespaces: self.plan.namespaces,
-            cgroup,
-            init: init.as_fd(),
-            control: control.as_fd(),
-            keep_below: 3 + self.preserve_fds,
-            // Its limits of memory come later.
-            share_memory: true,
-            ambient: self.plan.user != UserNamespace::Host,
-            last_cap: self.plan.last_cap,
-            dumpable: self.in_user_namespace,
-        };
-        let born = spawn(&request(self.cgroup.as_ref().map(Cgroup::clone_fd)));
-        let moved = matches!(born, Err(Failed::Clone(Errno::EACCES)));
-        let spawned = if moved { spawn(&request(None)) } else { born }.map_err(|failed| self.clone_failed(failed))?;
-        let pid = spawned.pid;
-        self.child = Some(Child { spawned, channel });
-        if moved {
-            self.cgroup.as_ref().map_or(Ok(()), |cgroup| cgroup.attach(pid))?;
-        }
-        Ok(())
-    }
-
-    fn clone_failed(&self, failed: Failed) -> Error {
-        let errno = match failed {
-            Failed::Clone(errno) => errno,
-            Failed::Join(at, errno) => return not_joined(&self.plan.early[at], errno),
-        };
-        let error = Error::system("linux.namespaces: clone3", errno);
-        match errno {
-            Errno::EPERM => error.hint("wsbox needs root, or a user namespace that this host allows"),
-            Errno::ENOSPC | Errno::EUSERS => error.hint("a limit in /proc/sys/user is reached"),
-            Errno::EAGAIN => error.hint("is pids.max of the cgroup, or the limit of processes, reached?"),
-            Errno::EOPNOTSUPP => error.hint(self.cgroup.as_ref().map(Cgroup::takes_no_process).unwrap_or_default()),
-            _ => error,
-        }
     }
 
     /// What only the host side may do to the child: maps, limits above its own.
@@ -400,17 +333,6 @@ impl Launch<'_> {
         opener.open(&self.plan.sources)
     }
 
-    /// While the init is at work: what later commands need. The record is written at the next transition; until then the
-    /// cgroup is what `delete` finds us by.
-    fn remember(&mut self) -> Result<()> {
-        let child = self.child()?;
-        let process = state::process::remember(child.spawned.pid, &child.spawned.pidfd)?;
-        if let Some(record) = &mut self.record {
-            record.process = Some(process);
-        }
-        self.folder.keep(&self.bundle.config, self.plan.filter.as_ref().map(exec::save_filter).as_deref())
-    }
-
     /// While the init is at work, too: its listener comes last of all.
     fn start_monitor(&mut self, init: &OwnedFd) -> Result<()> {
         let (Counted::Yes, Some(filter)) = (&self.plan.counted, &self.plan.filter) else { return Ok(()) };
@@ -452,16 +374,6 @@ impl Launch<'_> {
         executed(&child.channel, &self.plan.program, self.record.as_ref().map(agent))
     }
 
-    fn set_status(&mut self, status: Status) -> Result<()> {
-        match &mut self.record {
-            Some(record) => {
-                record.status = status;
-                self.folder.write(record)
-            }
-            None => Ok(()),
-        }
-    }
-
     fn child(&self) -> Result<&Child> {
         self.child.as_ref().ok_or_else(|| Error::system("the init", Errno::ESRCH))
     }
@@ -474,72 +386,6 @@ impl Launch<'_> {
 
     fn finish(self, process: Process) -> Result<(Process, Record)> {
         self.record.map(|record| (process, record)).ok_or_else(|| Error::system("the record", Errno::ENOENT))
-    }
-
-    /// Takes back what was done, in reverse. What can not be is left for `delete`: the record is still there then.
-    fn undo(mut self) {
-        if let Some(child) = self.child.take() {
-            let _ = pidfd::send_signal(&child.spawned.pidfd, libc::SIGKILL);
-            let _ = pidfd::wait(&child.spawned.pidfd);
-            child.spawned.executed();
-        }
-        if let Some(lent) = self.lent.take() {
-            lent.give_back();
-        }
-        if let Some(record) = &self.record {
-            record.extras.undo();
-            state::held::release(&record.annotations, self.folder.path());
-        }
-        if let Some((monitor, cgroup)) =
-            self.record.as_ref().and_then(|record| Some((record.monitor.as_ref()?, &record.cgroup)))
-        {
-            let _ = monitor.end(cgroup);
-        }
-        let removed = self.cgroup.take().map_or(Ok(()), |cgroup| cgroup.kill_all().and_then(|()| cgroup.discard()));
-        // A hook that ran may have made what another takes back (runtime.md, "Lifecycle").
-        if let Some(record) = self.record.as_ref().filter(|record| record.process.is_some()) {
-            hooks::run_all(Moment::Stopped, self.bundle.spec.hooks().as_ref(), record);
-        }
-        if removed.is_ok() {
-            let ids = self.record.as_ref().and_then(|record| record.ids.clone());
-            let _ = self.folder.remove(ids.as_ref());
-        }
-    }
-}
-
-/// What is known of a container before anything of it is made.
-pub(crate) fn new_record(bundle: &Bundle, plan: &Plan, host: cgroup::Host, id: &str) -> Result<Record> {
-    let spec = &bundle.spec;
-    Ok(Record {
-        version: state::VERSION,
-        oci_version: spec.version().clone(),
-        id: id.into(),
-        bundle: bundle.path.clone(),
-        rootfs: bundle.root_path()?,
-        status: Status::Creating,
-        process: None,
-        cgroup: plan.cgroup.saved(host),
-        ids: None,
-        extras: extras::Made::default(),
-        seccomp: filter_kind(bundle, plan),
-        monitor: None,
-        uncounted: match plan.counted {
-            Counted::Impossible(why) => Some(why.into()),
-            Counted::No | Counted::Yes => None,
-        },
-        hooks: [Moment::Started, Moment::Stopped].iter().any(|moment| !moment.of(spec.hooks().as_ref()).is_empty()),
-        created: state::now(),
-        owner: rootless::outer_uid(),
-        annotations: spec.annotations().iter().flatten().map(|(key, value)| (key.clone(), value.clone())).collect(),
-    })
-}
-
-fn filter_kind(bundle: &Bundle, plan: &Plan) -> Seccomp {
-    let profile = bundle.spec.linux().as_ref().is_some_and(|linux| linux.seccomp().is_some());
-    match (&plan.filter, profile) {
-        (None, _) => Seccomp::None,
-        (Some(_), false) => Seccomp::Guard,
-        (Some(_), true) => Seccomp::Profile,
     }
 }
 
