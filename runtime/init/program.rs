@@ -95,6 +95,8 @@ pub enum Op {
     Pivot,
     /// Brings lo up
     LoUp,
+    /// Enters the time namespace that was made for children, by the proc in slot a
+    EnterTime,
     /// Opens a pty in the devpts of slot a (or, SLOTS: the one at /dev/pts), sends its master, makes it the controlling
     /// terminal and stdio; n = owner; b = 1: bound on /dev/console; c = rows << 16 | columns
     Console,
@@ -144,7 +146,7 @@ pub enum Op {
 impl Op {
     /// The operation with this number.
     pub const fn from_u32(op: u32) -> Option<Self> {
-        const ALL: [Op; 43] = [
+        const ALL: [Op; 44] = [
             Op::Receive,
             Op::SetNs,
             Op::Unshare,
@@ -167,6 +169,7 @@ impl Op {
             Op::ReadOnly,
             Op::Pivot,
             Op::LoUp,
+            Op::EnterTime,
             Op::Console,
             Op::Rlimit,
             Op::Umask,

@@ -12,6 +12,8 @@ pub const PR_SET_DUMPABLE: u32 = 4;
 const PR_CAPBSET_DROP: u32 = 24;
 const PR_CAP_AMBIENT: u32 = 47;
 const DEVPTS_SUPER_MAGIC: u64 = 0x1cd1;
+/// linux/sched.h
+const CLONE_NEWTIME: u32 = 0x80;
 const NEW_LISTENER: u32 = 1 << 3;
 const PROC_SUPER_MAGIC: u64 = 0x9fa0;
 
@@ -44,6 +46,7 @@ impl Init {
             Op::ReadOnly => self.read_only(self.text(s)?),
             Op::Pivot => self.pivot(),
             Op::LoUp => lo_up(),
+            Op::EnterTime => enter_time(self.fd(a)?),
             Op::Console => self.console(a, n as u32, b == 1, c),
             Op::Rlimit => sys::set_rlimit(a, n, u64::from(s) | u64::from(t) << 32),
             Op::Umask => {
@@ -338,6 +341,14 @@ fn set_ambient(mask: u64) -> Result<()> {
         sys::prctl(PR_CAP_AMBIENT, RAISE, cap)?;
     }
     Ok(())
+}
+
+/// An execve enters it since Linux 6.3 only (time_namespaces(7)).
+fn enter_time(proc: i32) -> Result<()> {
+    let namespace = sys::openat2(proc, c"self/ns/time_for_children", 0, 0, 0)?;
+    let entered = sys::setns(namespace, CLONE_NEWTIME);
+    sys::close(namespace);
+    entered
 }
 
 /// SIOCSIFFLAGS on "lo" (netdevice(7)): struct ifreq is 40 bytes, the name in the first 16, the flags after it.

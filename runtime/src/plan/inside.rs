@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What is done in the new root once all is mounted.
 
-use oci_spec::runtime::{Linux, Spec};
+use oci_spec::runtime::{Linux, LinuxNamespaceType, Spec};
 
 use super::mounts::read_only_root;
+use super::namespaces::is_new;
 use super::program::{DEST_IN_PROC, ROOT};
 use super::step::Kind;
 use super::{Builder, Source, Step, UserNamespace};
@@ -88,8 +89,7 @@ impl Builder<'_> {
         if *user == UserNamespace::Allocate {
             settings.push(("linux.namespaces".into(), "sys/user/max_user_namespaces".into(), "0".into()));
         }
-        let offsets = linux.time_offsets().as_ref().is_some_and(|offsets| !offsets.is_empty());
-        if (!settings.is_empty() || offsets) && !self.has_proc {
+        if (!settings.is_empty() || is_new(linux, LinuxNamespaceType::Time)) && !self.has_proc {
             self.make("", self.scratch.proc, "proc", None, &[], 0);
         }
         for (field, path, value) in settings {

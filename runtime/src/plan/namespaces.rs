@@ -120,7 +120,7 @@ impl Builder<'_> {
                     }
                     self.push("linux.namespaces", Step::LoUp);
                 }
-                // Entered by the payload's execve, and its clocks are set before that (time_namespaces(7)).
+                // Entered once its clocks are set (time_namespaces(7)).
                 Some((_, None)) if kind == LinuxNamespaceType::Time => {}
                 Some((_, None)) if kind != LinuxNamespaceType::Cgroup => flags |= flag as u64,
                 Some((_, Some(_))) if matches!(kind, LinuxNamespaceType::User | LinuxNamespaceType::Pid) => {}
@@ -166,6 +166,7 @@ impl Builder<'_> {
         };
         self.push(format!("linux.namespaces[{at}]"), Step::Unshare { flags: CLONE_NEWTIME as u32 });
         if offsets.is_empty() {
+            self.push(format!("linux.namespaces[{at}]"), Step::EnterTime { proc });
             return Ok(());
         }
         if !is_new(linux, LinuxNamespaceType::Pid) {
@@ -184,6 +185,7 @@ impl Builder<'_> {
         lines.sort();
         let path = "1/timens_offsets".to_owned();
         self.push("linux.timeOffsets", Step::Write { dir: proc, path, value: lines.concat() });
+        self.push(format!("linux.namespaces[{at}]"), Step::EnterTime { proc });
         Ok(())
     }
 

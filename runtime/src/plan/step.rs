@@ -63,6 +63,7 @@ pub enum Step {
     ReadOnly { path: String },
     Pivot,
     LoUp,
+    EnterTime { proc: Slot },
     Console { devpts: Slot, uid: u32, bind: bool, rows: u16, columns: u16 },
     Rlimit { resource: u32, soft: u64, hard: u64 },
     Umask { mask: u32 },
@@ -231,6 +232,7 @@ impl Encoder {
             }
             Step::Attach { mount, dest } => Words { a: *mount, b: *dest, ..none },
             Step::Write { dir, path, value } => Words { a: *dir, s: self.text(path), t: self.text(value), ..none },
+            Step::EnterTime { proc } => Words { a: *proc, ..none },
             Step::Mask { empty, path } => Words { a: *empty, s: self.text(path), ..none },
             Step::ReadOnly { path } => Words { s: self.text(path), ..none },
             Step::Console { devpts, uid, bind, rows, columns } => {
@@ -304,6 +306,7 @@ impl Step {
             Step::ReadOnly { .. } => Op::ReadOnly,
             Step::Pivot => Op::Pivot,
             Step::LoUp => Op::LoUp,
+            Step::EnterTime { .. } => Op::EnterTime,
             Step::Console { .. } => Op::Console,
             Step::Rlimit { .. } => Op::Rlimit,
             Step::Umask { .. } => Op::Umask,
