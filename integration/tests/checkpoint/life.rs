@@ -113,6 +113,8 @@ fn in_the_foreground_its_output_goes_on() {
     let (child, mut lines) =
         foreground(&world, &["restore", "--bundle", &path, "--image-path", &world.images("one"), &up]);
     assert_eq!(next(&mut lines), last + 1);
+    // Its processes go on before wsbox says so.
+    until("the record", || world.engine.state(&up)["status"] == "running");
     world.engine.wsbox(&["exec", &up, "touch", "/run/stop"]).ok();
     while lines.read_line(&mut String::new()).unwrap() > 0 {}
     assert_eq!(finish(child).code, 7);
