@@ -3,6 +3,7 @@
 
 use std::io::Write;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
@@ -41,6 +42,7 @@ pub fn enter(mut bundle: Bundle) -> Result<Bundle> {
     };
     if alone { enter_alone(uid, gid) } else { enter_with(&uids, &gids) }?;
     become_root()?;
+    ENTERED.store(true, Ordering::Relaxed);
     if alone {
         bundle.warnings.extend(kept_groups(gid));
     }
@@ -65,6 +67,13 @@ fn owned(uid: u32, gid: u32, name: &str) -> (Owned, Owned) {
 
 fn mappable(uids: &Owned, gids: &Owned) -> bool {
     uids.has_range() && gids.has_range() && installed()
+}
+
+static ENTERED: AtomicBool = AtomicBool::new(false);
+
+/// Whether this process is in a user namespace of its own making.
+pub fn entered() -> bool {
+    ENTERED.load(Ordering::Relaxed)
 }
 
 struct Maps {

@@ -28,6 +28,13 @@ pub fn is_user() -> bool {
     !geteuid().is_root() || in_namespace()
 }
 
+/// Whether the systemd that makes cgroups for the caller is a user's own. Root in a user namespace may be that of a whole system (LXC), or an
+/// engine of a user's such as podman, which leaves the user's environment as it is.
+pub fn has_users_systemd() -> bool {
+    let user = || std::env::var_os("USER").is_some_and(|user| !user.is_empty() && user != "root");
+    enter::entered() || !geteuid().is_root() || in_namespace() && user()
+}
+
 /// The caller's id where its user namespace was made: for a user's namespace, the user's own (user_namespaces(7)).
 pub fn outer_uid() -> u32 {
     let own = geteuid().as_raw();

@@ -49,7 +49,7 @@ impl Instance {
                 "wsbox lets systemd make cgroups on v2 hosts alone, and this one has its controllers on v1",
             ));
         }
-        let user = crate::rootless::is_user();
+        let user = crate::rootless::has_users_systemd();
         let prefix = if user { Manager::connect(true)?.control_group()? } else { String::new() };
         Ok(Self { user, prefix })
     }
