@@ -38,6 +38,9 @@ pub fn has_users_systemd() -> bool {
 /// The caller's id where its user namespace was made: for a user's namespace, the user's own (user_namespaces(7)).
 pub fn outer_uid() -> u32 {
     let own = geteuid().as_raw();
+    if !in_namespace() {
+        return own;
+    }
     let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
     let entry = |line: &str| {
         let mut numbers = line.split_whitespace().map_while(|number| number.parse::<u32>().ok());
