@@ -4,6 +4,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+/// Whether a name holds `id` and no longer number: `x-20` does not hold `x-2`.
+fn holds(name: &str, id: &str) -> bool {
+    name.match_indices(id).any(|(at, _)| !name[at + id.len()..].starts_with(|next: char| next.is_ascii_digit()))
+}
+
 /// Cgroups of containers whose id holds `id`, in every hierarchy.
 pub fn cgroups(id: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
@@ -13,7 +18,7 @@ pub fn cgroups(id: &str) -> Vec<PathBuf> {
         for place in [hierarchy.clone(), hierarchy.join("wsbox")] {
             let entries = fs::read_dir(place).into_iter().flatten().flatten();
             found.extend(
-                entries.filter(|entry| entry.file_name().to_string_lossy().contains(id)).map(|entry| entry.path()),
+                entries.filter(|entry| holds(&entry.file_name().to_string_lossy(), id)).map(|entry| entry.path()),
             );
         }
     }

@@ -55,6 +55,15 @@ fn allowed_ones_open_and_denied_ones_do_not() {
     assert!(tried(&engine, &denied, "true >/dev/log").ends_with("Operation not permitted"));
 }
 
+/// What the config says of one of the usual six stands.
+#[test]
+fn one_of_the_usual_given_again() {
+    let device =
+        json!([{"path": "/dev/null", "type": "c", "major": 1, "minor": 3, "fileMode": 0o600, "uid": 7, "gid": 8}]);
+    let bundle = Bundle::plain().set("/linux/devices", device).script("stat -c '%a %u %g' /dev/null");
+    assert_eq!(Engine::new().run(&bundle, wsbox_integration::Door::Root).ok().stdout, "600 7 8\n");
+}
+
 #[test]
 fn update_changes_what_opens() {
     let engine = Engine::new();

@@ -255,6 +255,10 @@ fn maps_are_the_users_own() {
         user.run(&with(uids, gids), &[], &id).fails(1, &[field, "/etc/sub"]);
         assert_eq!(left(&user, &id), (vec![], false));
     }
+    for field in ["uidMappings", "gidMappings"] {
+        let one = bundle().set(&format!("/linux/{field}"), map(UID, 1)).args(&["true"]);
+        user.run(&one, &[], &unique("one")).fails(1, &["Mappings: is missing beside the other one", "give both"]);
+    }
     user.run(&bundle().user_namespace(false), &[], &unique("no")).fails(1, &["linux.namespaces", "spec --rootless"]);
 }
 
@@ -284,6 +288,110 @@ fn devices_are_those_of_dev_and_no_others() {
     run(device(1, mode), json!([deny])).fails(1, &["linux.devices[0]: /dev/kmsg is denied by linux.resources.devices"]);
     run(device(7, mode), json!([])).fails(1, &["linux.devices[0]: /dev/kmsg is not that device on the host"]);
     run(device(1, mode ^ 0o200), json!([])).fails(1, &["linux.devices[0].fileMode", "leave fileMode out"]);
+    let given = |device: Value| run(json!([device]), json!([]));
+    let null = |key: &str, value: u32| json!({"path": "/dev/null", "type": "c", "major": 1, "minor": 3, key: value});
+    given(null("fileMode", 0o666)).ok();
+    given(null("fileMode", 0o600)).fails(1, &["linux.devices[0].fileMode: /dev/null has the mode 666"]);
+    given(null("uid", 7)).fails(1, &["linux.devices[0].uid: a node of the host's can not be given to 7"]);
+    given(null("gid", 7)).fails(1, &["linux.devices[0].gid"]);
+}
+
+/// A node that is bound is under the rules too.
+#[test]
+fn rules_hold_for_bound_nodes() {
+    let user = delegated();
+    let run = |source: &str, rules: Value| {
+        let bind = json!({"destination": "/mnt/node", "type": "bind", "source": source, "options": ["bind"]});
+        let bundle = bundle().mount(bind).script("stat -c %F /mnt/node; head -c 1 /mnt/node | wc -c");
+        let resources = bundle.config["linux"]["resources"].as_object().cloned().unwrap_or_default();
+        let bundle = bundle.set("/linux/resources", resources.into()).set("/linux/resources/devices", rules);
+        user.run(&bundle, &[], &unique("bound"))
+    };
+    let deny = json!({"allow": false, "access": "rwm"});
+    let rule =
+        |allow: bool, access: &str| json!({"allow": allow, "type": "c", "major": 1, "minor": 11, "access": access});
+    assert_eq!(run("/dev/zero", json!([deny])).ok().stdout, "character special file\n1\n", "one of the usual");
+    let words = ["mounts[", "its source is denied by linux.resources.devices"];
+    for rules in [json!([deny]), json!([rule(false, "w")]), json!([deny, rule(true, "r")]), json!([rule(true, "m")])] {
+        run("/dev/kmsg", rules).fails(1, &words);
+    }
+    for rules in [json!([]), json!([deny, rule(true, "rwm")])] {
+        assert!(run("/dev/kmsg", rules).ok().stdout.starts_with("character special file\n"));
+    }
+}
+
+/// What keeps devices away are flags of mounts, which this capability may change.
+#[test]
+fn no_rules_for_who_may_remount() {
+    let user = delegated();
+    let bind = json!({"destination": "/mnt", "type": "bind", "source": "/dev", "options": ["rbind"]});
+    let script = "mount -o remount,bind,dev /mnt && head -c 1 /mnt/zero | wc -c";
+    let run = |rules: Value| {
+        let bundle = bundle()
+            .mount(bind.clone())
+            .set(
+                "/process/capabilities",
+                json!({"bounding": ["CAP_SYS_ADMIN"], "permitted": ["CAP_SYS_ADMIN"], "effective": ["CAP_SYS_ADMIN"]}),
+            )
+            .remove("/linux/seccomp")
+            .script(script);
+        let resources = bundle.config["linux"]["resources"].as_object().cloned().unwrap_or_default();
+        let bundle = bundle.set("/linux/resources", resources.into()).set("/linux/resources/devices", rules);
+        user.run(&bundle, &[], &unique("admin"))
+    };
+    let deny = json!([{"allow": false, "access": "rwm"}]);
+    run(deny.clone()).fails(1, &["process.capabilities: CAP_SYS_ADMIN could remount away", "linux.resources.devices"]);
+    assert_eq!(run(json!([])).ok().stdout, "1\n", "without rules it may");
+    let bundle = bundle();
+    let resources = bundle.config["linux"]["resources"].as_object().cloned().unwrap_or_default();
+    let bundle = bundle.set("/linux/resources", resources.into()).set("/linux/resources/devices", deny);
+    let (_bundle, id) = sleeping(&user, bundle);
+    user.wsbox(&["exec", "--cap", "CAP_SYS_ADMIN", &id, "true"]).fails(255, &["CAP_SYS_ADMIN could remount away"]);
+    user.wsbox(&["exec", &id, "true"]).ok();
+    user.wsbox(&["delete", "--force", &id]).ok();
+}
+
+/// Where root's own ids are those of the host's, in a user namespace all the same: what a container there is under does not hang on its id.
+#[test]
+fn root_of_a_namespace_with_the_hosts_ids() {
+    let (bundle, id) = (bundle().user_namespace(false).args(&["sleep", "1000"]), unique("ident"));
+    let bundle = bundle.without_mount("/dev/pts");
+    let root = wsbox_integration::TempDir::new("ident");
+    let script = "w=\"$0 --root $1\"; $w run --detach --bundle $2 $3 && $w exec $3 id -G; $w delete --force $3";
+    let wsbox = wsbox_integration::engine::wsbox_path();
+    let (state, path) = (root.path().display().to_string(), bundle.write().path().display().to_string());
+    let mut command = std::process::Command::new("unshare");
+    command.args(["--user", "--mount", "--map-root-user", "sh", "-c", script, &wsbox, &state, &path, &id]);
+    let outcome = wsbox_integration::engine::captured(&mut command).ok();
+    assert_eq!(outcome.stdout, "0\n", "{outcome:?}");
+    leftover::assert_nothing_left(root.path(), &id);
+}
+
+/// Others of the user's cgroup step aside only for a container that comes to be, and nobody's of a cgroup beside it does.
+#[test]
+fn who_steps_aside() {
+    if on_v1() {
+        return limits_hold();
+    }
+    let (user, id) = (delegated(), unique("aside"));
+    let leaf = user.cgroup().join("wsbox@callers");
+    let procs = |dir: &Path| fs::read_to_string(dir.join("cgroup.procs")).unwrap();
+    let mut idle = user.command(&["sleep", "1000"]).spawn().unwrap();
+    wsbox_integration::engine::until("it to be there", || !procs(user.cgroup()).is_empty());
+    let fails = bundle().args(&["/none"]);
+    user.run(&fails, &[], &id).fails(127, &["/none"]);
+    assert!(!leaf.exists() && procs(user.cgroup()).contains(&idle.id().to_string()), "{}", procs(user.cgroup()));
+    let beside = user.cgroup().join("beside");
+    fs::create_dir(&beside).unwrap();
+    fs::write(beside.join("cgroup.procs"), idle.id().to_string()).unwrap();
+    fs::write(user.cgroup().join("cgroup.subtree_control"), "+memory +pids +cpu").unwrap();
+    user.own(&beside);
+    let name = user.cgroup().file_name().unwrap().to_str().unwrap().to_owned();
+    let inside = bundle().set("/linux/cgroupsPath", json!(format!("/{name}/beside/{id}"))).args(&["true"]);
+    user.run(&inside, &[], &id).fails(1, &["has processes of its own", "choose another linux.cgroupsPath"]);
+    assert_eq!(procs(&beside).trim(), idle.id().to_string());
+    idle.kill().unwrap();
+    idle.wait().unwrap();
 }
 
 #[test]

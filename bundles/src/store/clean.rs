@@ -82,15 +82,22 @@ impl Store {
     /// The state folders of containers that have layers of the store. What is left of those that are gone is removed.
     ///
     /// # Errors
-    /// If it can not be read.
+    /// If it can not be read, or one of the folders can not be seen: its container may be alive.
     pub fn users(&self, _alone: &Alone) -> Result<Vec<PathBuf>> {
         let mut folders = Vec::new();
         for link in children(&self.root.join("users"))? {
-            let folder = fs::read_link(&link).context(|| link.display().to_string())?;
-            if folder.is_dir() {
-                folders.push(folder);
-            } else {
-                fs::remove_file(&link).context(|| link.display().to_string())?;
+            let context = || link.display().to_string();
+            let folder = fs::read_link(&link).context(context)?;
+            match folder.symlink_metadata() {
+                Ok(_) => folders.push(folder),
+                Err(error) if is_nowhere(&error) => is_gone(fs::remove_file(&link)).context(context)?,
+                Err(error) => {
+                    let error =
+                        Err(error).context(|| format!("a container with layers of this store, {}", folder.display()));
+                    return error.map_err(|error| {
+                        error.hint("only the user whose container it is, or root, can tell whether it is alive")
+                    });
+                }
             }
         }
         Ok(folders)
@@ -162,6 +169,10 @@ fn forget(path: &Path) -> Result<()> {
     is_gone(fs::remove_file(path)).context(context)
 }
 
+fn is_nowhere(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
+}
+
 /// It may have been gone before.
 fn is_gone(removed: std::io::Result<()>) -> std::io::Result<()> {
     removed.or_else(|error| if error.kind() == ErrorKind::NotFound { Ok(()) } else { Err(error) })
@@ -171,7 +182,7 @@ fn is_gone(removed: std::io::Result<()>) -> std::io::Result<()> {
 fn bundle(dir: &Path) -> Result<Option<Bundle>> {
     let path = dir.join("config.json");
     match path.symlink_metadata() {
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(None),
+        Err(error) if is_nowhere(&error) => return Ok(None),
         Err(error) => return Err(error).context(|| path.display().to_string()),
         Ok(_) => {}
     }

@@ -2,12 +2,14 @@
 //! Layers are unpacked once, shared, and removed when nobody has them; whatever happens in between.
 
 use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::os::unix::process::CommandExt;
 use std::time::Duration;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use wsbox_integration::user::{UID, User};
 use wsbox_integration::{Engine, engine};
 
 use crate::world::World;
@@ -80,6 +82,56 @@ fn in_use_by_another_root() {
     std::os::unix::fs::symlink("/no/such/folder", world.path("store/users/left")).unwrap();
     world.bundle("gc", &[]).ok();
     assert_eq!(fs::read_dir(world.path("store/users")).unwrap().count(), 0);
+}
+
+/// What the caller may not see may be alive: root's container on the layers of a store that is a user's.
+#[test]
+fn in_use_by_whom_gc_can_not_see() {
+    let (world, root, user) = (World::new(), Engine::new(), User::new());
+    fs::set_permissions(root.root(), fs::Permissions::from_mode(0o700)).unwrap();
+    world.layout();
+    world.create("oci:{}/layout:app", "one", &["--", "sleep", "1000"]).ok();
+    user.own(&world.path("store"));
+    fs::remove_dir(world.path("store/users")).unwrap();
+    root.wsbox(&["run", "--detach", "--bundle", &world.text("one"), "roots"]).ok();
+    let users = fs::metadata(world.path("store/users")).unwrap();
+    assert_eq!((users.uid(), users.mode() & 0o777), (UID, 0o700), "whoever makes it");
+    fs::remove_dir_all(world.path("one")).unwrap();
+    let gc = || user.wsbox(&["bundle", "gc", "--store", &world.text("store")]);
+    gc().fails(1, &["a container with layers of this store", "or root, can tell"]);
+    assert_eq!(root.wsbox(&["exec", "roots", "cat", "/srv/more/deep/new"]).ok().stdout, "new\n");
+    root.wsbox(&["delete", "--force", "roots"]).ok();
+    assert!(gc().ok().stdout.starts_with("4 layers removed"));
+}
+
+/// One whose record can not be read may be alive as well.
+#[test]
+fn in_use_by_a_broken_record() {
+    let world = World::new();
+    world.layout();
+    world.create("oci:{}/layout:app", "one", &["--", "sleep", "1000"]).ok();
+    world.engine.wsbox(&["run", "--detach", "--bundle", &world.text("one"), "user"]).ok();
+    fs::remove_dir_all(world.path("one")).unwrap();
+    let record = world.engine.root().join("user/state.json");
+    let good = fs::read(&record).unwrap();
+    fs::write(&record, "{").unwrap();
+    world.bundle("gc", &[]).fails(1, &["state.json"]);
+    assert_eq!(layers(&world), 4);
+    fs::write(&record, good).unwrap();
+    world.engine.wsbox(&["delete", "--force", "user"]).ok();
+}
+
+/// A store of somebody else's leads root nowhere.
+#[test]
+fn a_store_whose_users_is_a_link() {
+    let world = World::new();
+    world.layout();
+    world.create("oci:{}/layout:app", "one", &["--", "true"]).ok();
+    fs::create_dir(world.path("elsewhere")).unwrap();
+    fs::remove_dir(world.path("store/users")).unwrap();
+    symlink(world.path("elsewhere"), world.path("store/users")).unwrap();
+    world.run("one").fails(1, &["store: hold the layers", "not a directory"]);
+    assert_eq!(fs::read_dir(world.path("elsewhere")).unwrap().count(), 0);
 }
 
 #[test]

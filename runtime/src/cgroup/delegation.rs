@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{Mode, mkdirat};
+use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::tree;
 use crate::error::{Context, Error, Result};
@@ -21,7 +22,7 @@ const LEAF: &str = "wsbox@callers";
 ///
 /// # Errors
 /// If it can not be read.
-fn own() -> Result<String> {
+pub(super) fn own() -> Result<String> {
     let file = "/proc/self/cgroup";
     let text = std::fs::read_to_string(file).context(|| file.into())?;
     let own = text.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
@@ -36,24 +37,64 @@ pub fn users() -> Result<Option<String>> {
     crate::rootless::is_user().then(own).transpose()
 }
 
-/// Moves the processes of the cgroup at `path` into a leaf of it.
-pub(super) fn step_aside(root: &OwnedFd, path: &str) -> Result<()> {
-    let leaf = format!("{path}/{LEAF}");
-    let step = || format!("linux.cgroupsPath: move the processes of {path} to {leaf}");
-    match mkdirat(root, leaf.as_str(), Mode::from_bits_truncate(0o755)) {
+/// Moves the processes of the cgroup `level`, the caller's own, into a leaf of it.
+///
+/// # Errors
+/// If they can not be moved; those that were are back.
+pub(super) fn step_aside(root: &OwnedFd, level: &str) -> Result<()> {
+    let context = || format!("linux.cgroupsPath: move the processes of /{level} to /{}", below(level, LEAF));
+    match mkdirat(root, below(level, LEAF).as_str(), Mode::from_bits_truncate(0o755)) {
         Ok(()) | Err(Errno::EEXIST) => {}
-        Err(errno) => return Err(Error::system(step(), errno)),
+        Err(errno) => return Err(Error::system(context(), errno)),
     }
-    let directory = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    let dir = openat(root, path, directory, Mode::empty()).context(step)?;
-    let file = format!("{leaf}/cgroup.procs");
-    let procs = openat(root, file.as_str(), OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty()).context(step)?;
-    for pid in tree::direct(&dir).context(step)? {
-        match nix::unistd::write(procs.as_fd(), pid.to_string().as_bytes()) {
-            // It ended meanwhile.
-            Ok(_) | Err(Errno::ESRCH) => {}
-            Err(errno) => return Err(Error::system(step(), errno)),
+    move_all(root, level, &below(level, LEAF)).map_err(|errno| {
+        step_back(root, level);
+        Error::system(context(), errno)
+    })
+}
+
+/// Whether there is no cgroup in `level` but the leaf.
+pub(super) fn alone(root: &OwnedFd, level: &str) -> bool {
+    open(root, level)
+        .and_then(|dir| tree::below(&dir))
+        .is_ok_and(|names| names.iter().all(|name| name.as_bytes() == LEAF.as_bytes()))
+}
+
+/// Moves them back, as far as they can be: not where controllers that others need are enabled.
+pub(super) fn step_back(root: &OwnedFd, level: &str) {
+    let leaf = below(level, LEAF);
+    if move_all(root, &leaf, level).is_ok() {
+        let _ = unlinkat(root, leaf.as_str(), UnlinkatFlags::RemoveDir);
+    }
+}
+
+fn open(root: &OwnedFd, level: &str) -> nix::Result<OwnedFd> {
+    let level = if level.is_empty() { "." } else { level };
+    openat(root, level, OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
+}
+
+fn below(level: &str, name: &str) -> String {
+    if level.is_empty() { name.to_owned() } else { format!("{level}/{name}") }
+}
+
+/// Those that fork while they are moved take more than one pass.
+fn move_all(root: &OwnedFd, from: &str, to: &str) -> nix::Result<()> {
+    const PASSES: usize = 32;
+    let dir = open(root, from)?;
+    let file = below(to, "cgroup.procs");
+    let procs = openat(root, file.as_str(), OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())?;
+    for _ in 0..PASSES {
+        let pids = tree::direct(&dir)?;
+        if pids.is_empty() {
+            return Ok(());
+        }
+        for pid in pids {
+            match nix::unistd::write(procs.as_fd(), pid.to_string().as_bytes()) {
+                // It ended meanwhile.
+                Ok(_) | Err(Errno::ESRCH) => {}
+                Err(errno) => return Err(errno),
+            }
         }
     }
-    Ok(())
+    Err(Errno::EBUSY)
 }

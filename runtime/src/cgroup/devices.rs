@@ -81,16 +81,15 @@ pub fn only(given: &[LinuxDevice]) -> Vec<Rule> {
     given.chain(defaults()).collect()
 }
 
-/// Whether rules allow a device to be read and written: of those that name it, the last stands.
-pub fn allowed(rules: &[Rule], device: &LinuxDevice) -> bool {
-    let kind = if device.typ() == LinuxDeviceType::B { BLOCK } else { CHAR };
-    let is = |of: Option<u32>, number: i64| of.is_none_or(|of| i64::from(of) == number);
-    let names = |rule: &&Rule| {
-        rule.kind.is_none_or(|of| of == kind) && is(rule.major, device.major()) && is(rule.minor, device.minor())
-    };
-    [READ, WRITE]
-        .iter()
-        .all(|access| rules.iter().filter(names).rfind(|rule| rule.access & access != 0).is_none_or(|rule| rule.allow))
+/// Whether rules allow the device of this kind and number to be read and written, as the program that is made of them would say.
+pub fn allowed(rules: &[Rule], block: bool, (major, minor): (u64, u64)) -> bool {
+    let kind = if block { BLOCK } else { CHAR };
+    let is = |of: Option<u32>, number: u64| of.is_none_or(|of| u64::from(of) == number);
+    let names = |rule: &&Rule| rule.kind.is_none_or(|of| of == kind) && is(rule.major, major) && is(rule.minor, minor);
+    [READ, WRITE, READ | WRITE].iter().all(|access| {
+        let reaches = |rule: &&Rule| if rule.allow { access & !rule.access == 0 } else { access & rule.access != 0 };
+        rules.iter().filter(names).rfind(reaches).is_some_and(|rule| rule.allow)
+    })
 }
 
 fn parse(rule: &LinuxDeviceCgroup, field: &str) -> Result<Rule> {

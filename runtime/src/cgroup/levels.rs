@@ -20,6 +20,8 @@ pub struct Changed {
     made: Vec<String>,
     /// Levels, and what disables the controllers that were enabled there
     enabled: Vec<(String, String)>,
+    /// The level that the caller's processes were moved aside in
+    left: Option<String>,
 }
 
 impl Changed {
@@ -27,12 +29,17 @@ impl Changed {
     /// without a word. A level with processes has no such child (cgroup-v2.rst, "No Internal Process Constraint"), and with a
     /// controller left enabled it would stay threaded.
     pub fn undo(&self, root: &OwnedFd) {
-        for (level, value) in self.enabled.iter().rev().filter(|(level, _)| has_processes(root, level)) {
+        for level in self.made.iter().rev() {
+            let _ = unlinkat(root, level.as_str(), UnlinkatFlags::RemoveDir);
+        }
+        let aside = |level: &String| self.left.as_ref() == Some(level) && delegation::alone(root, level);
+        let free = |level: &String| has_processes(root, level) || aside(level);
+        for (level, value) in self.enabled.iter().rev().filter(|(level, _)| free(level)) {
             let _ =
                 open(root, level, SUBTREE, OFlag::O_WRONLY).and_then(|file| nix::unistd::write(file, value.as_bytes()));
         }
-        for level in self.made.iter().rev() {
-            let _ = unlinkat(root, level.as_str(), UnlinkatFlags::RemoveDir);
+        if let Some(level) = self.left.as_ref().filter(|level| aside(level)) {
+            delegation::step_back(root, level);
         }
     }
 }
@@ -126,8 +133,9 @@ impl<'a> Levels<'a> {
             };
             let added = match add() {
                 // A user's own: wsbox is in it itself.
-                Err(Errno::EBUSY) if crate::rootless::is_user() => {
+                Err(Errno::EBUSY) if crate::rootless::is_user() && delegation::own()? == level => {
                     delegation::step_aside(self.root, level)?;
+                    self.changed.left = Some(level.to_owned());
                     add()
                 }
                 result => result,

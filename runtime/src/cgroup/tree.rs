@@ -90,7 +90,7 @@ fn open(dir: &OwnedFd, name: &CStr) -> nix::Result<OwnedFd> {
 }
 
 /// The names of the cgroups right below `dir`.
-fn below(dir: &OwnedFd) -> nix::Result<Vec<CString>> {
+pub fn below(dir: &OwnedFd) -> nix::Result<Vec<CString>> {
     let mut entries = match open(dir, c".") {
         Err(Errno::ENOENT | Errno::ENODEV) => return Ok(Vec::new()),
         copy => Dir::from_fd(copy?)?,

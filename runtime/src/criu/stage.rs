@@ -51,7 +51,7 @@ impl Stage {
             start_socket: None,
             hooked: None,
             cgroup: Some(cgroup),
-            no_devices: false,
+            device_rules: None,
         };
         let named: Vec<(String, &Source)> =
             plan.sources.iter().filter_map(|source| Some((name(source, bundle)?, source))).collect();

@@ -107,14 +107,16 @@ fn extra(mount: &OwnedFd, dev: &Dev, wanted: &LinuxDevice, owner: &Owner<'_>, fi
         _ => (SFlag::S_IFCHR, makedev(wanted.major() as u64, wanted.minor() as u64)),
     };
     let (made_kind, made_device) = made(dev, kind, device);
-    match node(mount, name, made_kind, wanted.file_mode().unwrap_or(0o666) & 0o777, made_device) {
+    let mode = wanted.file_mode().unwrap_or(0o666) & 0o777;
+    match node(mount, name, made_kind, mode, made_device) {
         Err(Errno::EEXIST)
             if NODES.iter().any(|(known, major, minor)| *known == name && makedev(*major, *minor) == device) =>
         {
-            Ok(())
+            fchmodat(mount, name, Mode::from_bits_truncate(mode), FchmodatFlags::FollowSymlink)
         }
-        result => result.context(|| format!("{field}: make {path}")),
-    }?;
+        result => result,
+    }
+    .context(|| format!("{field}: make {path}"))?;
     owner.take(mount, name, wanted.uid().unwrap_or(0), wanted.gid().unwrap_or(0)).map_err(|error| error.hint(field))
 }
 

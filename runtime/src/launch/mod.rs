@@ -328,7 +328,7 @@ impl Launch<'_> {
             start_socket,
             hooked: self.record.as_ref().map(|record| (record, child.spawned.pid)),
             cgroup: self.cgroup.as_ref(),
-            no_devices: self.in_user_namespace,
+            device_rules: self.plan.device_rules.as_deref(),
         };
         opener.open(&self.plan.sources)
     }

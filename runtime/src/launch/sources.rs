@@ -6,15 +6,15 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, openat};
-use nix::sys::stat::{FileStat, Mode, SFlag, fstat, stat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat, major, minor, stat};
 use nix::unistd::Pid;
 use oci_spec::runtime::LinuxIdMapping;
 
 use super::{copy_up, dev, node, overlay, secrets, userns};
-use crate::cgroup::Cgroup;
+use crate::cgroup::{self, Cgroup};
 use crate::error::{Context, Error, Result};
 use crate::hooks;
-use crate::plan::{BindAttr, IdMaps, Idmap, Source, id_mapping, source_path};
+use crate::plan::{BindAttr, IdMaps, Idmap, Source, device_must_be_allowed, id_mapping, source_path};
 use crate::state::Record;
 use crate::sys::mount::{MountAttr, attr, mount_setattr, open_tree};
 
@@ -36,8 +36,9 @@ pub struct Opener<'a> {
     pub hooked: Option<(&'a Record, Pid)>,
     /// The container's cgroup
     pub cgroup: Option<&'a Cgroup>,
-    /// Trees of the host are cloned without their device nodes, as no program says which may be opened
-    pub no_devices: bool,
+    /// Where no program says which devices may be opened: trees of the host are cloned without theirs, and a single node has to be one
+    /// that these rules allow
+    pub device_rules: Option<&'a [cgroup::Rule]>,
 }
 
 impl Opener<'_> {
@@ -105,8 +106,7 @@ impl Opener<'_> {
             mount_setattr(&tree, &slave, true).context(|| format!("{field}: propagation"))?;
         }
         let clear_atime = |set: u64| if set & attr::ATIME_MASK == 0 { 0 } else { attr::ATIME_MASK };
-        // Who binds a single node means it.
-        let no_devices = if self.no_devices && !is_device(from, field)? { attr::NODEV } else { 0 };
+        let no_devices = self.without_devices(from, field)?;
         let all = MountAttr {
             set: wanted.set_all | no_devices | if idmap.is_some() { attr::IDMAP } else { 0 },
             clear: wanted.clear_all & !no_devices | clear_atime(wanted.set_all),
@@ -120,6 +120,18 @@ impl Opener<'_> {
             mount_setattr(&tree, &top, false).context(|| format!("{field}: mount options"))?;
         }
         Ok(tree)
+    }
+
+    /// NODEV if devices are not to be opened in the tree. Who binds a single node means it.
+    fn without_devices(&self, from: BorrowedFd<'_>, field: &str) -> Result<u64> {
+        let Some(rules) = self.device_rules else { return Ok(0) };
+        let stat = fstat(from).context(|| field.into())?;
+        let kind = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT;
+        if kind != SFlag::S_IFCHR && kind != SFlag::S_IFBLK {
+            return Ok(attr::NODEV);
+        }
+        let number = (major(stat.st_rdev), minor(stat.st_rdev));
+        device_must_be_allowed(rules, field, Path::new("its source"), (kind == SFlag::S_IFBLK, number)).map(|()| 0)
     }
 
     /// The user namespace whose maps the mount gets.
@@ -140,11 +152,6 @@ impl Opener<'_> {
             }
         }
     }
-}
-
-fn is_device(tree: BorrowedFd<'_>, field: &str) -> Result<bool> {
-    let kind = SFlag::from_bits_truncate(fstat(tree).context(|| field.into())?.st_mode) & SFlag::S_IFMT;
-    Ok(matches!(kind, SFlag::S_IFCHR | SFlag::S_IFBLK))
 }
 
 /// The folder's owner is the container's user; nobody else maps, so that no file of another user of the host can be made.

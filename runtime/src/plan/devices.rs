@@ -2,32 +2,58 @@
 //! Devices where wsbox itself is in a user namespace. Neither nodes can be made there (mknod(2)) nor programs loaded that say which may be
 //! opened (bpf(2)): nodes of the host are bound, and no other mount has any.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{Linux, LinuxDevice, LinuxDeviceType};
+use ::caps::Capability;
+use oci_spec::runtime::{Linux, LinuxDevice, LinuxDeviceType, Process};
 
-use super::{Builder, Node, Source};
+use super::{Builder, Node, Source, caps};
 use crate::cgroup;
 use crate::error::{Error, Result};
 use crate::launch::NODES;
 use crate::validate::clean;
 
-/// The rules are kept by what there is to open.
+/// The rules are kept by what there is to open, and no program is loaded.
 ///
 /// # Errors
-/// A device that is given and that a rule denies, or allows in part.
-pub fn keep_by_mounts(cgroup: &mut cgroup::Plan, linux: &Linux) -> Result<()> {
+/// A device that is given and that a rule denies, or allows in part; a process that could undo what keeps the rules.
+pub fn keep_by_mounts(cgroup: &mut cgroup::Plan, linux: &Linux, process: &Process) -> Result<Vec<cgroup::Rule>> {
+    must_not_remount(linux, process)?;
     let rules = std::mem::take(&mut cgroup.devices);
     for (at, device) in given(linux) {
-        if !rules.is_empty() && !cgroup::device_allowed(&rules, device) {
-            let why = format!("{} is denied by linux.resources.devices", device.path().display());
-            let error = Error::invalid(format!("linux.devices[{at}]"), why);
-            return Err(
-                error.hint("only root's wsbox can give a node and deny its use: leave the device out, or allow rwm")
-            );
-        }
+        let node = node(device, format!("linux.devices[{at}]"))?;
+        must_be_allowed(&rules, &node.field, &node.path, (node.block, node.number))?;
     }
-    Ok(())
+    Ok(rules)
+}
+
+/// Who may remount takes nodev away: the kernel locks it only in namespaces below the one that set it (mount_namespaces(7)).
+///
+/// # Errors
+/// If there are rules, and the process has the right.
+pub fn must_not_remount(linux: &Linux, process: &Process) -> Result<()> {
+    let rules = linux.resources().as_ref().and_then(|resources| resources.devices().as_ref());
+    let none = rules.is_none_or(|rules| rules.is_empty());
+    let may = || caps::sets(process.capabilities().as_ref()).map(|sets| sets.any(Capability::CAP_SYS_ADMIN));
+    if none || !may()? {
+        return Ok(());
+    }
+    let error =
+        Error::invalid("process.capabilities", "CAP_SYS_ADMIN could remount away what keeps linux.resources.devices");
+    Err(error.hint("only root's wsbox can keep device rules against it: leave one of the two out"))
+}
+
+/// Of a device (whether it is a block device, and its number) at `path`, that the rules allow all of it; no rules allow everything.
+///
+/// # Errors
+/// If they do not, with the field that gives it.
+pub fn must_be_allowed(rules: &[cgroup::Rule], field: &str, path: &Path, device: (bool, (u64, u64))) -> Result<()> {
+    let (block, number) = device;
+    if rules.is_empty() || cgroup::device_allowed(rules, block, number) {
+        return Ok(());
+    }
+    let error = Error::invalid(field, format!("{} is denied by linux.resources.devices", path.display()));
+    Err(error.hint("only root's wsbox can give a node and deny its use: leave the device out, or allow rwm"))
 }
 
 fn given(linux: &Linux) -> impl Iterator<Item = (usize, &LinuxDevice)> {
@@ -44,15 +70,15 @@ impl Builder<'_> {
     pub(super) fn bound_devices(&mut self, linux: &Linux) -> Result<()> {
         let usual = |(name, major, minor): (&str, u64, u64)| {
             let path = PathBuf::from(format!("/dev/{name}"));
-            Node { field: path.display().to_string(), path, block: false, number: (major, minor), mode: None }
+            let field = path.display().to_string();
+            Node { field, path, block: false, number: (major, minor), ..Node::default() }
         };
         let mut nodes: Vec<Node> = NODES.map(usual).into();
         for (at, device) in given(linux) {
             let node = node(device, format!("linux.devices[{at}]"))?;
-            // One of the usual six may be given again.
-            if nodes.iter().all(|known| known.path != node.path) {
-                nodes.push(node);
-            }
+            // One of the usual six may be given again: what the config says of it stands.
+            nodes.retain(|known| known.path != node.path);
+            nodes.push(node);
         }
         for node in nodes {
             let (field, place) = (node.field.clone(), node.path.to_string_lossy().into_owned());
@@ -77,5 +103,11 @@ fn node(device: &LinuxDevice, field: String) -> Result<Node> {
         _ => false,
     };
     let path = clean(&device.path().to_string_lossy()).into();
+    for (name, id) in [("uid", device.uid()), ("gid", device.gid())] {
+        if let Some(id) = id.filter(|id| *id != 0) {
+            let why = format!("a node of the host's can not be given to {id}");
+            return Err(Error::invalid(format!("{field}.{name}"), why).hint("leave it out, or run wsbox as root"));
+        }
+    }
     Ok(Node { path, block, number, mode: device.file_mode().map(|mode| mode & 0o777), field })
 }

@@ -29,6 +29,7 @@ use crate::error::{Error, Result};
 use crate::seccomp::{Counted, Counting};
 use crate::{cgroup, seccomp};
 pub use attributes::Attributes;
+pub use devices::must_be_allowed as device_must_be_allowed;
 pub use mounts::{BindAttr, Idmap, id_mapped_mount, is_bind, source_path};
 pub use namespaces::{Early, UserNamespace, is_new, joined, user as user_namespace};
 pub use process::hard_limits;
@@ -129,7 +130,7 @@ pub struct Dev {
 }
 
 /// A device node of the host that is to be bound, and has to be this one.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Node {
     /// Where it is, on the host and in the container
     pub path: PathBuf,
@@ -175,6 +176,8 @@ pub struct Plan {
     pub program: Program,
     /// The cgroup and its limits
     pub cgroup: cgroup::Plan,
+    /// The rules that what is bound has to keep, where no program can (bpf(2) in a user namespace)
+    pub device_rules: Option<Vec<cgroup::Rule>>,
     /// Written by the parent: lowering it takes the host's CAP_SYS_RESOURCE
     pub oom_score_adj: Option<i32>,
     /// How it is scheduled, set by the parent
@@ -285,9 +288,9 @@ pub fn container(spec: &Spec, id: &str, host: &Host, options: &Options) -> Resul
         Some(instance) => cgroup::Plan::in_scope(instance, path, id, resources, spec.annotations().as_ref()),
         None => cgroup::Plan::new(path, id, resources, options.delegated.as_deref()),
     }?;
-    if host.in_user_namespace {
-        devices::keep_by_mounts(&mut cgroup, linux)?;
-    } else if mounts::may_open_devices(spec, &user) {
+    let device_rules =
+        host.in_user_namespace.then(|| devices::keep_by_mounts(&mut cgroup, linux, wanted)).transpose()?;
+    if device_rules.is_none() && mounts::may_open_devices(spec, &user) {
         cgroup.deny_devices(linux.devices().as_deref().unwrap_or_default());
     }
     builder.joined = cgroup.v1_controllers();
@@ -307,6 +310,7 @@ pub fn container(spec: &Spec, id: &str, host: &Host, options: &Options) -> Resul
         namespaces: flags,
         user,
         cgroup,
+        device_rules,
         oom_score_adj: wanted.oom_score_adj(),
         attributes: Attributes::new(wanted, "process")?,
         hard_limits: process::hard_limits(wanted),
@@ -335,6 +339,9 @@ pub struct Exec<'a> {
 /// What can not be planned.
 pub fn exec(exec: &Exec<'_>, host: &Host, options: &Options) -> Result<(Program, Vec<Source>)> {
     let linux = exec.spec.linux().as_ref().ok_or_else(|| Error::invalid("linux", "is missing"))?;
+    if host.in_user_namespace {
+        devices::must_not_remount(linux, exec.process)?;
+    }
     let mut builder = Builder::new(host, 2)?;
     builder.source(Source::Container);
     builder.join(linux);

@@ -129,6 +129,10 @@ impl Builder<'_> {
             }
         }
         self.push("", Step::Receive);
+        if self.host.in_user_namespace && matches!(user, super::UserNamespace::Mapped(_)) {
+            // It was left until now, for the parent to write the maps; others may be in a namespace that is joined.
+            self.push("", Step::Prctl { option: PR_SET_DUMPABLE, value: 0 });
+        }
         let changes_net =
             linux.sysctl().iter().flatten().any(|(key, _)| crate::validate::sysctl_path(key).starts_with("net/"));
         for (field, path, flags) in joined {
@@ -138,10 +142,6 @@ impl Builder<'_> {
         }
         if *user != UserNamespace::Host {
             self.push("linux.uidMappings", Step::BecomeRoot);
-            if self.host.in_user_namespace {
-                // It was left until now, for the parent to write the maps.
-                self.push("", Step::Prctl { option: PR_SET_DUMPABLE, value: 0 });
-            }
         }
         if is_new(linux, LinuxNamespaceType::Cgroup) {
             self.push("linux.namespaces", Step::Unshare { flags: libc::CLONE_NEWCGROUP as u32 });

@@ -31,6 +31,22 @@ fn at(plan: &Plan, wanted: impl Fn(&Step) -> bool) -> usize {
     plan.program.steps.iter().position(|planned| wanted(&planned.step)).expect("the step is there")
 }
 
+/// An init whose maps are written by a user is dumpable until it has its descriptors, before it meets anybody; no other is.
+#[test]
+fn dumpable_no_longer_than_for_the_maps() {
+    let undumpable = |config: Value| {
+        let host = Host { in_user_namespace: true, ..HOST };
+        let spec: Spec = serde_json::from_value(config).unwrap();
+        let plan = container(&spec, "id", &host, &Options::default()).unwrap();
+        plan.program.steps.iter().position(|planned| planned.step == Step::Prctl { option: 4, value: 0 })
+    };
+    let mut mapped = minimal();
+    let map = json!([{"containerID": 0, "hostID": 0, "size": 1}]);
+    mapped["linux"] = json!({"namespaces": [{"type": "mount"}, {"type": "user"}, {"type": "ipc", "path": "/x"}], "uidMappings": map, "gidMappings": map});
+    assert_eq!(undumpable(mapped), Some(1), "right after Receive, before SetNs");
+    assert_eq!(undumpable(minimal()), None);
+}
+
 #[test]
 fn the_least_config_step_for_step() {
     let plan = plan(&minimal(), &Options::default());

@@ -101,7 +101,14 @@ fn maps(spec: &Spec) -> Result<Option<Maps>> {
         Some(_) => {
             let list = |map: &Option<Vec<LinuxIdMapping>>| map.clone().unwrap_or_default();
             let maps = Maps { uid: list(linux.uid_mappings()), gid: list(linux.gid_mappings()) };
-            Ok(Some(maps).filter(|maps| !maps.uid.is_empty() || !maps.gid.is_empty()))
+            let missing = match (maps.uid.is_empty(), maps.gid.is_empty()) {
+                (true, true) => return Ok(None),
+                (false, false) => return Ok(Some(maps)),
+                (true, false) => "uid",
+                (false, true) => "gid",
+            };
+            let error = Error::invalid(format!("linux.{missing}Mappings"), "is missing beside the other one");
+            Err(error.hint("give both, or neither: they are the user's own ids then"))
         }
     }
 }

@@ -20,7 +20,8 @@ const INITIAL: u64 = 0xEFFF_FFFD;
 
 /// Whether this process is in a user namespace, whoever made it.
 pub fn in_namespace() -> bool {
-    std::fs::metadata("/proc/self/ns/user").is_ok_and(|namespace| namespace.ino() != INITIAL)
+    // Where it can not be seen, the rights of the host's root are not to be relied on.
+    std::fs::metadata("/proc/self/ns/user").map_or(true, |namespace| namespace.ino() != INITIAL)
 }
 
 /// Whether the caller lacks the rights of the host's root.
@@ -29,9 +30,9 @@ pub fn is_user() -> bool {
 }
 
 /// Whether the systemd that makes cgroups for the caller is a user's own. Root in a user namespace may be that of a whole system (LXC), or an
-/// engine of a user's such as podman, which leaves the user's environment as it is.
+/// engine of a user's such as podman, which leaves the user's XDG_RUNTIME_DIR as it is.
 pub fn has_users_systemd() -> bool {
-    let user = || std::env::var_os("USER").is_some_and(|user| !user.is_empty() && user != "root");
+    let user = || std::env::var_os("XDG_RUNTIME_DIR").is_some_and(|dir| !dir.is_empty() && dir != "/run/user/0");
     enter::entered() || !geteuid().is_root() || in_namespace() && user()
 }
 
@@ -50,8 +51,8 @@ pub fn outer_uid() -> u32 {
     map.lines().find_map(entry).unwrap_or(own)
 }
 
-/// Whether setgroups(2) is allowed in the user namespace of a process, or in ours.
+/// Whether setgroups(2) is allowed in the user namespace of a process, or in ours. If that can not be read, the call itself will tell.
 pub fn may_set_groups(pid: Option<i32>) -> bool {
     let of = pid.map_or_else(|| "self".to_owned(), |pid| pid.to_string());
-    std::fs::read_to_string(format!("/proc/{of}/setgroups")).is_ok_and(|text| text.trim() == "allow")
+    std::fs::read_to_string(format!("/proc/{of}/setgroups")).map_or(true, |text| text.trim() != "deny")
 }

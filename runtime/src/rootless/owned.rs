@@ -8,6 +8,9 @@ use oci_spec::runtime::LinuxIdMapping;
 use crate::error::{Error, Result};
 use crate::plan::id_mapping;
 
+/// Lines of a map, UID_GID_MAP_MAX_EXTENTS of linux/user_namespace.h.
+const MOST_LINES: usize = 340;
+
 /// Ranges (first, count), in the order in which they are mapped from 0 on.
 #[derive(Debug, PartialEq)]
 pub struct Owned(Vec<(u32, u32)>);
@@ -32,7 +35,15 @@ impl Owned {
             first.checked_add(count)?;
             (count > 0 && (name == user || name == uid.to_string())).then_some((first, count))
         };
-        Self([(own, 1)].into_iter().chain(text.lines().filter_map(entry)).collect())
+        let mut ranges = vec![(own, 1)];
+        for (first, count) in text.lines().filter_map(entry) {
+            // The kernel refuses a map that has an id twice, or too many lines (user_namespaces(7)).
+            let apart = |&(other, size): &(u32, u32)| first >= other + size || other >= first + count;
+            if ranges.len() < MOST_LINES && ranges.iter().all(apart) {
+                ranges.push((first, count));
+            }
+        }
+        Self(ranges)
     }
 
     /// Whether there are more than the user's own.
@@ -98,6 +109,14 @@ mod tests {
         for (first, count) in [(1000, 2), (100_001, 65536), (0, 1), (300_010, 1)] {
             assert_eq!(owned.inside(first, count), None, "{first} {count}");
         }
+    }
+
+    #[test]
+    fn no_id_is_mapped_twice() {
+        let text = "tester:100000:10\ntester:100000:10\ntester:100005:10\ntester:999:2\ntester:100010:5\n";
+        assert_eq!(Owned::parse(text, 1000, "tester", 1000).0, [(1000, 1), (100_000, 10), (100_010, 5)]);
+        let many: String = (0..1000).map(|at| format!("tester:{}:1\n", 5000 + 2 * at)).collect();
+        assert_eq!(Owned::parse(&many, 1000, "tester", 1000).map().len(), 340);
     }
 
     #[test]

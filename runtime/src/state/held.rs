@@ -5,13 +5,15 @@
 //! is gone says nothing any more.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
+use std::fs::File;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io::ErrorKind;
-use std::os::unix::fs::{DirBuilderExt, symlink};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::{Flock, FlockArg};
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, Flock, FlockArg, OFlag, openat};
+use nix::sys::stat::{Mode, fstat, mkdirat};
+use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, symlinkat, unlinkat};
 
 use crate::bundle::own::LAYERS;
 use crate::error::{Context, Error, Result};
@@ -28,10 +30,11 @@ fn stores(annotations: &BTreeMap<String, String>) -> BTreeSet<PathBuf> {
     layers.filter_map(|layer| Path::new(layer).ancestors().nth(3).map(Path::to_owned)).collect()
 }
 
-fn link(store: &Path, folder: &Path) -> PathBuf {
+/// The name of what `folder` says.
+fn name(folder: &Path) -> String {
     let mut hasher = DefaultHasher::new();
     folder.hash(&mut hasher);
-    store.join("users").join(format!("{:016x}", hasher.finish()))
+    format!("{:016x}", hasher.finish())
 }
 
 /// Says that the container with this state folder has the layers that `annotations` name. What it says stands; the locks are for the moment.
@@ -39,26 +42,47 @@ fn link(store: &Path, folder: &Path) -> PathBuf {
 /// # Errors
 /// If a store can not be locked or written.
 pub fn hold(annotations: &BTreeMap<String, String>, folder: &Path) -> Result<Held> {
-    let one = |store: PathBuf| {
-        let path = store.join("lock");
-        let context = || path.display().to_string();
-        let lock = File::open(&path).context(context)?;
-        let lock = Flock::lock(lock, FlockArg::LockShared).map_err(|(_, errno)| Error::system(context(), errno))?;
-        let link = link(&store, folder);
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(store.join("users")).context(context)?;
-        match symlink(folder, &link) {
-            // Of one before, in the same folder.
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(lock),
-            result => result.context(|| link.display().to_string()).map(|()| lock),
-        }
-    };
-    Ok(Held { _locks: stores(annotations).into_iter().map(one).collect::<Result<_>>()? })
+    Ok(Held { _locks: stores(annotations).iter().map(|store| hold_one(store, folder)).collect::<Result<_>>()? })
+}
+
+fn hold_one(store: &Path, folder: &Path) -> Result<Flock<File>> {
+    let context = || format!("{}: hold the layers", store.display());
+    let store = open(AT_FDCWD, store, OFlag::O_DIRECTORY).context(context)?;
+    // The store may be a user's, and we root: nothing in it leads elsewhere, nor makes us wait for its other end.
+    let lock = open(&store, "lock", OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).context(context)?;
+    let lock =
+        Flock::lock(File::from(lock), FlockArg::LockShared).map_err(|(_, errno)| Error::system(context(), errno))?;
+    let users = users(&store).context(context)?;
+    match symlinkat(folder, &users, name(folder).as_str()) {
+        // Of one before, in the same folder.
+        Ok(()) | Err(Errno::EEXIST) => Ok(lock),
+        Err(errno) => Err(Error::system(context(), errno)),
+    }
+}
+
+/// STORE/users, which is its owner's, whoever makes it: the owner's gc has to read it.
+fn users(store: &OwnedFd) -> nix::Result<OwnedFd> {
+    match mkdirat(store, "users", Mode::S_IRWXU) {
+        Ok(()) | Err(Errno::EEXIST) => {}
+        Err(errno) => return Err(errno),
+    }
+    let users = open(store, "users", OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW)?;
+    let (owner, now) = (fstat(store)?, fstat(&users)?);
+    if (owner.st_uid, owner.st_gid) != (now.st_uid, now.st_gid) {
+        fchown(&users, Some(Uid::from_raw(owner.st_uid)), Some(Gid::from_raw(owner.st_gid)))?;
+    }
+    Ok(users)
+}
+
+fn open(dir: impl AsFd, path: impl AsRef<Path>, flags: OFlag) -> nix::Result<OwnedFd> {
+    openat(dir, path.as_ref(), flags | OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())
 }
 
 /// Takes it back.
 pub fn release(annotations: &BTreeMap<String, String>, folder: &Path) {
     for store in stores(annotations) {
-        let _ = fs::remove_file(link(&store, folder));
+        let users = open(AT_FDCWD, store.join("users"), OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW);
+        let _ = users.and_then(|users| unlinkat(users, name(folder).as_str(), UnlinkatFlags::NoRemoveDir));
     }
 }
 

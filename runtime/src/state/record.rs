@@ -98,6 +98,9 @@ pub struct Record {
     pub created: String,
     /// The host user that created it
     pub owner: u32,
+    /// Whether wsbox was in a user namespace itself
+    #[serde(default)]
+    pub in_user_namespace: bool,
     /// The config's
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,

@@ -73,19 +73,29 @@ pub fn rm(global: &Global, arguments: &Rm) -> Result<u8> {
 /// The containers that have not ended: of this state root, and with a state folder among `users`, wherever it is.
 fn alive(global: &Global, users: &[PathBuf]) -> Result<Vec<Record>> {
     let root = global.root();
-    let mut records: Vec<Record> = root.ids()?.into_iter().filter_map(|id| root.read(&id).ok()).collect();
+    let mut records = Vec::new();
+    for id in root.ids()? {
+        records.extend(present(root.read(&id))?);
+    }
     for folder in users.iter().filter(|folder| folder.parent() != Some(root.path())) {
         let id = folder.file_name().unwrap_or_default().to_string_lossy();
-        match Root::new(folder.parent().map(PathBuf::from)).read(&id) {
-            // Deleted meanwhile.
-            Err(error) if error.kind() == Kind::NotFound => {}
-            result => records.push(result?),
+        records.extend(present(Root::new(folder.parent().map(PathBuf::from)).read(&id))?);
+    }
+    let mut alive = Vec::new();
+    for record in records {
+        if lifecycle::state(&record)?.status != Status::Stopped {
+            alive.push(record);
         }
     }
-    Ok(records
-        .into_iter()
-        .filter(|record| lifecycle::state(record).is_ok_and(|state| state.status != Status::Stopped))
-        .collect())
+    Ok(alive)
+}
+
+/// None if it was deleted meanwhile. One that can not be read may be of a container that is alive.
+fn present(record: Result<Record>) -> Result<Option<Record>> {
+    match record {
+        Err(error) if error.kind() == Kind::NotFound => Ok(None),
+        result => result.map(Some),
+    }
 }
 
 pub fn gc(global: &Global, arguments: &Gc) -> Result<u8> {
