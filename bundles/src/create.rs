@@ -3,6 +3,7 @@
 
 mod partial;
 
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -66,17 +67,20 @@ pub struct Created {
 /// # Errors
 /// If the source, a flag or the disk is not as needed. Nothing is left of the bundle then.
 pub fn create(request: &Request, unpacker: &Unpacker, store: &Store, progress: &Progress) -> Result<Created> {
-    let name = source::canonical(&request.source)?;
+    // What the policy is asked about is what is opened, whatever becomes of links on the way.
+    let source = source::settled(&request.source)?;
+    let name = source::canonical(&source)?;
     let demands = request.policies.iter().map(|policy| policy.of(&name)).collect::<Result<Vec<_>>>()?;
-    let opened = source::open(&request.source, &request.platform, Decoder { unpacker, progress })?;
+    let opened = source::open(&source, &request.platform, Decoder { unpacker, progress, limits: request.limits })?;
     demands.iter().try_for_each(|demand| names_digest(request, demand))?;
     pinned(opened.image.as_ref(), request.pin.as_ref())?;
     let keys = std::iter::once(&request.keys).chain(demands.iter().map(|demand| &demand.keys));
     keys.into_iter().try_for_each(|keys| signed(opened.image.as_ref(), keys))?;
     opened.layers.iter().for_each(|layer| progress.expect(layer.size()));
-    let _held = store.share()?;
+    let _held = store.share(progress)?;
     let partial = Partial::new(&request.dir)?;
-    let (layers, skipped) = root(request, &opened, unpacker, store, &partial, progress)?;
+    let rootfs = partial.folder("rootfs")?;
+    let (layers, skipped) = root(request, &opened, unpacker, store, &rootfs, progress)?;
     let made = config(request, &opened, &layers)?;
     partial.write(MARK, b"{}\n")?;
     partial.write("config.json", &text(&made.config)?)?;
@@ -123,14 +127,13 @@ fn root(
     opened: &Opened,
     unpacker: &Unpacker,
     store: &Store,
-    partial: &Partial,
+    rootfs: &OwnedFd,
     progress: &Progress,
 ) -> Result<(Vec<PathBuf>, Vec<String>)> {
-    let rootfs = partial.folder("rootfs")?;
     if !request.copy {
         return store.layers(&opened.layers, unpacker, request.limits, progress);
     }
-    let mut skipped = Vec::new();
+    let (rootfs, mut skipped) = (partial::opened(rootfs), Vec::new());
     apply(&opened.layers, &rootfs, unpacker, request.limits, progress, &mut skipped)?;
     Ok((vec![rootfs], skipped))
 }

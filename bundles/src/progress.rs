@@ -1,8 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //! How far long work is, and whether somebody wants it to end.
 
+use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
 
 use crate::error::{Error, Result};
 
@@ -33,6 +39,23 @@ impl Progress {
     /// Ends the work at the next [`check`](Self::check).
     pub fn cancel(&self) {
         self.cancelled.store(true, Ordering::Relaxed);
+    }
+
+    /// Waits for a lock that others may hold for long, as long as nobody has had enough; `how` is one that does not wait.
+    ///
+    /// # Errors
+    /// If it can not be had, or the work was cancelled.
+    pub(crate) fn lock(&self, mut file: File, how: FlockArg) -> Result<Flock<File>> {
+        const BETWEEN: Duration = Duration::from_millis(20);
+        loop {
+            match Flock::lock(file, how) {
+                Ok(lock) => return Ok(lock),
+                Err((back, Errno::EWOULDBLOCK)) => file = back,
+                Err((_, errno)) => return Err(Error::new("lock", errno.desc().to_lowercase())),
+            }
+            self.check()?;
+            std::thread::sleep(BETWEEN);
+        }
     }
 
     /// # Errors

@@ -388,6 +388,9 @@ fn who_steps_aside() {
     user.own(&beside);
     let name = user.cgroup().file_name().unwrap().to_str().unwrap().to_owned();
     let inside = bundle().set("/linux/cgroupsPath", json!(format!("/{name}/beside/{id}"))).args(&["true"]);
+    // From where it may: its own cgroup has no room for processes now.
+    fs::create_dir(&leaf).unwrap();
+    user.own(&leaf);
     user.run(&inside, &[], &id).fails(1, &["has processes of its own", "choose another linux.cgroupsPath"]);
     assert_eq!(procs(&beside).trim(), idle.id().to_string());
     idle.kill().unwrap();

@@ -3,10 +3,12 @@
 
 use std::fs::{self, File};
 use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::{Flock, FlockArg, OFlag, openat};
+use nix::sys::stat::{Mode, fchmod, mkdirat};
 
 use crate::error::{Context, Error, Result};
 
@@ -14,9 +16,14 @@ use crate::error::{Context, Error, Result};
 pub struct Partial {
     dir: PathBuf,
     partial: PathBuf,
-    /// Held by who is at work on it, so that what a killed one left is known
-    _lock: Flock<File>,
+    /// The folder; who is at work on it holds its lock, so that what a killed one left is known
+    folder: Flock<File>,
     finished: bool,
+}
+
+/// The path of an open file or folder, whatever becomes of its name: the folder that it is in may be another user's.
+pub fn opened(fd: &impl AsRawFd) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()))
 }
 
 impl Partial {
@@ -30,34 +37,42 @@ impl Partial {
         let dir = std::path::absolute(dir).context(subject)?;
         let name = dir.file_name().ok_or_else(|| Error::new(subject(), "is no name for a folder"))?;
         let partial = dir.with_file_name(format!(".{}.partial", name.to_string_lossy()));
-        let lock = lock(&partial)?;
-        Ok(Self { dir, partial, _lock: lock, finished: false })
+        let folder = lock(&partial)?;
+        Ok(Self { dir, partial, folder, finished: false })
     }
 
     /// Makes a folder in it that everybody may pass.
-    pub fn folder(&self, name: &str) -> Result<PathBuf> {
-        let path = self.partial.join(name);
-        fs::create_dir(&path).context(|| path.display().to_string())?;
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).context(|| path.display().to_string())?;
-        Ok(path)
+    pub fn folder(&self, name: &str) -> Result<OwnedFd> {
+        let context = || self.partial.join(name).display().to_string();
+        let mode = Mode::from_bits_truncate(0o755);
+        mkdirat(&*self.folder, name, mode).context(context)?;
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let made = openat(&*self.folder, name, flags, Mode::empty()).context(context)?;
+        fchmod(&made, mode).context(context)?;
+        Ok(made)
     }
 
     /// Writes a file in it.
     pub fn write(&self, name: &str, text: &[u8]) -> Result<()> {
-        let path = self.partial.join(name);
-        let mut file = File::create_new(&path).context(|| path.display().to_string())?;
-        file.write_all(text).and_then(|()| file.sync_all()).context(|| path.display().to_string())
+        let context = || self.partial.join(name).display().to_string();
+        let mut file = File::create_new(self.path(name)).context(context)?;
+        file.write_all(text).and_then(|()| file.sync_all()).context(context)
     }
 
     /// Where something in it is by now.
     pub fn path(&self, name: &str) -> PathBuf {
-        self.partial.join(name)
+        opened(&*self.folder).join(name)
     }
 
     /// Gives it its name.
     pub fn finish(mut self) -> Result<PathBuf> {
+        let context = || self.dir.display().to_string();
         // Of all that can be there by now, rename(2) only takes the place of an empty folder.
-        fs::rename(&self.partial, &self.dir).context(|| self.dir.display().to_string())?;
+        fs::rename(&self.partial, &self.dir).context(context)?;
+        let (made, now) = (self.folder.metadata().context(context)?, self.dir.symlink_metadata().context(context)?);
+        if (made.dev(), made.ino()) != (now.dev(), now.ino()) {
+            return Err(Error::new(context(), "somebody put another folder in its place"));
+        }
         self.finished = true;
         Ok(self.dir.clone())
     }

@@ -12,6 +12,9 @@ use crate::error::{Error, Result};
 /// An index in an index in an index is a cycle, or somebody who plays with us.
 const DEPTH: usize = 4;
 
+/// What an overlay takes (OVL_MAX_STACK of the kernel); builders stop at 127.
+const LAYERS: usize = 500;
+
 /// What an image is for, as `--platform` has it: `os/architecture[/variant]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Platform {
@@ -127,6 +130,9 @@ impl Image {
                 .hint("--platform takes another"));
         }
         let ids = config.rootfs().diff_ids();
+        if layers.len() > LAYERS {
+            return Err(Error::new(subject(), format!("has {} layers; {LAYERS} is the most", layers.len())));
+        }
         if ids.len() != layers.len() {
             let why = format!("has {} layers, and its config {}", layers.len(), ids.len());
             return Err(Error::new(subject(), why));

@@ -2,9 +2,9 @@
 //! An archive that is compressed as a whole. It is the unpacker's child that reads it, in its jail.
 
 use std::fs::{self, DirBuilder, File};
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::error::{Context, Result};
 use crate::progress::Progress;
@@ -17,6 +17,8 @@ pub struct Decoder<'a> {
     pub unpacker: &'a Unpacker,
     /// Who may end it
     pub progress: &'a Progress,
+    /// How much may come out
+    pub limits: Limits,
 }
 
 impl Decoder<'_> {
@@ -26,7 +28,7 @@ impl Decoder<'_> {
     /// If it is damaged, becomes larger than any image, or does not fit on the disk.
     pub fn decode(self, compressed: File) -> Result<File> {
         let folder = Folder::new()?;
-        let (form, limits) = (Form::Decoded, Limits::default());
+        let (form, limits) = (Form::Decoded, self.limits);
         let order = Order { form, limits, diff_id: None, sealed: false, own: true };
         self.progress.expect(compressed.metadata().map_or(0, |found| found.len()));
         self.unpacker.unpack(compressed, &order, &folder.0, self.progress)?;
@@ -40,8 +42,8 @@ struct Folder(PathBuf);
 
 impl Folder {
     fn new() -> Result<Self> {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("wsbox-archive-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        // Of names that nobody can have made before us.
+        let name = format!("wsbox-archive-{:016x}", RandomState::new().build_hasher().finish());
         let path = std::env::temp_dir().join(name);
         DirBuilder::new().mode(0o700).create(&path).context(|| path.display().to_string())?;
         Ok(Self(path))

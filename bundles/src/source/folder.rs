@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use nix::dir::Dir;
 use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
-use nix::sys::stat::{FileStat, Mode, SFlag, fstatat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
 use tar::{Builder, EntryType, Header};
 
 use crate::error::{Context, Result};
@@ -103,9 +103,14 @@ impl<W: Write> Walk<W> {
             }
             SFlag::S_IFREG => {
                 let file = File::from(open(OFlag::O_RDONLY)?);
+                // Owner and mode are those of what is read.
+                let read = fstat(&file)?;
+                if (read.st_dev, read.st_ino) != (stat.st_dev, stat.st_ino) {
+                    return Err(io::Error::other("was replaced while it was read"));
+                }
                 self.attributes(&file)?;
-                let mut header = header(&stat, EntryType::Regular);
-                let size = file.metadata()?.len();
+                let mut header = header(&read, EntryType::Regular);
+                let size = u64::try_from(read.st_size).unwrap_or_default();
                 header.set_size(size);
                 self.entry(&header, path, file.take(size).chain(io::repeat(0)).take(size))
             }

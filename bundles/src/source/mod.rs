@@ -128,6 +128,28 @@ pub fn canonical(name: &str) -> Result<String> {
     }
 }
 
+/// The same source, with the path of what is on this host as it really is.
+///
+/// # Errors
+/// If nothing is there.
+pub fn settled(name: &str) -> Result<String> {
+    let real = |path: &Path| {
+        let subject = || path.display().to_string();
+        let real =
+            path.canonicalize().context(subject).map_err(|error| error.hint(format!("a source is one of: {NAMES}")))?;
+        real.into_os_string().into_string().map_err(|_| Error::new(subject(), "is no UTF-8"))
+    };
+    match name.split_once(':') {
+        Some(("docker", rest)) if rest.starts_with("//") => Ok(name.to_owned()),
+        Some((kind @ ("oci" | "oci-archive" | "docker-archive"), rest)) => {
+            let chosen = Chosen::of(rest);
+            let name = chosen.name.map(|name| format!(":{name}")).unwrap_or_default();
+            Ok(format!("{kind}:{}{name}", real(&chosen.path)?))
+        }
+        _ => real(Path::new(name)),
+    }
+}
+
 /// Opens what `name` means, and reads all of it but the layers.
 ///
 /// # Errors

@@ -120,16 +120,18 @@ impl Store {
             }
         }
         let mut freed = Freed::default();
+        let mut done = Ok(());
         for path in children(&self.root.join("tmp"))? {
-            freed.bytes += size(&path)?;
-            fs::remove_dir_all(&path).context(|| path.display().to_string())?;
+            freed.bytes += size(&path);
+            done = done.and(fs::remove_dir_all(&path).context(|| path.display().to_string()));
         }
         for path in children(&self.root.join("layers"))?.into_iter().filter(|path| !used.contains(&path.join("fs"))) {
-            freed.bytes += size(&path)?;
+            freed.bytes += size(&path);
             freed.layers += 1;
-            self.discard(&path)?;
+            done = done.and(self.discard(&path));
         }
-        Ok(freed)
+        // One that can not be removed keeps no others.
+        done.map(|()| freed)
     }
 
     /// A layer goes in one step: what is left by a kill in the middle lies in tmp.
@@ -174,7 +176,7 @@ fn is_nowhere(error: &std::io::Error) -> bool {
 }
 
 /// It may have been gone before.
-fn is_gone(removed: std::io::Result<()>) -> std::io::Result<()> {
+pub(super) fn is_gone(removed: std::io::Result<()>) -> std::io::Result<()> {
     removed.or_else(|error| if error.kind() == ErrorKind::NotFound { Ok(()) } else { Err(error) })
 }
 
@@ -206,12 +208,9 @@ fn children(folder: &Path) -> Result<Vec<PathBuf>> {
     fs::read_dir(folder).context(context)?.map(|entry| Ok(entry.context(context)?.path())).collect()
 }
 
-/// Bytes on the disk; a file with several names counts for each.
-fn size(path: &Path) -> Result<u64> {
-    let found = path.symlink_metadata().context(|| path.display().to_string())?;
-    let own = found.blocks() * 512;
-    if !found.is_dir() {
-        return Ok(own);
-    }
-    children(path)?.iter().try_fold(own, |sum, child| Ok(sum + size(child)?))
+/// Bytes on the disk, as far as they can be seen; a file with several names counts for each.
+fn size(path: &Path) -> u64 {
+    let Ok(found) = path.symlink_metadata() else { return 0 };
+    let below = if found.is_dir() { children(path).unwrap_or_default() } else { Vec::new() };
+    found.blocks() * 512 + below.iter().map(|child| size(child)).sum::<u64>()
 }

@@ -4,13 +4,15 @@
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, Read};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::UNIX_EPOCH;
 
-use nix::fcntl::{Flock, FlockArg};
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg, OFlag, OpenHow, ResolveFlag, open, openat2};
+use nix::sys::stat::{Mode, fstat};
 use sha2::{Digest as _, Sha256};
 
 use super::Store;
@@ -66,20 +68,30 @@ fn stand_alone(all: &[(PathBuf, Report)]) -> bool {
     all.iter().enumerate().all(|(index, (path, report))| {
         !report.borrows
             && report.implied.iter().all(|folder| {
-                let own = path.join(folder).symlink_metadata();
-                let below = all[..index].iter().rev().find_map(|(lower, _)| lower.join(folder).symlink_metadata().ok());
-                match (own, below) {
-                    (Ok(own), Some(below)) => {
-                        own.is_dir() == below.is_dir()
-                            && own.mode() == below.mode()
-                            && own.uid() == below.uid()
-                            && own.gid() == below.gid()
+                let Ok(Some(own)) = seen(path, folder) else { return false };
+                for (lower, _) in all[..index].iter().rev() {
+                    match seen(lower, folder) {
+                        Ok(None) => {}
+                        Ok(Some(below)) => return own == below,
+                        Err(_) => return false,
                     }
-                    (_, None) => true,
-                    (Err(_), _) => false,
                 }
+                true
             })
     })
+}
+
+/// Mode with kind, owner and group of `folder` in a layer; none if there is none. A link on the way is an error: where it leads is not the
+/// layer's alone to say.
+fn seen(layer: &Path, folder: &str) -> nix::Result<Option<(u32, u32, u32)>> {
+    let layer = open(layer, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
+    let within = ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS;
+    let how = OpenHow::new().flags(OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC).resolve(within);
+    match openat2(&layer, folder, how) {
+        Ok(found) => fstat(&found).map(|found| Some((found.st_mode, found.st_uid, found.st_gid))),
+        Err(Errno::ENOENT) => Ok(None),
+        Err(errno) => Err(errno),
+    }
 }
 
 impl Work<'_> {
@@ -116,19 +128,23 @@ impl Work<'_> {
     /// A layer of an image: what is there under its digest is right, for nothing gets there half.
     fn known(&self, layer: &Layer, digest: &Digest) -> Result<(PathBuf, Report)> {
         let place = self.store.place(digest);
-        let Some(space) = Space::take(self.store, digest.hex(), Some(&place))? else {
+        let Some(space) = Space::take(self.store, digest.hex(), Some(&place), self.progress)? else {
             self.progress.add(layer.size());
-            return found(&place);
+            return found(&place).and_then(|found| same(layer, found));
         };
         let order = order(layer, Form::Overlay, self.limits);
         let report = self.unpacker.unpack(layer.open()?, &order, &space.fs(), self.progress);
-        space.keep(&report.map_err(|error| of_layer(layer, error))?, &place)
+        let mut report = report.map_err(|error| of_layer(layer, error))?;
+        if let Layer::Blob { diff_id, .. } = layer {
+            report.diff_id = Some(diff_id.to_string());
+        }
+        space.keep(&report, &place)
     }
 
     /// A tar or folder gets its digest while it is read.
     fn unknown(&self, layer: &Layer) -> Result<(PathBuf, Report)> {
         let name = format!("new-{}-{:p}", std::process::id(), layer);
-        let space = Space::take(self.store, &name, None)?;
+        let space = Space::take(self.store, &name, None, self.progress)?;
         let space = space.ok_or_else(|| Error::new("layer", "is being unpacked already"))?;
         let hasher = Arc::new(Mutex::new(Sha256::new()));
         let stream = Hashed { inner: layer.open()?, hasher: hasher.clone() };
@@ -147,7 +163,7 @@ impl Work<'_> {
         let all: Vec<_> = layers.iter().filter_map(Layer::digest).map(|digest| digest.to_string()).collect();
         let digest = Digest::of(format!("applied {}", all.join(" ")).as_bytes());
         let place = self.store.place(&digest);
-        if let Some(space) = Space::take(self.store, digest.hex(), Some(&place))? {
+        if let Some(space) = Space::take(self.store, digest.hex(), Some(&place), self.progress)? {
             let mut report = Report::default();
             apply(layers, &space.fs(), self.unpacker, self.limits, self.progress, &mut report.skipped)?;
             space.keep(&report, &place)?;
@@ -159,6 +175,18 @@ impl Work<'_> {
 impl Store {
     fn place(&self, digest: &Digest) -> PathBuf {
         self.root.join("layers").join(digest.hex())
+    }
+}
+
+/// What is there has to be what this image says it is, too.
+fn same(layer: &Layer, found: (PathBuf, Report)) -> Result<(PathBuf, Report)> {
+    let wanted = if let Layer::Blob { diff_id, .. } = layer { Some(diff_id.to_string()) } else { None };
+    match (&found.1.diff_id, wanted) {
+        (Some(known), Some(wanted)) if *known != wanted => {
+            let why = format!("its tar has the digest {known}, and the config of the image says {wanted}");
+            Err(of_layer(layer, Error::new("layer", why)))
+        }
+        _ => Ok(found),
     }
 }
 
@@ -177,7 +205,7 @@ struct Space {
 
 impl Space {
     /// Waits for another who unpacks the same; none if it is at `place` then.
-    fn take(store: &Store, name: &str, place: Option<&Path>) -> Result<Option<Self>> {
+    fn take(store: &Store, name: &str, place: Option<&Path>, progress: &Progress) -> Result<Option<Self>> {
         let path = store.root.join("tmp").join(name);
         let context = || path.display().to_string();
         loop {
@@ -189,8 +217,12 @@ impl Space {
             {
                 return Err(error).context(context);
             }
-            let Ok(folder) = File::open(&path) else { continue };
-            let lock = Flock::lock(folder, FlockArg::LockExclusive).map_err(|(_, errno)| errno).context(context)?;
+            let flags = libc::O_NOFOLLOW | libc::O_DIRECTORY;
+            let folder = match File::options().read(true).custom_flags(flags).open(&path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                result => result.context(context)?,
+            };
+            let lock = progress.lock(folder, FlockArg::LockExclusiveNonblock).map_err(|error| error.of(context()))?;
             // Who was waited for has finished it, or failed and removed it.
             let same =
                 fs::metadata(&path).ok().zip(lock.metadata().ok()).is_some_and(|(path, held)| path.ino() == held.ino());

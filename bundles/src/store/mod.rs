@@ -22,10 +22,12 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
+use clean::is_gone;
 pub use clean::{Bundle, Freed, split};
 
 use crate::error::{Context, Error, Result};
 use crate::image::Digest;
+use crate::progress::Progress;
 
 /// The annotation of a bundle that has the folders of its layers, the uppermost first, with colons between.
 pub const LAYERS: &str = "dev.wsbox.layers";
@@ -75,22 +77,28 @@ impl Store {
         // Layers are known by their paths: the store has one, whatever links lead to it.
         let root = root.canonicalize().context(subject)?;
         plain(&root)?;
+        own(&root)?;
+        for folder in ["layers", "tmp", "bundles", "users"] {
+            own(&root.join(folder))?;
+        }
         Ok(Self { root })
     }
 
-    /// Keeps others from removing.
+    /// Keeps others from removing, once none is at it.
     ///
     /// # Errors
-    /// If the lock can not be had.
-    pub fn share(&self) -> Result<Held> {
-        self.lock(FlockArg::LockShared)
+    /// If the lock can not be had, or the user had enough of waiting.
+    pub fn share(&self, progress: &Progress) -> Result<Held> {
+        self.lock(FlockArg::LockSharedNonblock, progress)
     }
 
-    fn lock(&self, how: FlockArg) -> Result<Held> {
+    fn lock(&self, how: FlockArg, progress: &Progress) -> Result<Held> {
         let path = self.root.join("lock");
         let context = || path.display().to_string();
-        let file = File::options().create(true).append(true).mode(0o600).open(&path).context(context)?;
-        let lock = Flock::lock(file, how).map_err(|(_, errno)| errno).context(context)?;
+        let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+        let file = File::options().create(true).append(true).mode(0o600).custom_flags(flags).open(&path);
+        let file = file.context(context)?;
+        let lock = progress.lock(file, how).map_err(|error| error.of(context()))?;
         Ok(Held { _lock: lock })
     }
 
@@ -99,7 +107,7 @@ impl Store {
     /// # Errors
     /// If the lock can not be had.
     pub fn alone(&self) -> Result<Alone> {
-        self.lock(FlockArg::LockExclusive).map(Alone)
+        self.lock(FlockArg::LockExclusiveNonblock, &Progress::default()).map(Alone)
     }
 
     /// Says that a bundle with these layers will be at `dir`; `mark` is a file of its own.
@@ -129,7 +137,13 @@ impl Store {
         match mark.symlink_metadata() {
             Ok(found) if found.nlink() > 1 => {
                 let moved = |file: &Path| file.with_file_name(format!("moved-{}-{}", found.ino(), name(file)));
-                fs::rename(path, moved(path)).and_then(|()| fs::rename(&mark, moved(&mark)))
+                // In an order in which a kill leaves each with its mark, to be done again.
+                match fs::hard_link(&mark, moved(&mark)) {
+                    Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(error),
+                    _ => {}
+                }
+                is_gone(fs::rename(path, moved(path)))?;
+                fs::remove_file(&mark)
             }
             Ok(_) => fs::remove_file(&mark),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
@@ -154,12 +168,26 @@ fn plain(root: &Path) -> Result<()> {
     }
 }
 
+/// What somebody else laid there is not believed.
+fn own(folder: &Path) -> Result<()> {
+    let found = folder.symlink_metadata().context(|| folder.display().to_string())?;
+    let (me, open) = (nix::unistd::geteuid().as_raw(), found.mode() & 0o022 != 0);
+    if found.is_dir() && found.uid() == me && !open {
+        return Ok(());
+    }
+    let why = if found.uid() == me { "is no folder that others can not write to" } else { "is somebody else's" };
+    Err(Error::new(folder.display().to_string(), why).hint("--store takes another"))
+}
+
 fn name(file: &Path) -> String {
     file.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 /// One name for a bundle: without a slash at its end, and with what its parent really is.
-fn placed(dir: &Path) -> Result<PathBuf> {
+///
+/// # Errors
+/// If it has no parent that is there.
+pub fn placed(dir: &Path) -> Result<PathBuf> {
     let subject = || dir.display().to_string();
     let dir = std::path::absolute(dir).context(subject)?;
     let name = dir.file_name().ok_or_else(|| Error::new(subject(), "is no name for a folder"))?;

@@ -6,7 +6,7 @@ use std::io::{self, BufReader, Read, Write};
 
 use super::order::{ARCHIVE, Answer, Form, Order, Report};
 use super::{jail, tree::Tree};
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
 use crate::image::{Digest, Verified};
 
 /// What the tar's own words may take beside the files: headers, long names, extended attributes.
@@ -31,7 +31,11 @@ pub fn run(order: &str) -> u8 {
 fn unpack(order: &Order) -> Result<Report> {
     jail::enter()?;
     let limit = order.limits.size.saturating_add(order.limits.entries.saturating_mul(HEADERS));
-    let stream = Capped { inner: decompress(BufReader::with_capacity(BUFFER, io::stdin()))?, left: limit };
+    let (inner, compressed) = decompress(BufReader::with_capacity(BUFFER, io::stdin()))?;
+    let stream = Capped { inner, left: limit };
+    if compressed && order.sealed && order.diff_id.is_none() {
+        return Err(Error::new("layer", "is compressed, and its diff_id is that of no tar"));
+    }
     match &order.diff_id {
         _ if order.form == Form::Decoded => decode(stream),
         None if order.sealed => read(Padded { inner: stream, count: 0 }, order),
@@ -62,14 +66,14 @@ fn read(stream: impl Read, order: &Order) -> Result<Report> {
 }
 
 /// By the first bytes, which can not be mistaken for a tar's: RFC 1952, RFC 8878.
-fn decompress(mut stream: impl io::BufRead + 'static) -> Result<Box<dyn Read>> {
+fn decompress(mut stream: impl io::BufRead + 'static) -> Result<(Box<dyn Read>, bool)> {
     let start = stream.fill_buf().context(|| "layer".into())?;
     Ok(match start {
-        [0x1f, 0x8b, ..] => Box::new(flate2::bufread::MultiGzDecoder::new(stream)),
+        [0x1f, 0x8b, ..] => (Box::new(flate2::bufread::MultiGzDecoder::new(stream)), true),
         [0x28, 0xb5, 0x2f, 0xfd, ..] => {
-            Box::new(zstd::stream::read::Decoder::with_buffer(stream).context(|| "layer".into())?)
+            (Box::new(zstd::stream::read::Decoder::with_buffer(stream).context(|| "layer".into())?), true)
         }
-        _ => Box::new(stream),
+        _ => (Box::new(stream), false),
     })
 }
 

@@ -66,7 +66,7 @@ impl Unpacker {
             .context(|| format!("start the unpacker {}", self.program.display()))?;
         let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
         let (fed, said) = watched(&child, progress, || {
-            let fed = stdin.map_or(Ok(()), |stdin| feed(layer, stdin, progress));
+            let fed = stdin.map_or(Ok(false), |stdin| feed(layer, stdin, progress));
             if fed.is_err() {
                 // Its part of the story does not count: what it got is not the layer.
                 end(&child);
@@ -76,7 +76,12 @@ impl Unpacker {
             (fed, read.map(|_| said))
         });
         let answer = answer(child, said);
-        progress.check().and(fed).and(answer)
+        progress.check()?;
+        match (fed?, answer?) {
+            (true, report) => Ok(report),
+            // What was not read was not checked either.
+            (false, _) => Err(Error::new("layer", "its unpacker ended before it had all of it")),
+        }
     }
 }
 
@@ -102,18 +107,18 @@ fn watched<T>(child: &Child, progress: &Progress, work: impl FnOnce() -> T) -> T
     })
 }
 
-/// The child may end before all is read; then its answer says why.
-fn feed(mut layer: impl Read, mut child: ChildStdin, progress: &Progress) -> Result<()> {
+/// Whether all was read. The child may end before; then its answer says why.
+fn feed(mut layer: impl Read, mut child: ChildStdin, progress: &Progress) -> Result<bool> {
     let mut buffer = vec![0; CHUNK];
     loop {
         progress.check()?;
         let count = layer.read(&mut buffer).context(|| "layer".into())?;
         if count == 0 {
-            return Ok(());
+            return Ok(true);
         }
         progress.add(count as u64);
         match child.write_all(&buffer[..count]) {
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(false),
             result => result.context(|| "feed the unpacker".into())?,
         }
     }

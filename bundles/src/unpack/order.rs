@@ -68,6 +68,9 @@ pub struct Report {
     pub borrows: bool,
     /// What was left out, with the reason, once for each kind.
     pub skipped: Vec<String>,
+    /// The digest of its tar, by the image that brought it
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub diff_id: Option<String>,
 }
 
 /// The child's last words.

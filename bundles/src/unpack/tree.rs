@@ -2,7 +2,7 @@
 //! Entries to files, in the jail: `/` is the folder. Links are followed on the way to an entry, as they would be in the container,
 //! but never at its end.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
@@ -25,6 +25,8 @@ const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
 /// The same for an overlay with `userxattr`, which a user may mount, too.
 pub const OPAQUE_ATTRIBUTE: &str = "user.overlay.opaque";
+/// Folders below each other: who removes them holds each open (fs::remove_dir_all).
+const DEEPEST: usize = 500;
 /// Bytes of a file written at once.
 const BUFFER: usize = 256 << 10;
 /// Where a file may have holes: what file systems have as the smallest.
@@ -42,6 +44,8 @@ pub struct Tree<'a> {
     /// Set at the end: entries in a folder change its time, and its mode may forbid them to a user.
     folders: Vec<(PathBuf, u32, SystemTime)>,
     skipped: BTreeSet<String>,
+    /// How deep the folders are that it made, by inode
+    depths: HashMap<u64, usize>,
     buffer: Vec<u8>,
 }
 
@@ -50,7 +54,8 @@ impl<'a> Tree<'a> {
     pub fn new(order: &'a Order) -> Self {
         let (report, skipped) = (Report::default(), BTreeSet::new());
         let (made, implied, passed) = (HashSet::new(), BTreeSet::new(), HashSet::new());
-        Self { order, report, made, implied, passed, folders: Vec::new(), skipped, buffer: vec![0; BUFFER] }
+        let (folders, depths) = (Vec::new(), HashMap::new());
+        Self { order, report, made, implied, passed, folders, skipped, depths, buffer: vec![0; BUFFER] }
     }
 
     /// Makes what `entry` says.
@@ -90,8 +95,13 @@ impl<'a> Tree<'a> {
             fs::set_permissions(here(path), fs::Permissions::from_mode(*mode)).context(|| shown(path))?;
             stamp(here(path), *mtime).context(|| shown(path))?;
         }
-        let text = |path: PathBuf| path.to_string_lossy().into_owned();
-        self.report.implied = self.implied.into_iter().map(text).collect();
+        for folder in self.implied {
+            match folder.into_os_string().into_string() {
+                Ok(text) => self.report.implied.push(text),
+                // What the layers below have there can not be asked by this name.
+                Err(_) => self.report.borrows = true,
+            }
+        }
         self.report.skipped.extend(self.skipped);
         Ok(self.report)
     }
@@ -115,7 +125,7 @@ impl<'a> Tree<'a> {
             Err(_) => {}
         }
         self.count()?;
-        fs::create_dir(parent).context(|| shown(parent))?;
+        self.make_folder(parent).context(|| shown(parent))?;
         self.folders.push((parent.to_owned(), 0o755, UNIX_EPOCH));
         self.implied.insert(parent.to_owned());
         Ok(())
@@ -184,7 +194,7 @@ impl<'a> Tree<'a> {
     }
 
     fn folder(&mut self, path: &Path, attributes: &Attributes, opaque: bool) -> io::Result<()> {
-        match fs::create_dir(here(path)) {
+        match self.make_folder(here(path)) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             result => result?,
         }
@@ -194,6 +204,35 @@ impl<'a> Tree<'a> {
             xattr::set(here(path), OPAQUE_ATTRIBUTE, b"y")?;
         }
         self.folders.push((path.to_owned(), attributes.mode, attributes.mtime));
+        Ok(())
+    }
+
+    /// By links on the way a folder may be deeper than its name says.
+    fn make_folder(&mut self, path: &Path) -> io::Result<()> {
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let inode = |path: &Path| fs::metadata(path).map(|found| found.ino());
+        let mut depth = 1;
+        let mut above = parent.to_owned();
+        let mut at = inode(&above)?;
+        let known = loop {
+            if let Some(known) = self.depths.get(&at) {
+                break *known;
+            }
+            above.push("..");
+            match inode(&above)? {
+                root if root == at => break 0,
+                next => at = next,
+            }
+            depth += 1;
+            if depth > DEEPEST {
+                break 0;
+            }
+        };
+        if depth + known > DEEPEST {
+            return Err(io::Error::other(format!("is deeper than {DEEPEST} folders; it is refused")));
+        }
+        fs::create_dir(path)?;
+        self.depths.insert(inode(path)?, depth + known);
         Ok(())
     }
 

@@ -101,6 +101,54 @@ fn links_lead_nowhere() {
     }
 }
 
+/// By links on the way a tree may be deeper than any name in it, and who removes it would hold each folder open.
+#[test]
+fn trees_without_end() {
+    let step: String = vec!["d"; 40].join("/");
+    let mut entries = Vec::new();
+    for at in 0..20 {
+        let place = if at == 0 { step.clone() } else { format!("l{}/{step}", at - 1) };
+        entries.push(link(EntryType::Symlink, &format!("l{at}"), &place));
+        entries.push(folder(&place));
+    }
+    refused(&archive(&entries), &[], &["is deeper than 500 folders"]);
+}
+
+/// The names are in the terminal's own language.
+#[test]
+fn words_for_the_terminal() {
+    let record = "30 SCHILY.xattr.\x1b]0;x\x07=abc\n";
+    let record = format!("{}{}", record.len(), &record[2..]);
+    let bytes = archive(&[(entry(EntryType::XHeader, "pax", "", record.len() as u64), record.as_bytes()), file("a")]);
+    let world = World::new();
+    fs::write(world.path("t.tar"), bytes).unwrap();
+    let outcome = world.create("{}/t.tar", "out", &["--copy"]).ok();
+    assert!(outcome.stderr.contains("\\u{1b}]0;x") && !outcome.stderr.contains('\x1b'), "{outcome:?}");
+}
+
+#[test]
+fn documents_that_are_two_things() {
+    let world = World::new();
+    world.layout();
+    let index = world.index();
+    let manifest = index["manifests"][0].clone();
+    let path = world.path("layout/blobs").join(manifest["digest"].as_str().unwrap().replace(':', "/"));
+    let mut text: Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+    let kind = manifest["mediaType"].as_str().unwrap();
+    let with = |text: &Value| {
+        let mut index = index.clone();
+        index["manifests"][0] = world.put(kind, text.to_string().as_bytes());
+        index["manifests"][0]["annotations"] = manifest["annotations"].clone();
+        world.set_index(&index);
+        world.create("oci:{}/layout:app", "out", &[])
+    };
+    text["mediaType"] = "application/vnd.oci.image.index.v1+json".into();
+    with(&text).fails(1, &["calls itself application/vnd.oci.image.index.v1+json"]);
+    text["mediaType"] = kind.into();
+    text["manifests"] = json!([]);
+    with(&text).fails(1, &["is an index and a manifest at once"]);
+}
+
 #[test]
 fn a_link_to_a_file_that_is_not_there() {
     refused(&archive(&[file("a"), link(EntryType::Link, "b", "none")]), &[], &[]);

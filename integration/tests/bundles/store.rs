@@ -63,6 +63,37 @@ fn in_use() {
     assert!(world.bundle("gc", &[]).ok().stdout.starts_with("4 layers removed"));
 }
 
+/// By whatever name: what is removed is what was asked about.
+#[test]
+fn in_use_by_another_name() {
+    let world = World::new();
+    world.root();
+    fs::create_dir(world.path("real")).unwrap();
+    symlink(world.path("real"), world.path("link")).unwrap();
+    world.create("{}/root", "real/one", &["--copy", "--", "sleep", "1000"]).ok();
+    for run in ["real/one", "link/one", "real/../link/one"] {
+        world.engine.wsbox(&["run", "--detach", "--bundle", &world.text(run), "user"]).ok();
+        for name in ["real/one", "link/one", "link/../real/one"] {
+            world.bundle("rm", &[&world.text(name)]).fails(1, &["is the bundle of container user"]);
+        }
+        world.engine.wsbox(&["delete", "--force", "user"]).ok();
+    }
+    world.bundle("rm", &[&world.text("link/one")]).ok();
+}
+
+/// What others could have laid there is no layer.
+#[test]
+fn a_store_of_somebody_else() {
+    let world = World::new();
+    world.root();
+    fs::create_dir(world.path("store")).unwrap();
+    std::os::unix::fs::chown(world.path("store"), Some(UID), None).unwrap();
+    world.create("{}/root", "one", &[]).fails(1, &["store: is somebody else's", "--store takes another"]);
+    std::os::unix::fs::chown(world.path("store"), Some(0), None).unwrap();
+    fs::set_permissions(world.path("store"), fs::Permissions::from_mode(0o777)).unwrap();
+    world.create("{}/root", "one", &[]).fails(1, &["others can not write"]);
+}
+
 /// Whoever started it, with whatever state root.
 #[test]
 fn in_use_by_another_root() {

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `wsbox create`
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use super::output::Replacing;
 use super::{Global, listen, log};
 use crate::bundle::Bundle;
 use crate::error::{Context, Result};
@@ -88,15 +88,8 @@ pub fn open_bundle(path: &Path) -> Result<Bundle> {
 /// Writes a pid, whole or not at all: an engine reads the file as soon as it is there.
 fn write_pid_file(path: Option<&Path>, pid: nix::unistd::Pid) -> Result<()> {
     let Some(path) = path else { return Ok(()) };
-    let mut hidden = std::ffi::OsString::from(".");
-    hidden.push(path.file_name().unwrap_or_default());
-    let temporary = path.with_file_name(hidden);
-    let _ = std::fs::remove_file(&temporary);
-    // Not through a link that somebody laid there (O_EXCL, open(2)).
-    std::fs::File::create_new(&temporary)
-        .and_then(|mut file| file.write_all(pid.to_string().as_bytes()))
-        .and_then(|()| std::fs::rename(&temporary, path))
-        .inspect_err(|_| drop(std::fs::remove_file(&temporary)))
+    Replacing::new(path)
+        .and_then(|file| file.finish(pid.to_string().as_bytes()))
         .context(|| format!("--pid-file {}", path.display()))
 }
 

@@ -56,9 +56,17 @@ pub fn leave_stderr() {
     QUIET.store(true, Ordering::Relaxed);
 }
 
+/// Control characters may be somebody else's words to the terminal: a name in an image, of a process, in an answer.
+pub fn printable(text: &str) -> String {
+    let one = |letter: char| {
+        if letter.is_control() && letter != '\n' { letter.escape_default().to_string() } else { letter.to_string() }
+    };
+    text.chars().map(one).collect()
+}
+
 /// To an engine stderr is the payload's, and only errors go there, as with runc: where there is a log, and in `create`.
 fn write(level: &str, message: &str) {
-    let mut stderr = std::io::stderr();
+    let (mut stderr, message) = (std::io::stderr(), &printable(message));
     let _ = match level {
         "error" => writeln!(stderr, "wsbox: {message}"),
         _ if (LOG.get().is_some() || QUIET.load(Ordering::Relaxed)) && !stderr.is_terminal() => Ok(()),

@@ -383,10 +383,14 @@ fn wrong_usage(args: &[OsString], error: &clap::Error) -> ExitCode {
     if !error.use_stderr() {
         return ExitCode::SUCCESS;
     }
+    // Those before the command alone: behind it are the payload's words.
+    let global = args.iter().take_while(|arg| COMMANDS.iter().all(|entry| *arg != entry.name));
+    let global: Vec<_> = global.filter_map(|arg| arg.to_str()).collect();
     let flag = |name: &str| {
-        let mut args = args.iter().filter_map(|arg| arg.to_str()).skip_while(|arg| !arg.starts_with(name));
-        let found = args.next()?;
-        if found == name { args.next() } else { found.strip_prefix(name)?.strip_prefix('=') }
+        global.iter().enumerate().find_map(|(at, arg)| match arg.strip_prefix(name)? {
+            "" => global.get(at + 1).copied(),
+            value => value.strip_prefix('='),
+        })
     };
     let text = error.to_string();
     let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();

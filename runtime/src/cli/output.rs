@@ -1,15 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What commands print: JSON or a table.
 
-use std::path::Path;
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use super::log;
 use crate::error::{Context, Error, Result};
 
 /// Writes text to stdout; a reader that has gone away is no error.
 pub fn text(text: &str) -> Result<u8> {
-    use std::io::Write;
     let mut stdout = std::io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(0),
@@ -19,7 +21,6 @@ pub fn text(text: &str) -> Result<u8> {
 
 /// Prints JSON in one line, at once: whether anybody still reads.
 pub fn line(value: &impl Serialize) -> Result<bool> {
-    use std::io::Write;
     let json = serde_json::to_string(value).map_err(|error| Error::invalid("output", error.to_string()))?;
     let mut stdout = std::io::stdout().lock();
     match writeln!(stdout, "{json}").and_then(|()| stdout.flush()) {
@@ -37,6 +38,7 @@ pub fn json(value: &impl Serialize) -> Result<u8> {
 /// Prints rows in columns as wide as their widest cell.
 pub fn table(rows: &[Vec<String>]) -> Result<u8> {
     let columns = rows.iter().map(Vec::len).max().unwrap_or_default();
+    let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(|cell| log::printable(cell)).collect()).collect();
     let width = |column: usize| {
         rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or_default()
     };
@@ -48,20 +50,46 @@ pub fn table(rows: &[Vec<String>]) -> Result<u8> {
     text(&rows.iter().map(line).collect::<String>())
 }
 
-/// Writes a file whole: a reader sees the old one or the new one. A name that somebody laid there is not followed (O_EXCL), and the mode
-/// stays.
-pub fn replace(file: &Path, text: &str) -> Result<()> {
-    use std::io::Write;
-    let mut name = std::ffi::OsString::from(".");
-    name.push(file.file_name().unwrap_or_default());
-    name.push(format!(".{}", std::process::id()));
-    let new = file.with_file_name(name);
-    let written = std::fs::File::create_new(&new).and_then(|mut out| {
-        if let Ok(old) = std::fs::metadata(file) {
-            out.set_permissions(old.permissions())?;
+/// A file that takes the place of another when all is written: a reader sees the old one or the new one.
+#[derive(Debug)]
+pub struct Replacing {
+    file: File,
+    new: PathBuf,
+    at: PathBuf,
+}
+
+impl Replacing {
+    /// Begins one beside `at`. A name that somebody laid there is not followed (O_EXCL, open(2)), and the mode of the old one stays.
+    pub fn new(at: &Path) -> std::io::Result<Self> {
+        let mut name = std::ffi::OsString::from(".");
+        name.push(at.file_name().unwrap_or_default());
+        name.push(format!(".{}", std::process::id()));
+        let new = at.with_file_name(name);
+        // Of a process that had our pid before.
+        let _ = std::fs::remove_file(&new);
+        let replacing = Self { file: File::create_new(&new)?, new, at: at.to_owned() };
+        if let Ok(old) = std::fs::metadata(at) {
+            replacing.file.set_permissions(old.permissions())?;
         }
-        out.write_all(text.as_bytes())?;
-        std::fs::rename(&new, file).inspect_err(|_| drop(std::fs::remove_file(&new)))
-    });
+        Ok(replacing)
+    }
+
+    /// Writes it and gives it its name.
+    pub fn finish(mut self, text: &[u8]) -> std::io::Result<()> {
+        self.file.write_all(text)?;
+        std::fs::rename(&self.new, &self.at)
+    }
+}
+
+impl Drop for Replacing {
+    fn drop(&mut self) {
+        // After the rename it is another name's.
+        let _ = std::fs::remove_file(&self.new);
+    }
+}
+
+/// Writes a file whole, see [`Replacing`].
+pub fn replace(file: &Path, text: &str) -> Result<()> {
+    let written = Replacing::new(file).and_then(|new| new.finish(text.as_bytes()));
     written.context(|| file.display().to_string())
 }

@@ -110,7 +110,7 @@ pub fn run(global: &Global, arguments: Arguments) -> Result<u8> {
     name_lacking_layers(&bundle, options.profile);
     let signals = if arguments.detach { None } else { Some(foreground::Signals::block()?) };
     let summary = Summary::begin(arguments.summary.as_deref())?;
-    let mut process = launch::run(&root, &id, &bundle, &options).inspect_err(|_| summary.discard())?;
+    let mut process = launch::run(&root, &id, &bundle, &options)?;
     process.warnings.iter().for_each(|warning| log::warning(warning));
     let told = arguments.start.tell.tell(&process).and_then(|()| global.trail.started());
     told.inspect_err(|_| drop(lifecycle::delete(&root, &id, true)))?;

@@ -3,11 +3,13 @@
 
 use std::fs::File;
 use std::io::{IsTerminal, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use serde::Serialize;
 
+use super::output::Replacing;
 use crate::cgroup::Met;
 use crate::error::{Context, Error, Result};
 use crate::monitor::report::{self, State, Violations};
@@ -19,12 +21,39 @@ const VERSION: u32 = 1;
 
 /// A run, from its beginning.
 pub struct Summary {
-    file: Option<(File, PathBuf)>,
+    file: Option<(PathBuf, Out)>,
     started: String,
     clock: Instant,
 }
 
-/// The file.
+/// Where it goes: a file is replaced by a whole one, all else (a pipe, /dev/stderr) is written to as it is.
+enum Out {
+    File(Replacing),
+    Other(File),
+}
+
+impl Out {
+    fn open(path: &Path) -> std::io::Result<Self> {
+        if path.symlink_metadata().map_or(true, |found| found.is_file()) {
+            return Replacing::new(path).map(Self::File);
+        }
+        let other = File::options().append(true).custom_flags(libc::O_NOCTTY).open(path)?;
+        // /dev/stdout may well be a file; a link that somebody laid elsewhere is another's choice of what is written.
+        if other.metadata()?.is_file() && !path.starts_with("/dev") && !path.starts_with("/proc/self/fd") {
+            return Err(std::io::Error::other("is a link to a file, which is not followed"));
+        }
+        Ok(Self::Other(other))
+    }
+
+    fn finish(self, text: &[u8]) -> std::io::Result<()> {
+        match self {
+            Self::File(file) => file.finish(text),
+            Self::Other(mut file) => file.write_all(text),
+        }
+    }
+}
+
+/// What is written.
 #[derive(Serialize)]
 struct Content<'a> {
     version: u32,
@@ -53,17 +82,10 @@ impl Summary {
     /// Before anything runs: a file that can not be written is an error by then.
     pub fn begin(file: Option<&Path>) -> Result<Self> {
         let open = |path: &Path| {
-            let file = File::create(path).context(|| format!("--summary {}", path.display()))?;
-            Ok::<_, Error>((file, path.to_owned()))
+            let out = Out::open(path).context(|| format!("--summary {}", path.display()))?;
+            Ok::<_, Error>((path.to_owned(), out))
         };
         Ok(Self { file: file.map(open).transpose()?, started: state::now(), clock: Instant::now() })
-    }
-
-    /// Nothing has run.
-    pub fn discard(&self) {
-        if let Some((_, path)) = &self.file {
-            let _ = std::fs::remove_file(path);
-        }
     }
 
     /// The payload has ended, and the container is still there.
@@ -84,7 +106,7 @@ impl Summary {
         if let (true, Some(line)) = (terminal, line(&violations, exit)) {
             let _ = writeln!(std::io::stderr(), "{line}");
         }
-        let Some((mut file, path)) = self.file else { return Ok(()) };
+        let Some((path, out)) = self.file else { return Ok(()) };
         let signal = if let Exit::Signal(signal) = exit { Some(signal) } else { None };
         let content = Content {
             version: VERSION,
@@ -100,7 +122,7 @@ impl Summary {
         let context = || format!("--summary {}", path.display());
         let json =
             serde_json::to_string_pretty(&content).map_err(|error| Error::invalid(context(), error.to_string()))?;
-        file.write_all((json + "\n").as_bytes()).context(context)
+        out.finish((json + "\n").as_bytes()).context(context)
     }
 }
 

@@ -62,13 +62,13 @@ fn hold_one(store: &Path, folder: &Path) -> Result<Flock<File>> {
 
 /// STORE/users, which is its owner's, whoever makes it: the owner's gc has to read it.
 fn users(store: &OwnedFd) -> nix::Result<OwnedFd> {
-    match mkdirat(store, "users", Mode::S_IRWXU) {
-        Ok(()) | Err(Errno::EEXIST) => {}
-        Err(errno) => return Err(errno),
-    }
+    let made = match mkdirat(store, "users", Mode::S_IRWXU) {
+        Err(Errno::EEXIST) => false,
+        result => result.map(|()| true)?,
+    };
     let users = open(store, "users", OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW)?;
     let (owner, now) = (fstat(store)?, fstat(&users)?);
-    if (owner.st_uid, owner.st_gid) != (now.st_uid, now.st_gid) {
+    if made && (owner.st_uid, owner.st_gid) != (now.st_uid, now.st_gid) {
         fchown(&users, Some(Uid::from_raw(owner.st_uid)), Some(Gid::from_raw(owner.st_gid)))?;
     }
     Ok(users)

@@ -12,7 +12,7 @@ use wsbox_bundles::{Progress, Request, config, source};
 use super::flags::Flags;
 use super::progress::Bar;
 use super::unpacker;
-use crate::cli::{output, spec};
+use crate::cli::{log, output, spec};
 use crate::error::{Error, Result};
 use crate::plan::harden;
 
@@ -87,7 +87,7 @@ pub fn run(arguments: Arguments) -> Result<u8> {
         let limits = spec::rootless(&mut base);
         let lacks =
             if limits { "" } else { ", and there are no limits (L5, L6), which on cgroup v1 only root can set" };
-        eprintln!("wsbox: the files are a copy, as only root can map the ids of mounts{lacks}");
+        log::warning(&format!("the files are a copy, as only root can map the ids of mounts{lacks}"));
     }
     let request = Request {
         source: arguments.source,
@@ -111,7 +111,7 @@ pub fn run(arguments: Arguments) -> Result<u8> {
     if arguments.format == "json" {
         return output::json(&created);
     }
-    created.warnings.iter().for_each(|warning| eprintln!("wsbox: {warning}"));
+    created.warnings.iter().for_each(|warning| log::warning(warning));
     let of = created.digest.as_ref().map(|digest| format!(" of {digest}")).unwrap_or_default();
     output::text(&format!("{}{of}; run it: wsbox run {}\n", created.bundle.display(), created.bundle.display()))
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use wsbox_bundles::store::{self, Store};
 
 use crate::cli::{Global, output};
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Error, Kind, Result};
 use crate::state::lifecycle;
 use crate::state::{Record, Root, Status};
 
@@ -60,8 +60,8 @@ pub fn rm(global: &Global, arguments: &Rm) -> Result<u8> {
     let alone = store.alone()?;
     let alive = alive(global, &store.users(&alone)?)?;
     for dir in &arguments.dirs {
-        let path = std::path::absolute(dir).context(|| dir.display().to_string())?;
-        if let Some(record) = alive.iter().find(|record| record.bundle == path) {
+        let path = store::placed(dir)?;
+        if let Some(record) = alive.iter().find(|record| store::placed(&record.bundle).is_ok_and(|used| used == path)) {
             return Err(Error::invalid(dir.display().to_string(), format!("is the bundle of container {}", record.id))
                 .hint(format!("wsbox delete --force {}", record.id)));
         }

@@ -8,6 +8,7 @@ use wsbox_bundles::Progress;
 use wsbox_bundles::image::Platform;
 use wsbox_bundles::sign::{self, Key};
 use wsbox_bundles::source::{self, Decoder};
+use wsbox_bundles::unpack::Limits;
 
 use super::progress::Bar;
 use crate::cli::output;
@@ -36,7 +37,8 @@ pub fn run(arguments: &Arguments) -> Result<u8> {
     let platform = arguments.platform.clone().unwrap_or_else(Platform::host);
     let (progress, unpacker) = (Progress::default(), super::unpacker()?);
     let bar = Bar::start(&progress)?;
-    let opened = source::open(&arguments.source, &platform, Decoder { unpacker: &unpacker, progress: &progress });
+    let decoder = Decoder { unpacker: &unpacker, progress: &progress, limits: Limits::default() };
+    let opened = source::open(&arguments.source, &platform, decoder);
     drop(bar);
     let image = opened?.image;
     let image = image.ok_or_else(|| Error::invalid(arguments.source.clone(), "is no image, so it has no signature"))?;
