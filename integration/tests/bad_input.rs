@@ -264,6 +264,19 @@ fn delete_force_ends_what_it_can_not_read() {
     }
 }
 
+/// Its --log is not ours.
+#[test]
+fn the_payloads_words_are_no_flags() {
+    let (engine, place) = (Engine::new(), wsbox_integration::TempDir::new("log"));
+    let (theirs, ours) =
+        (place.path().join("theirs").display().to_string(), place.path().join("ours").display().to_string());
+    assert_eq!(engine.wsbox(&["exec", "--oops", "web", "prog", "--log", &theirs]).code, 1);
+    assert!(!std::path::Path::new(&theirs).exists());
+    engine.wsbox(&["--log-format", "json", "--log", &ours, "exec", "--oops", "web", "prog", "--log", &theirs]);
+    let log = fs::read_to_string(&ours).unwrap();
+    assert!(log.starts_with('{') && log.contains("--oops") && !std::path::Path::new(&theirs).exists(), "{log}");
+}
+
 #[test]
 fn the_same_id_twice() {
     let engine = Engine::new();

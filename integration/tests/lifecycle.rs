@@ -252,6 +252,56 @@ fn a_terminal_goes_over_the_console_socket() {
     engine.wsbox(&["delete", "--force", &id]).ok();
 }
 
+/// A stdin that is at its end is not asked again and again.
+#[test]
+fn who_waits_takes_no_cpu() {
+    let (engine, bundle) = (Engine::new(), Bundle::hardened().args(&["sleep", "1"]));
+    bundle.write();
+    let mut command = engine.command(&["run", &path(&bundle)]);
+    let (read, write) = std::io::pipe().unwrap();
+    drop(write);
+    let mut child = command.stdin(read).spawn().unwrap();
+    let stat = || fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap_or_default();
+    let ticks = |stat: &str| {
+        let words: Vec<&str> = stat.rsplit(") ").next().unwrap_or_default().split(' ').collect();
+        words
+            .get(11)
+            .zip(words.get(12))
+            .map_or(0, |(user, system)| user.parse::<u64>().unwrap() + system.parse::<u64>().unwrap())
+    };
+    // Until it is waited for it has its times.
+    until("its end", || stat().contains(") Z "));
+    let used = ticks(&stat());
+    assert!(child.wait().unwrap().success());
+    assert!(used < 40, "{used} ticks of 10 ms in a second");
+}
+
+/// One who reads nothing keeps `run` neither from signals nor from its end.
+#[test]
+fn a_terminal_that_nobody_reads() {
+    let engine = Engine::new();
+    let script = "trap 'exit 7' TERM; stty raw -echo; echo ready; sleep 1000 & wait";
+    let bundle = Bundle::hardened().set("/process/terminal", json!(true)).script(script);
+    bundle.write();
+    let mut command = engine.command(&["run", &path(&bundle)]);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let (mut stdin, mut stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+    let mut said = String::new();
+    while !said.contains("ready") {
+        let mut bytes = [0u8; 64];
+        let count = std::io::Read::read(&mut stdout, &mut bytes).unwrap();
+        said += &String::from_utf8_lossy(&bytes[..count]);
+    }
+    // More than the terminal and the pipe hold.
+    let writer = std::thread::spawn(move || std::io::Write::write_all(&mut stdin, &[b'x'; 1 << 20]));
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(child.id() as i32), nix::sys::signal::Signal::SIGTERM).unwrap();
+    let stat = format!("/proc/{}/stat", child.id());
+    until("its end", || fs::read_to_string(&stat).unwrap().contains(") Z "));
+    assert_eq!(child.wait().unwrap().code(), Some(7));
+    assert!(writer.join().unwrap().is_err(), "nobody took it");
+}
+
 #[test]
 fn the_state_folder_is_private() {
     let engine = Engine::new();

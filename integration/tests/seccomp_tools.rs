@@ -47,6 +47,57 @@ fn three_commands() {
     assert!(type_in(1).ok().stdout.contains("allowed"));
 }
 
+/// A summary takes the place of a file when there is one; what is no file stays what it is.
+#[test]
+fn a_summary_harms_no_file() {
+    let (engine, folder) = (Engine::new(), TempDir::new("summary"));
+    let (_sleeping, id) = engine.sleeping(Bundle::hardened());
+    let bundle = needs("true");
+    let (bundle, place) = (bundle.path().display().to_string(), |name: &str| folder.path().join(name));
+    let run = |name: &str, id: &str| {
+        engine.wsbox(&["run", "--summary", &place(name).display().to_string(), "--bundle", &bundle, id])
+    };
+    fs::write(place("file"), "before").unwrap();
+    run("file", &id).fails(1, &["already exists"]);
+    assert_eq!(fs::read_to_string(place("file")).unwrap(), "before");
+    run("file", "other").ok();
+    assert!(fs::read_to_string(place("file")).unwrap().contains("\"id\": \"other\""));
+    std::os::unix::fs::symlink("file", place("link")).unwrap();
+    run("link", "other").fails(1, &["--summary", "is a link to a file"]);
+    nix::sys::stat::mknod(
+        &place("null"),
+        nix::sys::stat::SFlag::S_IFCHR,
+        nix::sys::stat::Mode::S_IRWXU,
+        nix::sys::stat::makedev(1, 3),
+    )
+    .unwrap();
+    run("null", &id).fails(1, &["already exists"]);
+    run("null", "other").ok();
+    assert!(std::os::unix::fs::FileTypeExt::is_char_device(&fs::metadata(place("null")).unwrap().file_type()));
+    let names: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names.len(), 3, "{names:?}");
+}
+
+/// What is not allowed with all arguments is so for a reason, and what has no name can not be learned: neither keeps the rest from it.
+#[test]
+fn what_is_not_learned() {
+    let engine = Engine::new();
+    let bundle = needs("probe syscall 400; probe clone-newuser; probe socket 38; true");
+    let path = bundle.path().display().to_string();
+    let told = engine.wsbox(&["seccomp", "record", "--dry-run", "--", "wsbox", "run", &path]).ok().stdout;
+    assert!(told.contains("syscall 400: blocked, and not learned: it has no name"), "{told}");
+    for call in ["clone", "socket"] {
+        assert!(
+            told.contains(&format!("{call}: blocked, and not learned: it has arguments that the profile")),
+            "{told}"
+        );
+    }
+    let widen = engine.wsbox(&["seccomp", "allow", &path, "socket", "--dry-run"]);
+    widen.fails(1, &["socket", "should not be allowed", "arguments that the profile means to deny", "--force"]);
+    let told = engine.wsbox(&["seccomp", "allow", &path, "socket", "--dry-run", "--force"]).ok().stdout;
+    assert!(told.starts_with("socket with arguments such as"), "{told}");
+}
+
 #[test]
 fn a_run_is_recorded() {
     let engine = Engine::new();

@@ -4,6 +4,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -57,54 +58,85 @@ impl Signals {
 /// Waits for the end of a payload, passing on signals and, if it has a terminal, what is typed and printed.
 pub fn follow(process: &Process, signals: &Signals) -> Result<Exit> {
     let terminal = process.console.as_ref().map(Terminal::new);
-    let (mut typing, mut printing) = (terminal.is_some(), terminal.is_some());
+    let (stdin, stdout) = (std::io::stdin(), std::io::stdout());
+    let master = process.console.as_ref();
+    master.map_or(Ok(()), never_wait)?;
+    let mut printed = master.map(|master| Copying::new(master.as_fd(), stdout.as_fd()));
+    let mut typed = master.map(|master| Copying::new(stdin.as_fd(), master.as_fd()));
+    let mut ended = false;
     loop {
-        let stdin = std::io::stdin();
-        let master = process.console.as_ref().map_or(process.pidfd.as_fd(), |master| master.as_fd());
-        let wanted = |on: bool| if on { PollFlags::POLLIN } else { PollFlags::empty() };
-        let mut fds = [
-            PollFd::new(process.pidfd.as_fd(), PollFlags::POLLIN),
-            PollFd::new(signals.0.as_fd(), PollFlags::POLLIN),
-            PollFd::new(master, wanted(printing)),
-            PollFd::new(stdin.as_fd(), wanted(typing)),
-        ];
-        match poll(&mut fds, PollTimeout::NONE) {
+        // One that is wanted no more would be told as hung up for ever.
+        let mut fds = vec![PollFd::new(signals.0.as_fd(), PollFlags::POLLIN)];
+        fds.extend((!ended).then(|| PollFd::new(process.pidfd.as_fd(), PollFlags::POLLIN)));
+        let (at_printed, at_typed) = (fds.len(), fds.len() + usize::from(wanted(printed.as_ref()).is_some()));
+        fds.extend(wanted(printed.as_ref()));
+        fds.extend(wanted(typed.as_ref()).filter(|_| !ended));
+        let last = ended && printed.as_ref().is_none_or(|printed| printed.held.is_empty());
+        match poll(&mut fds, if last { PollTimeout::ZERO } else { PollTimeout::NONE }) {
             Err(Errno::EINTR) => continue,
             result => result.context(|| "poll".into())?,
         };
-        let [ended, signalled, printed, typed] = fds.map(|fd| fd.revents().is_some_and(|events| !events.is_empty()));
+        let came = |at: usize| fds.get(at).is_some_and(|fd| fd.any().unwrap_or_default());
+        let (signalled, may_print, may_type) = (came(0), came(at_printed) && at_printed < at_typed, came(at_typed));
+        ended |= at_printed == 2 && came(1);
         if signalled {
             signals.forward(process, terminal.as_ref());
         }
-        if printing && printed {
-            printing = copy(master, std::io::stdout().as_fd());
-        }
-        if typing && typed {
-            typing = copy(stdin.as_fd(), master);
-        }
-        if ended && !(printing && printed) {
+        printed.iter_mut().filter(|_| may_print).for_each(Copying::step);
+        typed.iter_mut().filter(|_| may_type).for_each(Copying::step);
+        // Nobody reads its last words; who has had enough goes.
+        if last && !may_print || ended && signalled {
             return process.wait();
         }
     }
 }
 
-/// Copies what is there; false at the end (EIO: the last slave was closed).
-fn copy(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> bool {
-    let mut buffer = [0u8; 8192];
-    let count = match read(from, &mut buffer) {
-        Ok(0) => return false,
-        Ok(count) => count,
-        Err(errno) => return matches!(errno, Errno::EINTR | Errno::EAGAIN),
-    };
-    let mut rest = &buffer[..count];
-    while !rest.is_empty() {
-        match write(to, rest) {
-            Ok(written) => rest = &rest[written..],
-            Err(Errno::EINTR) => {}
-            Err(_) => return false,
+/// The master's open file is nobody else's: a payload that reads nothing must not keep us from its signals.
+fn never_wait(master: &OwnedFd) -> Result<()> {
+    let context = || "the terminal's master".into();
+    let flags = OFlag::from_bits_truncate(fcntl(master, FcntlArg::F_GETFL).context(context)?);
+    fcntl(master, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK)).map(drop).context(context)
+}
+
+/// Bytes that a pipe with any room takes at once (PIPE_BUF, pipe(7)): we never wait for who reads our stdout.
+const ROOM: usize = 4096;
+
+/// From one descriptor to another, a piece at a time.
+struct Copying<'a> {
+    from: BorrowedFd<'a>,
+    to: BorrowedFd<'a>,
+    buffer: [u8; ROOM],
+    /// Read, and not written yet
+    held: std::ops::Range<usize>,
+    open: bool,
+}
+
+fn wanted<'a>(copying: Option<&Copying<'a>>) -> Option<PollFd<'a>> {
+    copying.and_then(|copying| match copying.held.is_empty() {
+        false => Some(PollFd::new(copying.to, PollFlags::POLLOUT)),
+        true if copying.open => Some(PollFd::new(copying.from, PollFlags::POLLIN)),
+        true => None,
+    })
+}
+
+impl<'a> Copying<'a> {
+    fn new(from: BorrowedFd<'a>, to: BorrowedFd<'a>) -> Self {
+        Self { from, to, buffer: [0; ROOM], held: 0..0, open: true }
+    }
+
+    /// Reads or writes once. At the end (EIO: the last slave was closed) it is not open any more.
+    fn step(&mut self) {
+        let result = if self.held.is_empty() {
+            read(self.from, &mut self.buffer).map(|count| self.held = 0..count).map(|()| !self.held.is_empty())
+        } else {
+            write(self.to, &self.buffer[self.held.clone()]).map(|count| self.held.start += count).map(|()| true)
+        };
+        match result {
+            Ok(open) => self.open &= open,
+            Err(Errno::EINTR | Errno::EAGAIN) => {}
+            Err(_) => (self.open, self.held) = (false, 0..0),
         }
     }
-    true
 }
 
 /// The caller's terminal in raw mode, until it is dropped.

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What commands print: JSON or a table.
 
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -21,7 +22,7 @@ pub fn text(text: &str) -> Result<u8> {
 
 /// Prints JSON in one line, at once: whether anybody still reads.
 pub fn line(value: &impl Serialize) -> Result<bool> {
-    let json = serde_json::to_string(value).map_err(|error| Error::invalid("output", error.to_string()))?;
+    let json = harmless(&serde_json::to_string(value).map_err(|error| Error::invalid("output", error.to_string()))?);
     let mut stdout = std::io::stdout().lock();
     match writeln!(stdout, "{json}").and_then(|()| stdout.flush()) {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
@@ -29,10 +30,26 @@ pub fn line(value: &impl Serialize) -> Result<bool> {
     }
 }
 
+/// Indented JSON as a text.
+pub fn pretty(value: &impl Serialize) -> Result<String> {
+    let json = serde_json::to_string_pretty(value).map_err(|error| Error::invalid("output", error.to_string()))?;
+    Ok(harmless(&json) + "\n")
+}
+
+/// JSON in which no terminal finds a control character: serde_json leaves those from DEL on as they are, and they stand in strings only.
+fn harmless(json: &str) -> String {
+    let one = |letter: char| match letter {
+        '\u{7f}'..='\u{9f}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
+            format!("\\u{:04x}", u32::from(letter))
+        }
+        _ => letter.to_string(),
+    };
+    json.chars().map(one).collect()
+}
+
 /// Prints indented JSON.
 pub fn json(value: &impl Serialize) -> Result<u8> {
-    let json = serde_json::to_string_pretty(value).map_err(|error| Error::invalid("output", error.to_string()))?;
-    text(&(json + "\n"))
+    text(&pretty(value)?)
 }
 
 /// Prints rows in columns as wide as their widest cell.
@@ -68,8 +85,8 @@ impl Replacing {
         // Of a process that had our pid before.
         let _ = std::fs::remove_file(&new);
         let replacing = Self { file: File::create_new(&new)?, new, at: at.to_owned() };
-        if let Ok(old) = std::fs::metadata(at) {
-            replacing.file.set_permissions(old.permissions())?;
+        if let Some(old) = at.symlink_metadata().ok().filter(std::fs::Metadata::is_file) {
+            replacing.file.set_permissions(Permissions::from_mode(old.permissions().mode() & 0o777))?;
         }
         Ok(replacing)
     }

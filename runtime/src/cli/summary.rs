@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use super::output::Replacing;
+use super::output::{self, Replacing};
 use crate::cgroup::Met;
 use crate::error::{Context, Error, Result};
 use crate::monitor::report::{self, State, Violations};
@@ -33,14 +33,16 @@ enum Out {
 }
 
 impl Out {
-    fn open(path: &Path) -> std::io::Result<Self> {
+    fn open(path: &Path) -> Result<Self> {
+        let subject = || format!("--summary {}", path.display());
         if path.symlink_metadata().map_or(true, |found| found.is_file()) {
-            return Replacing::new(path).map(Self::File);
+            return Replacing::new(path).map(Self::File).context(subject);
         }
-        let other = File::options().append(true).custom_flags(libc::O_NOCTTY).open(path)?;
+        let other = File::options().append(true).custom_flags(libc::O_NOCTTY).open(path).context(subject)?;
         // /dev/stdout may well be a file; a link that somebody laid elsewhere is another's choice of what is written.
-        if other.metadata()?.is_file() && !path.starts_with("/dev") && !path.starts_with("/proc/self/fd") {
-            return Err(std::io::Error::other("is a link to a file, which is not followed"));
+        let is_file = other.metadata().context(subject)?.is_file();
+        if is_file && !path.starts_with("/dev") && !path.starts_with("/proc/self/fd") {
+            return Err(Error::invalid(subject(), "is a link to a file, which is not followed").hint("give the file"));
         }
         Ok(Self::Other(other))
     }
@@ -81,10 +83,7 @@ struct Ended {
 impl Summary {
     /// Before anything runs: a file that can not be written is an error by then.
     pub fn begin(file: Option<&Path>) -> Result<Self> {
-        let open = |path: &Path| {
-            let out = Out::open(path).context(|| format!("--summary {}", path.display()))?;
-            Ok::<_, Error>((path.to_owned(), out))
-        };
+        let open = |path: &Path| Ok::<_, Error>((path.to_owned(), Out::open(path)?));
         Ok(Self { file: file.map(open).transpose()?, started: state::now(), clock: Instant::now() })
     }
 
@@ -120,9 +119,7 @@ impl Summary {
             limits_met: met::to_json(met),
         };
         let context = || format!("--summary {}", path.display());
-        let json =
-            serde_json::to_string_pretty(&content).map_err(|error| Error::invalid(context(), error.to_string()))?;
-        out.finish((json + "\n").as_bytes()).context(context)
+        out.finish(output::pretty(&content)?.as_bytes()).context(context)
     }
 }
 
@@ -133,11 +130,13 @@ fn line(violations: &Violations, exit: Exit) -> Option<String> {
         parts.push("killed by the seccomp filter (SIGSYS)".to_owned());
     }
     if violations.total > 0 {
-        let mut names: Vec<&str> = violations.blocked.iter().map(|blocked| blocked.syscall.as_str()).collect();
+        let names = violations.blocked.iter().map(|blocked| blocked.syscall.as_str());
+        // One without a name can not be allowed by it.
+        let mut names: Vec<&str> = names.filter(|name| !name.contains(' ')).collect();
         names.sort_unstable();
         names.dedup();
-        let names = names.join(" ");
-        parts.push(format!("blocked: {}; to allow: wsbox seccomp allow BUNDLE {names}", violations.line()));
+        let advice = format!("; to allow: wsbox seccomp allow BUNDLE {}", names.join(" "));
+        parts.push(format!("blocked: {}{}", violations.line(), if names.is_empty() { "" } else { &advice }));
     }
     if let (State::Stopped, Some(reason)) = (violations.counting, &violations.reason) {
         parts.push(format!("counting has stopped: {reason}"));

@@ -153,7 +153,7 @@ fn process(name: &[u8]) -> Option<String> {
 }
 
 impl Violations {
-    /// One line without a line break, whatever the container calls itself: `ptrace 2 (strace), mount 1 (mount)`.
+    /// One line, whatever the container calls itself: `ptrace 2 (strace), mount 1 (mount)`. No name has a line break, a bracket or a comma.
     pub fn line(&self) -> String {
         let list: Vec<String> = self.blocked.iter().map(Blocked::line).collect();
         let counted: u64 = self.blocked.iter().map(|blocked| blocked.count).sum();
@@ -165,7 +165,12 @@ impl Violations {
 
 impl Blocked {
     fn line(&self) -> String {
-        let process = self.process.as_deref().map_or_else(|| "?".into(), |name| name.escape_debug().to_string());
+        let letter = |letter: char| match letter {
+            '(' | ')' | ',' => letter.escape_unicode().to_string(),
+            _ => letter.escape_debug().to_string(),
+        };
+        let process: String =
+            self.process.as_deref().map_or_else(|| "?".into(), |name| name.chars().map(letter).collect());
         format!("{} {} ({process})", self.syscall, self.count)
     }
 }
@@ -212,5 +217,8 @@ mod tests {
         let line = Violations { total: 20, blocked: found, ..Violations::default() }.line();
         assert!(line.ends_with("mount 1 (mount), others 5") && !line.contains(['\n', '\x1b']), "{line}");
         assert!(line.contains("ptrace 2 (a\\\"b\\n\\u{1b}[2J"), "{line}");
+        let blocked =
+            |process: &str| Blocked { syscall: "mount".into(), abi: "x86_64", process: Some(process.into()), count: 1 };
+        assert_eq!(blocked("x), bpf 9 (y").line(), "mount 1 (x\\u{29}\\u{2c} bpf 9 \\u{28}y)");
     }
 }

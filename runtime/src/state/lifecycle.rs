@@ -14,7 +14,7 @@ use crate::bundle::Bundle;
 use crate::cgroup::{self, Cgroup};
 use crate::error::{Context, Error, Kind, Result};
 use crate::hooks::{self, Moment};
-use crate::monitor::Monitor;
+use crate::monitor::{Life, Monitor};
 use crate::sys::pidfd;
 
 /// How long the kernel may take to end a killed process, in milliseconds.
@@ -213,8 +213,10 @@ pub fn pause(root: &Root, id: &str) -> Result<()> {
     let monitor = root.read(id)?.monitor;
     monitor.iter().for_each(Monitor::wake);
     match (cgroup.freeze(), monitor) {
-        // Callers wait for one that does not answer.
-        (Err(error), Some(monitor)) if error.errno() == Some(Errno::ETIMEDOUT) => {
+        // Callers wait for one that was stopped again; one that is at work is not why.
+        (Err(error), Some(monitor))
+            if error.errno() == Some(Errno::ETIMEDOUT) && monitor.life().is_ok_and(|life| life == Life::Stopped) =>
+        {
             monitor.kill();
             cgroup.freeze()
         }

@@ -1,16 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `wsbox seccomp allow`: one more rule at the end of a profile; the rest of the text stays as it is.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use oci_spec::runtime::LinuxSeccomp;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::lint::Said;
 use super::source::{Source, range};
-use super::{explain, lint};
+use super::{diff, lint};
 use crate::cli::output;
 use crate::error::{Error, Result};
-use crate::seccomp::{self, Arch, Filter, Options, interpret, table};
+use crate::seccomp;
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
@@ -33,19 +36,20 @@ pub struct Arguments {
 
 pub fn run(arguments: Arguments) -> Result<u8> {
     let source = Source::read(&arguments.profile)?;
+    let profile = source.profile()?;
+    let before = Said::of(&profile)?;
     for syscall in &arguments.syscalls {
         lint::must_exist(syscall)?;
-        if let Some(why) = lint::danger(syscall).filter(|_| !arguments.force) {
+        if let Some(why) = against(&before, syscall).filter(|_| !arguments.force) {
             let error = Error::invalid(syscall, format!("should not be allowed: it {why}"));
             return Err(error.hint("--force allows it all the same"));
         }
     }
-    let before = seccomp::compile(&source.profile()?, &Options::default())?;
-    let denied = |syscall: &&String| !lint::allowed(&before.program, syscall);
-    let added: Vec<&String> = arguments.syscalls.iter().filter(denied).collect();
+    let added: Vec<&String> = arguments.syscalls.iter().filter(|syscall| !before.allows(syscall)).collect();
     let changed = if added.is_empty() { source.text.clone() } else { add(&source, &added)? };
     let after = check(&changed, &source, &added)?;
-    output::text(&added.iter().map(|syscall| difference(syscall, &before, &after)).collect::<String>())?;
+    let changes = seccomp::check::changes(&profile, &after)?;
+    output::text(&changes.iter().map(diff::line).collect::<String>())?;
     if added.is_empty() {
         output::text("all of them are allowed already\n")?;
     }
@@ -57,19 +61,52 @@ pub fn run(arguments: Arguments) -> Result<u8> {
     }
 }
 
-/// The text of `source` with those of `syscalls` allowed that were not, and how many that are; none if there are none.
+/// Why a call should not be allowed whatever its arguments; None if nothing speaks against it.
+fn against(profile: &Said, syscall: &str) -> Option<&'static str> {
+    let part = profile.allows_in_part(syscall);
+    lint::danger(syscall)
+        .or(part
+            .then_some("has arguments that the profile means to deny, and a rule without conditions allows them all"))
+}
+
+/// What was learned.
+#[derive(Debug, Default)]
+pub struct Learned {
+    /// The changed text; none if nothing was
+    pub text: Option<String>,
+    /// How many calls are allowed that were not
+    pub count: usize,
+    /// What was not learned, and why
+    pub refused: BTreeMap<String, String>,
+}
+
+/// Allows those of `syscalls` that are not allowed, in the text of `source`; without `force` none that should not be.
 ///
 /// # Errors
-/// If a rule of the profile denies one, and comes first.
-pub fn learn(source: &Source, syscalls: &[String]) -> Result<Option<(String, usize)>> {
-    let before = seccomp::compile(&source.profile()?, &Options::default())?;
-    let added: Vec<&String> = syscalls.iter().filter(|syscall| !lint::allowed(&before.program, syscall)).collect();
-    if added.is_empty() {
-        return Ok(None);
+/// If the profile can not be compiled.
+pub fn learn(source: &Source, syscalls: impl IntoIterator<Item = String>, force: bool) -> Result<Learned> {
+    let before = Said::of(&source.profile()?)?;
+    let (mut may, mut learned) = (Vec::new(), Learned::default());
+    for syscall in syscalls.into_iter().filter(|syscall| !before.allows(syscall)) {
+        let why = match lint::must_exist(&syscall) {
+            Err(_) => Some("it has no name in this wsbox's table".to_owned()),
+            Ok(()) => against(&before, &syscall).filter(|_| !force).map(|why| format!("it {why} (--force)")),
+        };
+        // A rule that would say nothing is none to learn, and keeps no other from it.
+        let why = match why {
+            None => check(&add(source, &[&syscall])?, source, &[&syscall]).err().map(|error| error.to_string()),
+            some => some,
+        };
+        match why {
+            Some(why) => drop(learned.refused.insert(syscall, why)),
+            None => may.push(syscall),
+        }
     }
-    let text = add(source, &added)?;
-    check(&text, source, &added)?;
-    Ok(Some((text, added.len())))
+    learned.count = may.len();
+    if !may.is_empty() {
+        learned.text = Some(add(source, &may.iter().collect::<Vec<_>>())?);
+    }
+    Ok(learned)
 }
 
 #[derive(Deserialize)]
@@ -101,24 +138,20 @@ fn add(source: &Source, syscalls: &[&String]) -> Result<String> {
 }
 
 /// The rule may say nothing: one without conditions that comes first wins.
-fn check(text: &str, source: &Source, added: &[&String]) -> Result<Filter> {
+fn check(text: &str, source: &Source, added: &[&String]) -> Result<LinuxSeccomp> {
     let grown = text.len() - source.text.len();
     let place = source.place.start..source.place.end + grown;
     let changed = Source { file: source.file.clone(), text: text.to_owned(), place };
-    let filter = seccomp::compile(&changed.profile()?, &Options::default())?;
-    match added.iter().find(|syscall| !lint::allowed(&filter.program, syscall)) {
-        Some(syscall) => Err(Error::invalid(*syscall, "a rule of the profile denies it, and comes first")
-            .hint(format!("`wsbox seccomp explain PROFILE {syscall}` shows the rule: take the name out of it"))),
-        None => Ok(filter),
+    let profile = changed.profile()?;
+    let said = Said::of(&profile)?;
+    match added.iter().find(|syscall| !said.allows(syscall)) {
+        Some(syscall) => Err(Error::invalid(
+            *syscall,
+            "a rule of the profile denies it, and comes first; or it has no architecture with this call",
+        )
+        .hint(format!("`wsbox seccomp explain PROFILE {syscall}` shows the rule: take the name out of it"))),
+        None => Ok(profile),
     }
-}
-
-fn difference(syscall: &str, before: &Filter, after: &Filter) -> String {
-    let abi = Arch::native().abi();
-    let nr = table::number(syscall, abi).unwrap_or_default();
-    let call = interpret::Call { nr, arch: abi.audit_arch(), instruction_pointer: 0, args: [0; 6] };
-    let words = |filter: &Filter| interpret::run(&filter.program, &call).map(explain::words).unwrap_or_default();
-    format!("{syscall}: {} -> {}\n", words(before), words(after))
 }
 
 #[cfg(test)]

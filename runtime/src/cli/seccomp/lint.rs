@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `wsbox seccomp lint`, and what no workspace should have.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompAction};
 
 use super::source::Source;
 use crate::cli::output;
 use crate::error::{Error, Result};
-use crate::seccomp::{self, Arch, Options, Verdict, interpret, table};
+use crate::seccomp::check::verdicts;
+use crate::seccomp::{self, Arch, Options, Verdict, table};
 
 /// Calls by which programs got out of sandboxes, and why (deployment/seccomp/README.md).
 const DANGEROUS: [(&str, &[&str]); 9] = [
@@ -26,6 +29,7 @@ const DANGEROUS: [(&str, &[&str]); 9] = [
             "move_mount",
             "open_tree",
             "mount_setattr",
+            "open_tree_attr",
             "pivot_root",
             "chroot",
             "setns",
@@ -51,6 +55,7 @@ const DANGEROUS: [(&str, &[&str]); 9] = [
             "swapoff",
             "acct",
             "quotactl",
+            "quotactl_fd",
             "syslog",
             "iopl",
             "ioperm",
@@ -93,29 +98,48 @@ pub fn run(arguments: Arguments) -> Result<u8> {
 
 fn findings(profile: &LinuxSeccomp) -> Result<Vec<String>> {
     let filter = seccomp::compile(profile, &Options::default())?;
-    let mut findings = filter.warnings.clone();
+    let (mut findings, said) = (filter.warnings.clone(), Said::of(profile)?);
     if matches!(profile.default_action(), LinuxSeccompAction::ScmpActAllow | LinuxSeccompAction::ScmpActLog) {
         findings.push("defaultAction: allows what no rule names, also what later kernels bring".into());
     }
     for (why, calls) in DANGEROUS {
-        for call in calls.iter().filter(|call| allowed(&filter.program, call)) {
+        for call in calls.iter().filter(|call| said.allows(call)) {
             findings.push(format!("{call}: is allowed whatever its arguments; it {why}"));
         }
     }
-    for call in ["read", "write"].into_iter().filter(|call| !allowed(&filter.program, call)) {
+    for call in ["read", "write"].into_iter().filter(|call| !said.allows(call)) {
         findings.push(format!("{call}: is not allowed, so violations can not be counted"));
     }
     Ok(findings)
 }
 
-/// Whether a call is allowed with arguments of zeros and of ones.
-pub fn allowed(program: &[seccomp::Insn], syscall: &str) -> bool {
-    let abi = Arch::native().abi();
-    let Some(nr) = table::number(syscall, abi) else { return false };
-    [[0; 6], [u64::MAX; 6]].into_iter().all(|args| {
-        let call = interpret::Call { nr, arch: abi.audit_arch(), instruction_pointer: 0, args };
-        interpret::run(program, &call) == Some(Verdict::ALLOW.raw())
-    })
+/// What a profile says of each call by name, with all arguments that its rules tell apart.
+pub struct Said(Vec<BTreeMap<&'static str, BTreeSet<u32>>>);
+
+impl Said {
+    /// Of the machine's own ABI first, then of the others that its programs may be of.
+    ///
+    /// # Errors
+    /// If the profile can not be compiled.
+    pub fn of(profile: &LinuxSeccomp) -> Result<Self> {
+        let abis = Arch::native().abis().iter();
+        abis.map(|abi| verdicts(profile, &Options::default(), *abi)).collect::<Result<_>>().map(Self)
+    }
+
+    /// The verdicts on a call: by the first ABI that has it.
+    fn on(&self, syscall: &str) -> Option<&BTreeSet<u32>> {
+        self.0.iter().find_map(|all| all.get(syscall))
+    }
+
+    /// Whether a call is allowed whatever its arguments.
+    pub fn allows(&self, syscall: &str) -> bool {
+        self.on(syscall).is_some_and(|said| said.iter().all(|said| *said == Verdict::ALLOW.raw()))
+    }
+
+    /// Whether it is with some, and not with others.
+    pub fn allows_in_part(&self, syscall: &str) -> bool {
+        !self.allows(syscall) && self.on(syscall).is_some_and(|said| said.contains(&Verdict::ALLOW.raw()))
+    }
 }
 
 /// Whether this machine has such a call.

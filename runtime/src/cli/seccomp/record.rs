@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -13,11 +13,11 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 use super::source::Source;
-use super::{allow, diff, lint};
+use super::{allow, diff};
 use crate::bundle::own::MARK;
 use crate::cli::interrupt::Interrupt;
 use crate::cli::temporary::Temporary;
-use crate::cli::{Global, output};
+use crate::cli::{Global, log, output};
 use crate::error::{Context, Error, Result};
 use crate::seccomp::check;
 use crate::state::{Root, lifecycle};
@@ -67,25 +67,28 @@ pub fn run(global: &Global, arguments: &Arguments) -> Result<u8> {
     let mut refused = BTreeMap::new();
     for round in 1..=arguments.rounds {
         let blocked = blocked(global, &args, &copy, &interrupt)?;
-        let (may, may_not): (Vec<_>, Vec<_>) =
-            blocked.into_iter().partition(|syscall| arguments.force || lint::danger(syscall).is_none());
-        refused.extend(may_not.into_iter().filter_map(|syscall| Some((syscall.clone(), lint::danger(&syscall)?))));
         let source = Source::read(&copy.path().display().to_string())?;
-        let learned = allow::learn(&source, &may)?;
-        eprintln!("wsbox: run {round}: {} calls learned", learned.as_ref().map_or(0, |(_, count)| *count));
-        let Some((text, _)) = learned else { break };
+        let learned = allow::learn(&source, blocked, arguments.force)?;
+        refused.extend(learned.refused);
+        eprintln!("wsbox: run {round}: {} calls learned", learned.count);
+        let Some(text) = learned.text else { break };
         output::replace(&copy.path().join("config.json"), &text)?;
     }
     finish(arguments, &original, &copy, &refused)
 }
 
 /// Shows the difference, and puts the learned profile where it belongs.
-fn finish(arguments: &Arguments, original: &Source, copy: &Temporary, refused: &BTreeMap<String, &str>) -> Result<u8> {
+fn finish(
+    arguments: &Arguments,
+    original: &Source,
+    copy: &Temporary,
+    refused: &BTreeMap<String, String>,
+) -> Result<u8> {
     let learned = Source::read(&copy.path().display().to_string())?;
     let changes = check::changes(&original.profile()?, &learned.profile()?)?;
     output::text(&changes.iter().map(diff::line).collect::<String>())?;
     for (syscall, why) in refused {
-        output::text(&format!("{syscall}: blocked, and not learned: it {why} (--force)\n"))?;
+        output::text(&format!("{syscall}: blocked, and not learned: {why}\n"))?;
     }
     if changes.is_empty() {
         output::text("nothing was learned: the profile stays as it is\n")?;
@@ -150,8 +153,20 @@ fn blocked(global: &Global, args: &[String], copy: &Temporary, interrupt: &Inter
         .map_err(|_| Error::invalid("wsbox run", format!("ended with {status} before it ran anything")))?;
     let summary: Value =
         serde_json::from_slice(&text).map_err(|error| Error::invalid("--summary", error.to_string()))?;
-    let blocked = summary["violations"]["blocked"].as_array().into_iter().flatten();
-    Ok(blocked.filter_map(|blocked| blocked["syscall"].as_str().map(str::to_owned)).collect())
+    let violations = &summary["violations"];
+    if violations["counting"] != "on" {
+        let why = violations["reason"].as_str().unwrap_or("its violations were not counted");
+        return Err(Error::invalid("wsbox run", format!("what it was denied is not known: {why}")));
+    }
+    let rows = violations["blocked"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let counted: u64 = rows.iter().filter_map(|row| row["count"].as_u64()).sum();
+    let lost = violations["total"].as_u64().unwrap_or_default().saturating_sub(counted);
+    if lost > 0 {
+        log::warning(&format!(
+            "{lost} denied calls were too many kinds to be told apart: what they were is not learned"
+        ));
+    }
+    Ok(rows.iter().filter_map(|row| row["syscall"].as_str().map(str::to_owned)).collect())
 }
 
 /// Waits for a run; once a signal has come, `kill` is to end it, until it has.
@@ -203,9 +218,16 @@ fn copy_of(bundle: &Path) -> Result<Temporary> {
     let copy = Temporary::new("record")?;
     let root = config["root"]["path"].as_str().unwrap_or("rootfs");
     if relative(root) {
-        let link = copy.path().join(root.split('/').next().unwrap_or(root));
-        let target = bundle.join(root.split('/').next().unwrap_or(root));
-        std::os::unix::fs::symlink(target, &link).context(|| link.display().to_string())?;
+        let outside =
+            || Error::invalid("root.path", format!("{root} does not begin in the bundle, which can not be recorded"));
+        let mut parts = Path::new(root).components().filter(|part| *part != Component::CurDir);
+        match parts.next() {
+            Some(Component::Normal(first)) => {
+                let link = copy.path().join(first);
+                std::os::unix::fs::symlink(bundle.join(first), &link).context(|| link.display().to_string())?;
+            }
+            _ => return Err(outside().hint("make it absolute")),
+        }
     }
     if bundle.join(MARK).is_file() {
         fs::copy(bundle.join(MARK), copy.path().join(MARK)).context(|| copy.path().display().to_string())?;

@@ -21,7 +21,10 @@ fn text() -> Result<String> {
     );
     let profiles = [seccomp::workspace(), Source::read("docker-default")?.profile()?];
     let options = Options { host: seccomp::Arch::X86_64, ..Options::default() };
-    let verdicts = profiles.iter().map(|profile| check::verdicts(profile, &options)).collect::<Result<Vec<_>>>()?;
+    let verdicts = profiles
+        .iter()
+        .map(|profile| check::verdicts(profile, &options, options.host.abi()))
+        .collect::<Result<Vec<_>>>()?;
     for (name, verdict) in check::names(Abi::X86_64).into_iter().map(|name| (name, |at: usize| verdicts[at].get(name)))
     {
         let cell = |at| match verdict(at) {

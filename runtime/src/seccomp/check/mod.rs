@@ -106,12 +106,12 @@ fn around(value: u64) -> [u64; 9] {
     [below, value, above, low, low | 1 << 32, (low + 1) | 1 << 32, below | 1 << 63, low | 0xffff_ffff << 32, !value]
 }
 
-/// What a filter can say of each call of the machine's own ABI, by name.
+/// What a filter can say of each call of an ABI, by name.
 ///
 /// # Errors
 /// If the profile can not be compiled.
-pub fn verdicts(profile: &LinuxSeccomp, options: &Options) -> Result<BTreeMap<&'static str, BTreeSet<u32>>> {
-    let (abi, filter, oracle) = (options.host.abi(), compile(profile, options)?, oracle(profile, options.host)?);
+pub fn verdicts(profile: &LinuxSeccomp, options: &Options, abi: Abi) -> Result<BTreeMap<&'static str, BTreeSet<u32>>> {
+    let (filter, oracle) = (compile(profile, options)?, oracle(profile, options.host)?);
     let of = |name| {
         let nr = table::number(name, abi)?;
         let ask = |args| run(&filter.program, &Call { nr, arch: abi.audit_arch(), instruction_pointer: 0, args });
