@@ -104,6 +104,46 @@ fn a_registry_that_lies() {
     }
 }
 
+/// A registry that answers every question but the first with blanks without end; that one with `first`.
+fn talkative(first: &'static str) -> String {
+    use std::io::{Read, Write};
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let host = format!("127.0.0.1:{}", listener.local_addr().unwrap().port());
+    let answer = move |mut stream: std::net::TcpStream| -> std::io::Result<()> {
+        let mut request = [0; 4096];
+        let count = stream.read(&mut request)?;
+        if request[..count].starts_with(b"GET /v2/ ") {
+            return stream
+                .write_all(format!("HTTP/1.1 {first}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").as_bytes());
+        }
+        stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")?;
+        loop {
+            stream.write_all(&[b' '; 1 << 16])?;
+        }
+    };
+    std::thread::spawn(move || listener.incoming().flatten().for_each(|stream| drop(answer(stream))));
+    host
+}
+
+#[test]
+fn hostile_registries() {
+    let world = World::new();
+    let create = |host: &str| {
+        let config = format!(r#"{{"auths": {{"{host}": {{"auth": "{LOGIN}"}}}}}}"#);
+        fs::create_dir_all(world.path("docker")).unwrap();
+        fs::write(world.path("docker/config.json"), config).unwrap();
+        let (out, store, name) = (world.text("out"), world.text("store"), format!("docker://{host}/app:1"));
+        let mut command = world.engine.command(&["bundle", "create", &name, &out, "--store", &store]);
+        command.env("DOCKER_CONFIG", world.path("docker"));
+        wsbox_integration::sandbox::outcome(&mut command)
+    };
+    create(&talkative("200 OK")).fails(1, &["the registry gives more than 4194304 bytes; it is refused"]);
+    let clear = "401 Unauthorized\r\nWWW-Authenticate: Bearer realm=\"http://auth.example.org/t\"";
+    let words = ["wants the login to be sent to \"http://auth.example.org/t\", in clear"];
+    create(&talkative(clear)).fails(1, &words);
+    world.assert_clean("out");
+}
+
 #[test]
 fn with_a_login() {
     let world = World::new();

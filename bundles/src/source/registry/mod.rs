@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Images of a registry (distribution-spec), read as they come: nothing of them lies anywhere before it is unpacked.
 
+mod fetch;
 mod login;
 
 use std::io::{self, Cursor, Read};
@@ -16,6 +17,7 @@ use oci_client::{Client, Reference};
 use oci_spec::image::{Descriptor, MediaType};
 use tokio::runtime::Runtime;
 
+use self::fetch::Fetch;
 use super::{Opened, opened};
 use crate::error::{Context, Error, Result, plain};
 use crate::image::{Blobs, Digest, Image, Platform};
@@ -35,6 +37,7 @@ const MANIFESTS: [&str; 4] = [
 pub struct Repository {
     name: Reference,
     client: Client,
+    fetch: Fetch,
     auth: RegistryAuth,
     runtime: Runtime,
 }
@@ -97,8 +100,12 @@ impl Repository {
             no_proxy: std::env::var("NO_PROXY").or_else(|_| std::env::var("no_proxy")).ok(),
             ..ClientConfig::default()
         };
-        let client = Client::try_from(config).context(subject)?;
-        Ok(Self { auth: login::find(name.registry())?, client, name, runtime: runtime.context(subject)? })
+        let (client, runtime) = (Client::try_from(config).context(subject)?, runtime.context(subject)?);
+        let (auth, fetch) = (login::find(name.registry())?, Fetch::new(&host, is_loopback(&host))?);
+        if !matches!(auth, RegistryAuth::Anonymous) {
+            runtime.block_on(fetch.check_realm())?;
+        }
+        Ok(Self { auth, client, fetch, name, runtime })
     }
 
     fn text(&self) -> String {
@@ -108,14 +115,15 @@ impl Repository {
     /// The manifest or index of a name, as its registry has it now; none if there is none.
     fn resolve(&self, name: &Reference) -> Result<Option<Descriptor>> {
         let subject = || format!("docker://{name}");
-        let bytes = match self.runtime.block_on(self.client.pull_manifest_raw(name, &self.auth, &MANIFESTS)) {
-            Err(error) if is_missing(&error) => return Ok(None),
-            result => result.map_err(|error| self.failed(subject(), &error))?.0,
-        };
+        let Some(bytes) = self.manifest(name)? else { return Ok(None) };
         let document: serde_json::Value = serde_json::from_slice(&bytes).context(subject)?;
         let kind = document["mediaType"].as_str().map(str::to_owned).unwrap_or_else(|| guess(&document).into());
         let digest: oci_spec::image::Digest = Digest::of(&bytes).to_string().parse().context(subject)?;
         Ok(Some(Descriptor::new(MediaType::from(kind.as_str()), bytes.len() as u64, digest)))
+    }
+
+    fn manifest(&self, name: &Reference) -> Result<Option<Vec<u8>>> {
+        self.runtime.block_on(self.fetch.manifest(&self.client, name, &self.auth))
     }
 
     /// The manifest of another tag of the same repository.
@@ -132,8 +140,8 @@ impl Repository {
         if MANIFESTS.contains(&kind.as_str()) {
             let (registry, repository) = (self.name.registry().to_owned(), self.name.repository().to_owned());
             let name = Reference::with_digest(registry, repository, digest.clone());
-            let pulled = self.runtime.block_on(self.client.pull_manifest_raw(&name, &self.auth, &MANIFESTS));
-            return Ok(Box::new(Cursor::new(pulled.map_err(|error| self.failed(subject(), &error))?.0.to_vec())));
+            let pulled = self.manifest(&name)?.ok_or_else(|| Error::new(subject(), "is not there"))?;
+            return Ok(Box::new(Cursor::new(pulled)));
         }
         let blob = OciDescriptor { digest: digest.clone(), ..OciDescriptor::default() };
         let stream = self.runtime.block_on(self.client.pull_blob_stream(&self.name, &blob));
@@ -162,19 +170,6 @@ fn root(error: &dyn std::error::Error) -> String {
     }
     all.dedup();
     all.join(": ")
-}
-
-fn is_missing(error: &oci_client::errors::OciDistributionError) -> bool {
-    use oci_client::errors::{OciDistributionError as Failure, OciErrorCode as Code};
-    match error {
-        Failure::ImageManifestNotFoundError(_) => true,
-        Failure::RegistryError { envelope, .. } => envelope
-            .errors
-            .iter()
-            .any(|error| matches!(error.code, Code::ManifestUnknown | Code::NameUnknown | Code::NotFound)),
-        Failure::ServerError { code: 404, .. } => true,
-        _ => false,
-    }
 }
 
 /// A manifest that does not say what it is.
