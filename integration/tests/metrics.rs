@@ -1,68 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `wsbox metrics` against the kernel's own numbers, and read by a real Prometheus with the rules that wsbox ships.
 
+#[path = "metrics/common.rs"]
+mod common;
+#[path = "metrics/hostile.rs"]
+mod hostile;
+
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use common::{Running, detach, exporter, get, page, repository, value};
 use serde_json::{Value, json};
 use wsbox_integration::engine::{finish, until};
-use wsbox_integration::{Bundle, Engine, TempDir, unique};
-
-/// A program that is killed when it is dropped.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-        // The host's counters: with them every command counts, also those of the bench.
-        let _ = fs::remove_file("/run/wsbox/ids/.counters");
-    }
-}
-
-/// `wsbox metrics` over the engine's state root, and where it listens.
-fn exporter(engine: &Engine) -> (Running, String) {
-    let mut child = engine.command(&["metrics", "--listen", "127.0.0.1:0"]).stderr(Stdio::piped()).spawn().unwrap();
-    let mut line = String::new();
-    BufReader::new(child.stderr.take().unwrap()).read_line(&mut line).unwrap();
-    let address = line.split("http://").nth(1).and_then(|rest| rest.split('/').next());
-    let address = address.unwrap_or_else(|| panic!("no address: {line}")).to_owned();
-    (Running(child), address)
-}
-
-/// The body of an answer, and its first line.
-fn get(address: &str, path: &str, accept: &str) -> (String, String) {
-    let mut stream = TcpStream::connect(address).unwrap();
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nAccept: {accept}\r\nConnection: close\r\n\r\n").unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").expect("an answer");
-    (body.to_owned(), head.lines().next().unwrap_or_default().to_owned())
-}
-
-/// The value of a series by its whole name.
-fn value(page: &str, series: &str) -> Option<f64> {
-    page.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
-}
-
-fn page(engine: &Engine) -> String {
-    engine.wsbox(&["metrics", "--textfile", "-"]).ok().stdout
-}
-
-fn repository() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
-}
-
-fn detach(engine: &Engine, bundle: &Bundle) -> String {
-    let id = unique("m");
-    bundle.write();
-    engine.wsbox(&["run", "--detach", "--bundle", &bundle.path().display().to_string(), &id]).ok();
-    id
-}
+use wsbox_integration::{Bundle, Engine, TempDir};
 
 #[test]
 fn the_page_tells_what_the_kernel_has_in_force() {
@@ -207,7 +161,7 @@ fn prometheus(folder: &Path, exporter: &str) -> (Running, String) {
         .stderr(fs::File::create(folder.join("log")).unwrap())
         .spawn()
         .expect("prometheus (Debian's package)");
-    (Running(child), address)
+    (Running::new(child), address)
 }
 
 #[test]

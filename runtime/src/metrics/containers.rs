@@ -19,7 +19,7 @@ const NAMES: usize = 20;
 /// Processes of one container that are asked for their name.
 const ASKED: usize = 1000;
 /// The name of what exceeds the two.
-const OTHERS: &str = "(others)";
+pub const OTHERS: &str = "(others)";
 
 /// The state roots to look into.
 #[derive(Debug)]

@@ -8,9 +8,9 @@ use std::time::Instant;
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder};
 use prometheus_client::metrics::MetricType;
 
-use super::containers::Sample;
+use super::containers::{OTHERS, Sample};
 use super::counters::{BOUNDS, Counters, KINDS, TIMED};
-use crate::monitor::report::State;
+use crate::monitor::report::{State, Violations};
 use crate::state::lifecycle;
 
 /// A value and the labels that it has beyond `container`.
@@ -42,11 +42,16 @@ fn count(value: Option<u64>) -> Rows<'static> {
     one(value.map(|value| value as f64))
 }
 
-/// One row for each call, whichever process made it.
-fn denied(sample: &Sample) -> Rows<'_> {
+/// One row for each call, whichever process made it, and one for those that the table of counts had no room for: a payload can fill
+/// it with names and numbers, and is not to hide behind that.
+fn denied(violations: &Violations) -> Rows<'_> {
     let mut calls: BTreeMap<&str, u64> = BTreeMap::new();
-    for blocked in &sample.violations.blocked {
+    for blocked in &violations.blocked {
         *calls.entry(&blocked.syscall).or_default() += blocked.count;
+    }
+    let others = violations.total.saturating_sub(calls.values().sum());
+    if others > 0 {
+        calls.insert(OTHERS, others);
     }
     calls.into_iter().map(|(call, count)| (vec![("syscall", call)], count as f64)).collect()
 }
@@ -88,7 +93,12 @@ const FAMILIES: &[Family] = &[
         };
         sample.reading.pressure.iter().map(row).collect()
     }),
-    family!("workspace_seccomp_violations", Counter, "Calls that the filter denied, by call", denied),
+    family!("workspace_seccomp_violations", Counter, "Calls that the filter denied, by call", |sample| {
+        denied(&sample.violations)
+    }),
+    family!("workspace_seccomp_kills", Counter, "Processes that the filter killed (SIGSYS)", |sample| {
+        one((sample.violations.counting != State::Off).then_some(sample.violations.killed as f64))
+    }),
     family!("wsbox_container_counting", Gauge, "Whether denied calls are counted: 1 or 0", |sample| {
         one(Some(f64::from(u8::from(sample.violations.counting == State::On))))
     }),
@@ -177,4 +187,29 @@ fn encode_errors(encoder: &mut DescriptorEncoder, counters: &Counters) -> fmt::R
         value(metric.encode_family(&[("kind", *kind)])?, MetricType::Counter, *count as f64)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::monitor::report::Blocked;
+
+    #[test]
+    fn denied_calls_without_a_row_are_told_too() {
+        let row = |syscall: &str, process: &str, count| Blocked {
+            syscall: syscall.into(),
+            abi: "x86_64",
+            process: Some(process.into()),
+            count,
+        };
+        let blocked = vec![row("mount", "a", 3), row("mount", "b", 2), row("ptrace", "a", 1)];
+        let told = |total| {
+            let violations = Violations { total, blocked: blocked.clone(), ..Violations::default() };
+            denied(&violations).into_iter().map(|(labels, count)| (labels[0].1.to_owned(), count)).collect::<Vec<_>>()
+        };
+        let calls =
+            |rows: &[(&str, f64)]| rows.iter().map(|(call, count)| ((*call).to_owned(), *count)).collect::<Vec<_>>();
+        assert_eq!(told(6), calls(&[("mount", 5.0), ("ptrace", 1.0)]));
+        assert_eq!(told(10), calls(&[(OTHERS, 4.0), ("mount", 5.0), ("ptrace", 1.0)]));
+    }
 }

@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Payloads that would hide from the page, or write into it, and neighbours of the exporter that would keep it busy.
+
+use serde_json::{Value, json};
+use wsbox_integration::engine::until;
+use wsbox_integration::{Bundle, Engine};
+
+use crate::common::{detach, page, value};
+
+/// The sum of a metric of a container over all its other labels.
+fn sum(page: &str, name: &str, id: &str) -> f64 {
+    let start = format!("{name}{{container=\"{id}\"");
+    page.lines()
+        .filter(|line| line.starts_with(&start))
+        .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+        .sum()
+}
+
+/// What a shell and `probe` can not do without; and mseal, for what is above the highest of a profile is ENOSYS, and no violation.
+const NEEDED: &str = "read write open openat close stat fstat newfstatat mmap mprotect munmap brk rt_sigaction rt_sigprocmask \
+    rt_sigreturn fork vfork clone execve wait4 exit exit_group arch_prctl prctl set_tid_address nanosleep clock_nanosleep poll dup2 mseal";
+
+/// Whoever fills the table of denied calls with names and numbers hides no call behind it.
+#[test]
+fn every_denied_call_is_told_however_many_names_make_them() {
+    let engine = Engine::new();
+    let names: Vec<&str> = NEEDED.split_whitespace().collect();
+    let filter = json!({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [{"names": names, "action": "SCMP_ACT_ALLOW"}]});
+    let script =
+        "probe deny-as-many 300; n=0; while [ $n -lt 450 ]; do probe syscall $n; n=$((n+1)); done; sleep 1000; true";
+    let bundle = Bundle::hardened()
+        .set("/linux/seccomp", filter)
+        .set("/annotations", json!({"dev.wsbox.violations": "true"}))
+        .args(&["sh", "-c", script]);
+    let id = detach(&engine, &bundle);
+    let slept = format!("container_process_count{{container=\"{id}\",process=\"sleep\"}}");
+    until("all calls", || value(&page(&engine), &slept).is_some());
+    let others = format!("workspace_seccomp_violations_total{{container=\"{id}\",syscall=\"(others)\"}}");
+    assert!(value(&page(&engine), &others).is_some(), "{}", page(&engine));
+    let total = || {
+        let said = engine.wsbox(&["inspect", "--format", "json", &id]).ok().stdout;
+        serde_json::from_str::<Value>(&said).unwrap()["violations"]["total"].as_f64().unwrap()
+    };
+    until("the same sum", || sum(&page(&engine), "workspace_seccomp_violations_total", &id) == total());
+}
+
+#[test]
+fn deaths_by_the_filter_are_told() {
+    let engine = Engine::new();
+    let annotated = Bundle::hardened().set("/annotations", json!({"dev.wsbox.violations": "true"}));
+    let (_bundle, id) = engine.sleeping(annotated);
+    let series = format!("workspace_seccomp_kills_total{{container=\"{id}\"}}");
+    assert_eq!(value(&page(&engine), &series), Some(0.0));
+    engine.wsbox(&["exec", &id, "probe", "kill-myself"]);
+    assert_eq!(value(&page(&engine), &series), Some(1.0));
+}
