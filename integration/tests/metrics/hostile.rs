@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Payloads that would hide from the page, or write into it, and neighbours of the exporter that would keep it busy.
 
+use std::io::Write;
+use std::process::{Command, Stdio};
+
 use serde_json::{Value, json};
-use wsbox_integration::engine::until;
+use wsbox_integration::engine::{finish, until};
 use wsbox_integration::{Bundle, Engine};
 
 use crate::common::{detach, page, value};
@@ -53,4 +56,30 @@ fn deaths_by_the_filter_are_told() {
     assert_eq!(value(&page(&engine), &series), Some(0.0));
     engine.wsbox(&["exec", &id, "probe", "kill-myself"]);
     assert_eq!(value(&page(&engine), &series), Some(1.0));
+}
+
+/// What containers call themselves comes out as one label value that no terminal obeys, whatever is in it.
+#[test]
+fn names_of_processes_are_escaped() {
+    let engine = Engine::new();
+    for (name, told) in
+        [(r#"a"b\\\nc=1} 9"#, r#"a\\\"b\\\\\\nc=1} 9"#), (r#"\033]0;x\007"} 1\n"#, r#"\\u{1b}]0;x\\u{7}\\\"} 1\\n"#)]
+    {
+        let script = format!("mkfifo /tmp/fifo; printf '{name}' > /proc/self/comm; read x < /tmp/fifo");
+        let id = detach(&engine, &Bundle::hardened().args(&["sh", "-c", &script]));
+        let wanted = format!("container_process_count{{container=\"{id}\",process=\"{told}\"}} 1.0\n");
+        until("the name", || page(&engine).contains(&wanted));
+    }
+    let page = page(&engine);
+    assert!(!page.contains(|c: char| c.is_control() && c != '\n'), "{page:?}");
+    let mut checker = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("promtool (Debian's prometheus)");
+    checker.stdin.take().unwrap().write_all(page.as_bytes()).unwrap();
+    let checked = finish(checker);
+    assert!(!checked.stderr.contains("error while linting") && !checked.stderr.contains("parsing"), "{checked:?}");
 }

@@ -139,8 +139,7 @@ fn processes_of(cgroup: &Cgroup) -> BTreeMap<String, u64> {
     for pid in pids.iter().take(ASKED) {
         // A name ends with a newline, and may hold others (proc_pid_comm(5)); who has ended has none.
         if let Ok(name) = fs::read(format!("/proc/{pid}/comm")) {
-            let name = String::from_utf8_lossy(name.strip_suffix(b"\n").unwrap_or(&name)).into_owned();
-            *counts.entry(name).or_default() += 1;
+            *counts.entry(harmless(name.strip_suffix(b"\n").unwrap_or(&name))).or_default() += 1;
         }
     }
     let unasked = pids.len().saturating_sub(ASKED) as u64;
@@ -148,6 +147,11 @@ fn processes_of(cgroup: &Cgroup) -> BTreeMap<String, u64> {
         *counts.entry(OTHERS.to_owned()).or_default() += unasked;
     }
     counts
+}
+
+/// As `inspect` shows it: the page may be read on a terminal, and obeys no container there.
+fn harmless(name: &[u8]) -> String {
+    String::from_utf8_lossy(name).escape_debug().to_string()
 }
 
 /// With the names that `told` has, which takes new ones while there is room, the most frequent first.
@@ -182,6 +186,13 @@ mod tests {
         }
         assert_eq!(told.len(), NAMES);
         assert_eq!(bounded(counts(0), &mut told), first);
+    }
+
+    #[test]
+    fn names_obey_no_terminal() {
+        assert_eq!(harmless(b"python3.12"), "python3.12");
+        assert_eq!(harmless(b"\x1b]0;x\x07\"} 1\n\xff"), "\\u{1b}]0;x\\u{7}\\\"} 1\\n\u{fffd}");
+        assert_eq!(harmless("\u{9b}2J\u{202e}".as_bytes()), "\\u{9b}2J\\u{202e}");
     }
 
     #[test]
