@@ -5,6 +5,8 @@
 mod common;
 #[path = "metrics/hostile.rs"]
 mod hostile;
+#[path = "metrics/scrapes.rs"]
+mod scrapes;
 
 use std::fs;
 use std::io::{Read, Write};

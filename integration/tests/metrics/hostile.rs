@@ -66,7 +66,8 @@ fn names_of_processes_are_escaped() {
         [(r#"a"b\\\nc=1} 9"#, r#"a\\\"b\\\\\\nc=1} 9"#), (r#"\033]0;x\007"} 1\n"#, r#"\\u{1b}]0;x\\u{7}\\\"} 1\\n"#)]
     {
         let script = format!("mkfifo /tmp/fifo; printf '{name}' > /proc/self/comm; read x < /tmp/fifo");
-        let id = detach(&engine, &Bundle::hardened().args(&["sh", "-c", &script]));
+        let bundle = Bundle::hardened().args(&["sh", "-c", &script]);
+        let id = detach(&engine, &bundle);
         let wanted = format!("container_process_count{{container=\"{id}\",process=\"{told}\"}} 1.0\n");
         until("the name", || page(&engine).contains(&wanted));
     }

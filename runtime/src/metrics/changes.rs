@@ -68,7 +68,7 @@ impl Changes {
         let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
         let mut changed = Changed::new();
         let mut alive = HashMap::new();
-        for (sample, pid) in samples.iter().filter_map(|sample| Some((sample, sample.pid()?))) {
+        for (sample, pid) in samples.iter().filter_map(|sample| Some((sample, sample.process()?.pid))) {
             let this = (pid, sample.record.created.clone());
             let known = watched.mounts.iter().find(|(_, (owner, _))| *owner == this).map(|(mount, _)| *mount);
             let Some(mount) = known.or_else(|| self.mark(pid).ok().flatten()) else { continue };

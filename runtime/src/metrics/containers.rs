@@ -1,16 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The containers of the host, and what is told of each.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
 
 use crate::cgroup::{Cgroup, Reading};
+use crate::error::Kind;
 use crate::monitor::report::{self, Violations};
-use crate::state::{Record, Root, Status, layers, lifecycle, process};
+use crate::state::{Process, Record, Root, Status, layers, lifecycle, process};
 
 /// Where engines keep the state of their runtimes: `*` is any folder. Docker's name of the runtime is in the second.
 const ENGINES: [&str; 2] = ["/run/docker/runtime-*/*", "/run/containerd/runc/*"];
@@ -21,10 +24,20 @@ const ASKED: usize = 1000;
 /// The name of what exceeds the two.
 pub const OTHERS: &str = "(others)";
 
-/// The state roots to look into.
+/// What can fail to be read in a scrape.
+pub const READ: [&str; 6] = ["root", "record", "status", "cgroup", "violations", "layers"];
+
+/// How often which of them did: what can not be read is not to look like nothing there.
+pub type Failures = BTreeMap<&'static str, u64>;
+
+/// A container in all its life: its state root, its id, and when it was created, for ids come again.
+pub type Key = (PathBuf, String, String);
+
+/// The state roots to look into, and the names given to the containers that were there the last time.
 #[derive(Debug)]
 pub struct Containers {
     roots: Vec<PathBuf>,
+    names: Mutex<HashMap<Key, String>>,
 }
 
 /// One container.
@@ -36,16 +49,16 @@ pub struct Sample {
     pub root: PathBuf,
     /// What is known of it
     pub record: Record,
-    /// What it is doing
-    pub status: Status,
+    /// What it is doing, if that can be known
+    pub status: Option<Status>,
     /// What it uses
     pub reading: Reading,
     /// When its first process began, in seconds since the epoch
     pub started: Option<f64>,
     /// How many processes it has of each name, and those that nobody was asked of
     pub processes: BTreeMap<String, u64>,
-    /// What its filter denied
-    pub violations: Violations,
+    /// What its filter denied, if that can be read
+    pub violations: Option<Violations>,
     /// L1 to L8, and whether each holds; of one that does not run, none
     pub layers: Vec<(&'static str, bool)>,
 }
@@ -53,62 +66,109 @@ pub struct Sample {
 impl Containers {
     /// Those below `roots`, or if that is empty, below the usual ones.
     pub fn new(roots: Vec<PathBuf>) -> Self {
-        Self { roots }
+        Self { roots, names: Mutex::default() }
     }
 
-    /// Every container, one sample each.
-    pub fn read(&self) -> Vec<Sample> {
-        let roots = if self.roots.is_empty() { usual_roots() } else { self.roots.clone() };
-        let mut names = HashSet::new();
-        let mut samples = Vec::new();
+    /// Every container, one sample each, and what could not be read of those that are there.
+    pub fn read(&self) -> (Vec<Sample>, Failures) {
+        let mut failures: Failures = READ.into_iter().map(|what| (what, 0)).collect();
+        let mut roots = if self.roots.is_empty() { usual_roots(&mut failures) } else { self.roots.clone() };
+        let mut seen = HashSet::new();
+        roots.retain(|root| seen.insert(root.clone()));
+        let mut found = Vec::new();
         for root in roots {
-            let state = Root::new(Some(root.clone()));
-            // What is not ours, such as a folder of runc's, has a record that does not parse.
-            let records = state.ids().unwrap_or_default().into_iter().filter_map(|id| state.read(&id).ok());
-            for record in records {
-                let name = unique_name(&mut names, &record.id, &root);
-                samples.push(sample(name, root.clone(), record));
-            }
+            let records = records(&Root::new(Some(root.clone())), &mut failures);
+            found.extend(records.into_iter().map(|record| (key(&root, &record), record)));
         }
-        samples
+        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        *names = named(&names, found.iter().map(|(key, _)| key));
+        let samples = found.into_iter().filter_map(|(key, record)| {
+            let name = names.get(&key)?.clone();
+            sample(name, key.0, record, &mut failures)
+        });
+        (samples.collect(), failures)
     }
 }
 
-/// Two engines may give the same id; two series of the same name are an error to Prometheus.
-fn unique_name(taken: &mut HashSet<String>, id: &str, root: &Path) -> String {
-    let name = if taken.contains(id) { format!("{id}@{}", root.display()) } else { id.to_owned() };
-    taken.insert(name.clone());
-    name
+fn key(root: &Path, record: &Record) -> Key {
+    (root.to_owned(), record.id.clone(), record.created.clone())
 }
 
-fn usual_roots() -> Vec<PathBuf> {
-    std::iter::once(PathBuf::from("/run/wsbox")).chain(ENGINES.iter().flat_map(|pattern| folders(pattern))).collect()
+/// The records of all containers of ours; one that has gone meanwhile is no failure.
+fn records(state: &Root, failures: &mut Failures) -> Vec<Record> {
+    let ids = noted("root", state.ids(), failures).unwrap_or_default();
+    let record = |id: String| match state.read(&id) {
+        Err(error) if error.kind() == Kind::NotFound || state.is_foreign(&id) => None,
+        result => noted("record", result, failures),
+    };
+    ids.into_iter().filter_map(record).collect()
+}
+
+fn noted<T, E>(what: &'static str, result: Result<T, E>, failures: &mut Failures) -> Option<T> {
+    if result.is_err() {
+        *failures.entry(what).or_default() += 1;
+    }
+    result.ok()
+}
+
+/// Two engines may give the same id, and two series of the same name are an error to Prometheus: the later one has its root in its
+/// name. Who has a name keeps it, or its counters would go on in another's history.
+fn named<'a>(before: &HashMap<Key, String>, found: impl Iterator<Item = &'a Key> + Clone) -> HashMap<Key, String> {
+    let kept = found.clone().filter_map(|key| Some((key.clone(), before.get(key)?.clone())));
+    let mut names: HashMap<Key, String> = kept.collect();
+    let mut taken: HashSet<String> = names.values().cloned().collect();
+    for key @ (root, id, _) in found {
+        let name = || if taken.contains(id) { format!("{id}@{}", root.display()) } else { id.clone() };
+        let name = names.entry(key.clone()).or_insert_with(name);
+        taken.insert(name.clone());
+    }
+    names
+}
+
+fn usual_roots(failures: &mut Failures) -> Vec<PathBuf> {
+    let engines = ENGINES.iter().flat_map(|pattern| folders(pattern, failures));
+    std::iter::once(PathBuf::from("/run/wsbox")).chain(engines).collect()
 }
 
 /// The folders that a pattern means whose `*` stand at the end of a component.
-fn folders(pattern: &str) -> Vec<PathBuf> {
+fn folders(pattern: &str, failures: &mut Failures) -> Vec<PathBuf> {
     pattern.split('/').skip(1).fold(vec![PathBuf::from("/")], |found, component| match component.strip_suffix('*') {
         None => found.into_iter().map(|folder| folder.join(component)).collect(),
-        Some(prefix) => found.iter().flat_map(|folder| below(folder, prefix)).collect(),
+        Some(prefix) => found.iter().flat_map(|folder| below(folder, prefix, failures)).collect(),
     })
 }
 
-fn below(folder: &Path, prefix: &str) -> Vec<PathBuf> {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+fn below(folder: &Path, prefix: &str, failures: &mut Failures) -> Vec<PathBuf> {
+    let entries = match fs::read_dir(folder) {
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Vec::new(),
+        result => noted("root", result, failures),
+    };
     let wanted = |entry: &fs::DirEntry| entry.file_name().to_string_lossy().starts_with(prefix);
-    let mut found: Vec<PathBuf> = entries.filter(wanted).map(|entry| entry.path()).collect();
+    let mut found: Vec<PathBuf> =
+        entries.into_iter().flatten().flatten().filter(wanted).map(|entry| entry.path()).collect();
     found.sort();
     found
 }
 
-fn sample(name: String, root: PathBuf, record: Record) -> Sample {
-    let status = lifecycle::status(&record).unwrap_or(Status::Stopped);
-    let cgroup = Cgroup::find(&record.cgroup).ok().flatten();
+/// None, and no failure, of a container that has gone meanwhile.
+fn sample(name: String, root: PathBuf, record: Record, failures: &mut Failures) -> Option<Sample> {
+    let mut failed = Failures::new();
+    let status = noted("status", lifecycle::status(&record), &mut failed);
+    let cgroup = noted("cgroup", Cgroup::find(&record.cgroup), &mut failed).flatten();
     let reading = cgroup.as_ref().map(Cgroup::reading).unwrap_or_default();
-    let processes = cgroup.as_ref().map(processes_of).unwrap_or_default();
+    let processes = cgroup.as_ref().and_then(|cgroup| match processes_of(cgroup) {
+        Err(_) if matches!(Cgroup::find(&record.cgroup), Ok(None)) => None,
+        result => noted("cgroup", result, &mut failed),
+    });
     let started = record.process.as_ref().and_then(|process| started(process.pid));
-    let violations = report::of(&record).unwrap_or_default();
-    Sample { name, root, record, status, reading, started, processes, violations, layers: Vec::new() }
+    let violations = noted("violations", report::of(&record), &mut failed);
+    let processes = processes.unwrap_or_default();
+    let sample = Sample { name, root, record, status, reading, started, processes, violations, layers: Vec::new() };
+    if !failed.is_empty() && sample.has_gone() {
+        return None;
+    }
+    failed.into_iter().for_each(|(what, count)| *failures.entry(what).or_default() += count);
+    Some(sample)
 }
 
 /// Whole seconds: two scrapes are not to differ by a rounding.
@@ -119,22 +179,41 @@ fn started(pid: i32) -> Option<f64> {
 }
 
 impl Sample {
-    /// Asks the kernel, as `inspect` does.
-    pub fn read_layers(&self) -> Vec<(&'static str, bool)> {
-        let layers = if self.pid().is_some() { layers::observe(&self.record).ok() } else { None };
+    /// What tells it from all others, also from those that had its id before.
+    pub fn key(&self) -> Key {
+        key(&self.root, &self.record)
+    }
+
+    /// Asks the kernel, as `inspect` does. Its end meanwhile is no failure.
+    pub fn read_layers(&self, failures: &mut Failures) -> Vec<(&'static str, bool)> {
+        let layers = match layers::observe(&self.record) {
+            Err(_) if !self.is_alive() => None,
+            result => noted("layers", result, failures),
+        };
         layers.into_iter().flat_map(|layers| layers.layers).map(|layer| (layer.id, layer.in_force)).collect()
     }
 
     /// Its first process, if its payload runs.
-    pub fn pid(&self) -> Option<i32> {
-        let runs = matches!(self.status, Status::Running | Status::Paused);
-        self.record.process.as_ref().filter(|_| runs).map(|process| process.pid)
+    pub fn process(&self) -> Option<&Process> {
+        let runs = matches!(self.status, Some(Status::Running | Status::Paused));
+        self.record.process.as_ref().filter(|_| runs)
+    }
+
+    fn is_alive(&self) -> bool {
+        self.process().is_some_and(|known| process::find(known).is_ok_and(|found| found.is_some()))
+    }
+
+    fn has_gone(&self) -> bool {
+        match Root::new(Some(self.root.clone())).read(&self.record.id) {
+            Ok(record) => record.created != self.record.created,
+            Err(error) => error.kind() == Kind::NotFound,
+        }
     }
 }
 
 /// By name.
-fn processes_of(cgroup: &Cgroup) -> BTreeMap<String, u64> {
-    let pids = cgroup.procs().unwrap_or_default();
+fn processes_of(cgroup: &Cgroup) -> crate::Result<BTreeMap<String, u64>> {
+    let pids = cgroup.procs()?;
     let mut counts: BTreeMap<String, u64> = BTreeMap::new();
     for pid in pids.iter().take(ASKED) {
         // A name ends with a newline, and may hold others (proc_pid_comm(5)); who has ended has none.
@@ -146,7 +225,7 @@ fn processes_of(cgroup: &Cgroup) -> BTreeMap<String, u64> {
     if unasked > 0 {
         *counts.entry(OTHERS.to_owned()).or_default() += unasked;
     }
-    counts
+    Ok(counts)
 }
 
 /// As `inspect` shows it: the page may be read on a terminal, and obeys no container there.
@@ -196,10 +275,18 @@ mod tests {
     }
 
     #[test]
-    fn ids_of_two_engines_stay_apart() {
-        let mut taken = HashSet::new();
-        assert_eq!(unique_name(&mut taken, "a", Path::new("/x")), "a");
-        assert_eq!(unique_name(&mut taken, "a", Path::new("/y")), "a@/y");
+    fn a_name_is_kept_for_life() {
+        let key = |root: &str, created: &str| (PathBuf::from(root), "a".to_owned(), created.to_owned());
+        let (x, y, again) = (key("/x", "1"), key("/y", "1"), key("/x", "2"));
+        let both = named(&HashMap::new(), [&x, &y].into_iter());
+        assert_eq!((both[&x].as_str(), both[&y].as_str()), ("a", "a@/y"));
+        let left = named(&both, [&y].into_iter());
+        assert_eq!(left[&y], "a@/y");
+        let next = named(&left, [&again, &y].into_iter());
+        assert_eq!((next[&again].as_str(), next[&y].as_str()), ("a", "a@/y"));
+        let lone = named(&HashMap::new(), [&y].into_iter());
+        let late = named(&lone, [&x, &y].into_iter());
+        assert_eq!((late[&x].as_str(), late[&y].as_str()), ("a@/x", "a"));
     }
 
     #[test]
@@ -208,7 +295,7 @@ mod tests {
         for folder in ["runtime-wsbox/moby", "runtime-strict/moby", "other/moby"] {
             fs::create_dir_all(dir.join(folder)).unwrap();
         }
-        let found = folders(&format!("{}/runtime-*/*", dir.display()));
+        let found = folders(&format!("{}/runtime-*/*", dir.display()), &mut Failures::new());
         fs::remove_dir_all(&dir).unwrap();
         assert_eq!(found, [dir.join("runtime-strict/moby"), dir.join("runtime-wsbox/moby")]);
     }

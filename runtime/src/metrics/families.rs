@@ -8,7 +8,7 @@ use std::time::Instant;
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder};
 use prometheus_client::metrics::MetricType;
 
-use super::containers::{OTHERS, Sample};
+use super::containers::{Failures, OTHERS, Sample};
 use super::counters::{BOUNDS, Counters, KINDS, TIMED};
 use crate::monitor::report::{State, Violations};
 use crate::state::lifecycle;
@@ -94,13 +94,14 @@ const FAMILIES: &[Family] = &[
         sample.reading.pressure.iter().map(row).collect()
     }),
     family!("workspace_seccomp_violations", Counter, "Calls that the filter denied, by call", |sample| {
-        denied(&sample.violations)
+        sample.violations.as_ref().map(denied).unwrap_or_default()
     }),
     family!("workspace_seccomp_kills", Counter, "Processes that the filter killed (SIGSYS)", |sample| {
-        one((sample.violations.counting != State::Off).then_some(sample.violations.killed as f64))
+        let counted = sample.violations.as_ref().filter(|violations| violations.counting != State::Off);
+        count(counted.map(|violations| violations.killed))
     }),
     family!("wsbox_container_counting", Gauge, "Whether denied calls are counted: 1 or 0", |sample| {
-        one(Some(f64::from(u8::from(sample.violations.counting == State::On))))
+        one(sample.violations.as_ref().map(|violations| f64::from(u8::from(violations.counting == State::On))))
     }),
     family!("container_process_count", Gauge, "Processes by name", |sample| named("process", &sample.processes)),
     family!("wsbox_container_layer_in_force", Gauge, "Whether the kernel has the layer in force: 1 or 0", |sample| {
@@ -111,7 +112,7 @@ const FAMILIES: &[Family] = &[
         one(sample.started)
     }),
     family!("wsbox_container_status", Gauge, "What the container is doing: 1 for that status", |sample| {
-        vec![(vec![("status", lifecycle::word(sample.status))], 1.0)]
+        sample.status.map(|status| (vec![("status", lifecycle::word(status))], 1.0)).into_iter().collect()
     }),
 ];
 
@@ -121,7 +122,6 @@ pub fn encode(
     samples: &[Sample],
     changed: &Changed,
     counters: &Counters,
-    begun: Instant,
 ) -> fmt::Result {
     for family in FAMILIES {
         let rows = samples.iter().map(|sample| (sample.name.as_str(), (family.rows)(sample)));
@@ -129,7 +129,16 @@ pub fn encode(
     }
     encode_changes(encoder, changed)?;
     encode_starts(encoder, counters)?;
-    encode_errors(encoder, counters)?;
+    encode_errors(encoder, counters)
+}
+
+/// How the scrape itself went.
+pub fn encode_scrape(encoder: &mut DescriptorEncoder, failures: &Failures, begun: Instant) -> fmt::Result {
+    let help = "What this scrape could not read though it is there";
+    let mut metric = encoder.encode_descriptor("wsbox_scrape_errors", help, None, MetricType::Gauge)?;
+    for (what, count) in failures {
+        value(metric.encode_family(&[("what", *what)])?, MetricType::Gauge, *count as f64)?;
+    }
     let took =
         encoder.encode_descriptor("wsbox_scrape_seconds", "How long this scrape took", None, MetricType::Gauge)?;
     value(took, MetricType::Gauge, begun.elapsed().as_secs_f64())

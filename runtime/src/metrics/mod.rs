@@ -21,7 +21,7 @@ pub use server::serve;
 
 use crate::error::{Error, Result};
 use changes::Changes;
-use containers::{Containers, Sample};
+use containers::{Containers, Failures, Key, Sample};
 
 /// For how long the layers that were read of a container are told again: nothing but `update` changes one, and to ask for the
 /// interfaces of a network namespace takes a thread.
@@ -84,17 +84,15 @@ impl Exporter {
 }
 
 /// What is kept of a container from one scrape to the next.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Kept {
-    /// When its layers were read
-    read: Instant,
-    layers: Vec<(&'static str, bool)>,
+    /// What was read of its layers, and when; none if there was nothing to read
+    layers: Option<(Instant, Vec<(&'static str, bool)>)>,
     /// The names of processes that were told
     names: HashSet<String>,
 }
 
-/// By state root and id.
-type Known = HashMap<(PathBuf, String), Kept>;
+type Known = HashMap<Key, Kept>;
 
 #[derive(Debug)]
 struct Source {
@@ -104,38 +102,40 @@ struct Source {
 }
 
 impl Source {
-    /// Every container; those whose layers were read long ago have them read anew.
-    fn samples(&self) -> Vec<Sample> {
+    /// Every container, and what could not be read; those whose layers were read long ago have them read anew.
+    fn samples(&self) -> (Vec<Sample>, Failures) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let (mut samples, now) = (self.containers.read(), Instant::now());
+        let (mut samples, mut failures) = self.containers.read();
         let mut fresh = Known::new();
         for sample in &mut samples {
-            let key = (sample.root.clone(), sample.record.id.clone());
-            let mut kept = known.remove(&key).unwrap_or_else(|| Kept::of(sample));
-            if now.duration_since(kept.read) >= LAYERS_KEEP {
-                kept = Kept { names: kept.names, ..Kept::of(sample) };
-            }
-            sample.layers.clone_from(&kept.layers);
+            let mut kept = known.remove(&sample.key()).unwrap_or_default();
+            sample.layers = kept.layers_of(sample, &mut failures);
             sample.processes = containers::bounded(std::mem::take(&mut sample.processes), &mut kept.names);
-            fresh.insert(key, kept);
+            fresh.insert(sample.key(), kept);
         }
         *known = fresh;
-        samples
+        (samples, failures)
     }
 }
 
 impl Kept {
-    fn of(sample: &Sample) -> Self {
-        Self { read: Instant::now(), layers: sample.read_layers(), names: HashSet::new() }
+    fn layers_of(&mut self, sample: &Sample, failures: &mut Failures) -> Vec<(&'static str, bool)> {
+        self.layers = self.layers.take().filter(|(read, _)| sample.process().is_some() && read.elapsed() < LAYERS_KEEP);
+        if self.layers.is_none() && sample.process().is_some() {
+            let layers = sample.read_layers(failures);
+            self.layers = (!layers.is_empty()).then(|| (Instant::now(), layers));
+        }
+        self.layers.as_ref().map(|(_, layers)| layers.clone()).unwrap_or_default()
     }
 }
 
 impl Collector for Source {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), std::fmt::Error> {
         let begun = Instant::now();
-        let samples = self.samples();
+        let (samples, failures) = self.samples();
         let changes = self.changes.of(&samples);
         let counters = counters::read().map_err(|_| std::fmt::Error)?;
-        families::encode(&mut encoder, &samples, &changes, &counters, begun)
+        families::encode(&mut encoder, &samples, &changes, &counters)?;
+        families::encode_scrape(&mut encoder, &failures, begun)
     }
 }

@@ -115,6 +115,13 @@ impl Root {
         read_record(&self.folder(id)?).and_then(|record| record.ok_or_else(|| does_not_exist(id)))
     }
 
+    /// Whether container `id` is another runtime's, such as runc's: its record is whole, but has no version, which all of ours have.
+    pub fn is_foreign(&self, id: &str) -> bool {
+        let record = fs::read(self.path.join(id).join(RECORD)).unwrap_or_default();
+        serde_json::from_slice::<serde_json::Value>(&record)
+            .is_ok_and(|record| record.is_object() && record.get("version").is_none())
+    }
+
     /// The ids of all containers, sorted.
     pub fn ids(&self) -> Result<Vec<String>> {
         let entries = match fs::read_dir(&self.path) {
