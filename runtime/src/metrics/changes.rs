@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Writes to watched places of containers whose root can be written, by fanotify(7) on the mount of the root: whoever writes
-//! through it is seen, whatever name the path has. Writes are counted, not created, renamed or removed names, which a mark of a
+//! through it is seen, whatever name the path has, but by mmap(2), which fanotify does not tell. Writes are counted, not created, renamed or removed names, which a mark of a
 //! mount does not tell; a tmpfs or bind inside of the root is a mount of its own, and not watched.
 
 use std::collections::{BTreeMap, HashMap};
@@ -17,6 +17,7 @@ use nix::sys::fanotify::{EventFFlags, Fanotify, FanotifyEvent, InitFlags, MarkFl
 use super::containers::Sample;
 use super::families::Changed;
 use crate::error::{Context, Error, Result};
+use crate::state::{Process, process};
 
 /// Between two looks at the queue: the kernel merges what is the same until then, and a flood of writes costs no more of our CPU
 /// than a look.
@@ -65,34 +66,65 @@ impl Changes {
 
     /// What was counted of these containers, all of which are watched from here on if their root can be written.
     pub fn of(&self, samples: &[Sample]) -> Changed {
+        let running = samples.iter().filter_map(|sample| Some((sample, sample.process()?)));
+        self.of_all(running.map(|(sample, process)| (sample.name.as_str(), sample.record.created.as_str(), process)))
+    }
+
+    /// The same, of their names, when they were created, and their first processes.
+    fn of_all<'a>(&self, running: impl Iterator<Item = (&'a str, &'a str, &'a Process)>) -> Changed {
         let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut changed = Changed::new();
+        let mut changed = Changed::default();
         let mut alive = HashMap::new();
-        for (sample, pid) in samples.iter().filter_map(|sample| Some((sample, sample.process()?.pid))) {
-            let this = (pid, sample.record.created.clone());
+        for (name, created, process) in running {
+            let this = (process.pid, created.to_owned());
             let known = watched.mounts.iter().find(|(_, (owner, _))| *owner == this).map(|(mount, _)| *mount);
-            let Some(mount) = known.or_else(|| self.mark(pid).ok().flatten()) else { continue };
-            let (_, places) = watched.mounts.remove(&mount).unwrap_or((this.clone(), Places::new()));
-            changed.insert(sample.name.clone(), places.clone());
+            let marked = known.map_or_else(|| self.mark(process), |mount| Ok(Some(mount)));
+            if !matches!(marked, Ok(None)) {
+                changed.watched.insert(name.to_owned(), marked.is_ok());
+            }
+            let Ok(Some(mount)) = marked else { continue };
+            // The number of a mount comes again too.
+            let counted = watched.mounts.remove(&mount).filter(|(owner, _)| *owner == this);
+            let (_, places) = counted.unwrap_or((this.clone(), Places::new()));
+            changed.places.insert(name.to_owned(), places.clone());
             alive.insert(mount, (this, places));
         }
         watched.mounts = alive;
         if watched.lost > 0 {
-            changed.insert(LOST.into(), Places::from([(LOST.into(), watched.lost)]));
+            changed.places.insert(LOST.into(), Places::from([(LOST.into(), watched.lost)]));
         }
         changed
     }
 
-    /// Watches the root mount of a process, and says its number; None if it can not be written.
-    fn mark(&self, pid: i32) -> nix::Result<Option<u64>> {
-        let root = root_of(pid)?;
-        if nix::sys::statvfs::fstatvfs(&root)?.flags().contains(nix::sys::statvfs::FsFlags::ST_RDONLY) {
+    /// Watches the root mount of a process, and says its number; None if it can not be written, or the process is gone.
+    fn mark(&self, process: &Process) -> Result<Option<u64>> {
+        let step = || format!("/proc/{}/root", process.pid);
+        let root = match root_of(process.pid) {
+            Err(Errno::ENOENT | Errno::ESRCH) => return Ok(None),
+            root => root.context(step)?,
+        };
+        // Its pid may be another's by now: only if it lives still is what was opened its root.
+        if process::find(process)?.is_none() {
             return Ok(None);
         }
+        if nix::sys::statvfs::fstatvfs(&root).context(step)?.flags().contains(nix::sys::statvfs::FsFlags::ST_RDONLY) {
+            return Ok(None);
+        }
+        let mount = mount_number(root.as_raw_fd()).ok_or_else(|| Error::system(step(), Errno::ENOENT))?;
+        if hosts_roots().contains(&mount) {
+            return Err(Error::invalid(step(), "is the host's own root"));
+        }
         let mask = MaskFlags::FAN_MODIFY;
-        self.group.mark(MarkFlags::FAN_MARK_ADD | MarkFlags::FAN_MARK_MOUNT, mask, &root, Some("."))?;
-        mount_number(root.as_raw_fd()).map(Some).ok_or(Errno::ENOENT)
+        let flags = MarkFlags::FAN_MARK_ADD | MarkFlags::FAN_MARK_MOUNT;
+        self.group.mark(flags, mask, &root, Some(".")).context(|| format!("fanotify_mark {}", step()))?;
+        Ok(Some(mount))
     }
+}
+
+/// Our own root's mount and that of the host's first process: a mark there would count what the host writes.
+fn hosts_roots() -> Vec<u64> {
+    let roots = [std::process::id() as i32, 1].into_iter().filter_map(|pid| root_of(pid).ok());
+    roots.filter_map(|root| mount_number(root.as_raw_fd())).collect()
 }
 
 /// /proc/PID/root leads where the process is (proc_pid_root(5)).
@@ -137,4 +169,30 @@ fn count_one(event: &FanotifyEvent, watched: &Mutex<Watched>, places: &[String])
 fn place_of<'a>(fd: BorrowedFd, places: &'a [String]) -> Option<&'a str> {
     let path = fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())).ok()?;
     places.iter().find(|place| path.starts_with(Path::new(place))).map(String::as_str)
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::unistd::Pid;
+
+    use super::*;
+    use crate::sys::pidfd;
+
+    /// A pid that came again is nobody's root, and the host's root is watched for nobody.
+    #[test]
+    fn the_host_is_not_watched() {
+        if !nix::unistd::geteuid().is_root() {
+            return;
+        }
+        let changes = Changes::watch(vec!["/usr".into()]).unwrap();
+        let own = Pid::this();
+        let ours = process::remember(own, pidfd::open(own).unwrap()).unwrap();
+        assert!(changes.mark(&ours).unwrap_err().to_string().contains("the host's own root"));
+        let former =
+            Process { pid: ours.pid, pidfd_inode: ours.pidfd_inode + 1, start_time: ours.start_time.map(|at| at + 1) };
+        assert_eq!(changes.mark(&former), Ok(None));
+        let changed = changes.of_all([("ours", "now", &ours), ("former", "now", &former)].into_iter());
+        assert_eq!(changed.watched.into_iter().collect::<Vec<_>>(), [("ours".to_owned(), false)]);
+        assert!(changed.places.is_empty());
+    }
 }

@@ -24,8 +24,14 @@ struct Family {
     rows: for<'a> fn(&'a Sample) -> Rows<'a>,
 }
 
-/// Writes to places of containers, by container and place: how often, and whether some went uncounted.
-pub type Changed = BTreeMap<String, BTreeMap<String, u64>>;
+/// Writes to places of containers.
+#[derive(Debug, Default)]
+pub struct Changed {
+    /// How often, by container and place, and whether some went uncounted
+    pub places: BTreeMap<String, BTreeMap<String, u64>>,
+    /// Whether they are counted, of each container whose root can be written
+    pub watched: BTreeMap<String, bool>,
+}
 
 macro_rules! family {
     ($name:literal, $kind:ident, $help:literal, $rows:expr) => {
@@ -171,7 +177,13 @@ fn value(mut encoder: MetricEncoder, kind: MetricType, number: f64) -> fmt::Resu
 }
 
 fn encode_changes(encoder: &mut DescriptorEncoder, changed: &Changed) -> fmt::Result {
-    let rows = changed.iter().map(|(container, places)| (container.as_str(), named("path", places)));
+    let rows = changed
+        .watched
+        .iter()
+        .map(|(container, watched)| (container.as_str(), one(Some(f64::from(u8::from(*watched))))));
+    let help = "Whether writes to its root, which can be written, are counted: 1 or 0";
+    encode_rows(encoder, ("wsbox_container_watched", help, MetricType::Gauge), rows)?;
+    let rows = changed.places.iter().map(|(container, places)| (container.as_str(), named("path", places)));
     let help = "Writes to files below a watched place of a writable root, since `wsbox metrics` watches it";
     encode_rows(encoder, ("container_fs_changes", help, MetricType::Gauge), rows)
 }
