@@ -1,14 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Payloads that would hide from the page, or write into it, and neighbours of the exporter that would keep it busy.
 
-use std::io::Write;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use wsbox_integration::engine::{finish, until};
 use wsbox_integration::{Bundle, Engine};
 
-use crate::common::{detach, page, value};
+use crate::common::{detach, exporter, get, page, value};
 
 /// The sum of a metric of a container over all its other labels.
 fn sum(page: &str, name: &str, id: &str) -> f64 {
@@ -83,4 +86,41 @@ fn names_of_processes_are_escaped() {
     checker.stdin.take().unwrap().write_all(page.as_bytes()).unwrap();
     let checked = finish(checker);
     assert!(!checked.stderr.contains("error while linting") && !checked.stderr.contains("parsing"), "{checked:?}");
+}
+
+/// Neighbours that connect and say nothing, again and again, keep no scraper waiting; neither do those that ask all the time.
+#[test]
+fn silent_connections_keep_nobody_waiting() {
+    let engine = Engine::new();
+    let (_running, address) = exporter(&engine);
+    let ends = AtomicBool::new(false);
+    let silent = || {
+        while !ends.load(Ordering::Relaxed) {
+            // Until it is closed.
+            let mut stream = TcpStream::connect(&address).unwrap();
+            stream.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
+            let _ = stream.read(&mut [0]);
+        }
+    };
+    let _held: Vec<TcpStream> = (0..100).map(|_| TcpStream::connect(&address).unwrap()).collect();
+    let waited: Vec<Duration> = std::thread::scope(|scope| {
+        (0..8).for_each(|_| drop(scope.spawn(silent)));
+        let ask = |_| {
+            std::thread::sleep(Duration::from_millis(200));
+            let begun = Instant::now();
+            assert_eq!(get(&address, "/metrics", "text/plain").1, "HTTP/1.1 200 OK");
+            begun.elapsed()
+        };
+        let waited = (0..5).map(ask).collect();
+        ends.store(true, Ordering::Relaxed);
+        waited
+    });
+    assert!(waited.iter().all(|waited| *waited < Duration::from_secs(2)), "{waited:?}");
+    let scrapes: std::collections::BTreeSet<String> = (0..20)
+        .map(|_| {
+            let page = get(&address, "/metrics", "text/plain").0;
+            page.lines().find(|line| line.starts_with("wsbox_scrape_seconds ")).unwrap().to_owned()
+        })
+        .collect();
+    assert!(scrapes.len() <= 3, "{scrapes:?}");
 }

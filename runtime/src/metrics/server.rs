@@ -1,43 +1,153 @@
 // SPDX-License-Identifier: Apache-2.0
-//! One page over HTTP/1.1: GET /metrics. A connection is one request of at most 8 KiB that comes within two seconds, and there
-//! are never more than four.
+//! One page over HTTP/1.1: GET /metrics. A connection is one request of at most 8 KiB that comes within two seconds. Until it has come the
+//! connection waits with one thread, which drops the oldest for a new one: who opens many and says nothing keeps nobody waiting.
 
+use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::fd::AsFd;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
 use super::{Exporter, Format};
+use crate::error::Result;
 
 const PATIENCE: Duration = Duration::from_secs(2);
 /// For all of an answer: who reads byte by byte does not hold a worker for longer.
 const ANSWER: Duration = Duration::from_secs(5);
 const HEAD: usize = 8 << 10;
 const WORKERS: usize = 4;
+/// Connections that have not said all of their request.
+const SILENT: usize = 64;
+/// Requests that wait for a worker; more are dropped.
+const ASKED: usize = 16;
+/// For how long a page is served again: however many ask, there are no more scrapes than that.
+const KEEP: Duration = Duration::from_secs(1);
+
+/// A connection that has said no more than `head` of its request.
+struct Silent {
+    stream: TcpStream,
+    head: Vec<u8>,
+    end: Instant,
+}
+
+/// A request, or None if what came is none, and who waits for the answer.
+type Asked = (TcpStream, Option<Request>);
 
 /// Answers until the process ends.
 pub fn serve(listener: &TcpListener, exporter: &Exporter) {
+    let pages = Pages { exporter, kept: Mutex::default() };
+    let (asked, requests) = sync_channel(ASKED);
+    let requests = Mutex::new(requests);
+    // A connection that goes away before it is accepted must not hold us.
+    let _ = listener.set_nonblocking(true);
     std::thread::scope(|scope| {
         for _ in 0..WORKERS {
             scope.spawn(|| {
-                loop {
-                    match listener.accept() {
-                        // Who goes away or says nothing is his own loss.
-                        Ok((stream, _)) => drop(answer(&stream, exporter)),
-                        // Out of descriptors, perhaps: not a busy loop.
-                        Err(_) => std::thread::sleep(Duration::from_millis(100)),
-                    }
+                while let Some((stream, request)) = next(&requests) {
+                    // Who goes away is his own loss.
+                    drop(answer(&stream, request, &pages));
                 }
             });
         }
+        receive(listener, &asked);
     });
 }
 
-fn answer(stream: &TcpStream, exporter: &Exporter) -> io::Result<()> {
-    let (status, kind, body) = match request(stream)? {
+fn next(requests: &Mutex<Receiver<Asked>>) -> Option<Asked> {
+    requests.lock().unwrap_or_else(PoisonError::into_inner).recv().ok()
+}
+
+/// Takes connections, and hands those on that have said their request.
+fn receive(listener: &TcpListener, asked: &SyncSender<Asked>) {
+    let mut silent = VecDeque::<Silent>::new();
+    loop {
+        let Ok((comes, speak)) = ready(listener, &silent) else {
+            std::thread::sleep(Duration::from_millis(100));
+            continue;
+        };
+        let mut left = VecDeque::with_capacity(SILENT);
+        for (mut connection, speaks) in silent.drain(..).zip(speak) {
+            match if speaks { connection.read() } else { Ok(None) } {
+                // With all workers busy and more in line it is closed.
+                Ok(Some(request)) => drop(asked.try_send((connection.stream, request))),
+                Ok(None) if Instant::now() < connection.end => left.push_back(connection),
+                _ => {}
+            }
+        }
+        silent = left;
+        if comes {
+            accept(listener, &mut silent);
+        }
+    }
+}
+
+/// Waits until something happens or the oldest has waited for too long: whether somebody comes, and which of them speak.
+fn ready(listener: &TcpListener, silent: &VecDeque<Silent>) -> nix::Result<(bool, Vec<bool>)> {
+    let all = std::iter::once(listener.as_fd()).chain(silent.iter().map(|connection| connection.stream.as_fd()));
+    let mut fds: Vec<PollFd> = all.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
+    let left = silent.front().map(|oldest| oldest.end.saturating_duration_since(Instant::now()).as_millis() as u16 + 1);
+    poll(&mut fds, left.map_or(PollTimeout::NONE, PollTimeout::from))?;
+    let mut happened = fds.iter().map(|fd| fd.any().unwrap_or(true));
+    Ok((happened.next().unwrap_or_default(), happened.collect()))
+}
+
+fn accept(listener: &TcpListener, silent: &mut VecDeque<Silent>) {
+    match listener.accept() {
+        Ok((stream, _)) => {
+            if silent.len() == SILENT {
+                silent.pop_front();
+            }
+            silent.push_back(Silent { stream, head: Vec::new(), end: Instant::now() + PATIENCE });
+        }
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+        // Out of descriptors, perhaps: not a busy loop.
+        Err(_) => std::thread::sleep(Duration::from_millis(100)),
+    }
+}
+
+impl Silent {
+    /// What has come is read; None if there is more to come, Some(None) if it is no request.
+    fn read(&mut self) -> io::Result<Option<Option<Request>>> {
+        let mut part = [0; 1024];
+        let count = (&self.stream).read(&mut part)?;
+        self.head.extend_from_slice(&part[..count]);
+        match parse(&self.head) {
+            Ok(None) if count > 0 && self.head.len() < HEAD => Ok(None),
+            Ok(request) => Ok(Some(request)),
+            Err(_) => Ok(Some(None)),
+        }
+    }
+}
+
+/// The pages of the last second.
+struct Pages<'a> {
+    exporter: &'a Exporter,
+    kept: Mutex<Vec<(Format, Instant, Result<String>)>>,
+}
+
+impl Pages<'_> {
+    fn get(&self, format: Format) -> Result<String> {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.retain(|(_, made, _)| made.elapsed() < KEEP);
+        if let Some((_, _, page)) = kept.iter().find(|(of, _, _)| *of == format) {
+            return page.clone();
+        }
+        let page = self.exporter.scrape(format);
+        kept.push((format, Instant::now(), page.clone()));
+        page
+    }
+}
+
+fn answer(stream: &TcpStream, request: Option<Request>, pages: &Pages) -> io::Result<()> {
+    let (status, kind, body) = match request {
         None => ("400 Bad Request", TEXT, "this is no HTTP request\n".to_owned()),
         Some(Request { method, .. }) if method != "GET" => ("405 Method Not Allowed", TEXT, "GET only\n".to_owned()),
         Some(Request { path, .. }) if path != "/metrics" => ("404 Not Found", TEXT, "see /metrics\n".to_owned()),
-        Some(Request { format, .. }) => match exporter.scrape(format) {
+        Some(Request { format, .. }) => match pages.get(format) {
             Ok(page) => ("200 OK", content_type(format), page),
             Err(error) => ("500 Internal Server Error", TEXT, format!("{error}\n")),
         },
@@ -75,23 +185,6 @@ struct Request {
     method: String,
     path: String,
     format: Format,
-}
-
-/// None if it is none.
-fn request(mut stream: &TcpStream) -> io::Result<Option<Request>> {
-    let end = Instant::now() + PATIENCE;
-    let (mut head, mut part) = (Vec::new(), [0; 1024]);
-    loop {
-        let left = end.saturating_duration_since(Instant::now());
-        stream.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
-        let count = stream.read(&mut part)?;
-        head.extend_from_slice(&part[..count]);
-        match parse(&head) {
-            Ok(None) if count > 0 && head.len() < HEAD && Instant::now() < end => {}
-            Ok(request) => return Ok(request),
-            Err(_) => return Ok(None),
-        }
-    }
 }
 
 /// None if there is more to come.
