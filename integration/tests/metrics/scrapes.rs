@@ -2,13 +2,15 @@
 //! From one scrape to the next: ids that come again, names that stay, and what can not be read.
 
 use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::FileExt;
+use std::process::{Command, Stdio};
 
 use serde_json::json;
 use wsbox_integration::engine::until;
-use wsbox_integration::{Bundle, Engine, unique};
+use wsbox_integration::{Bundle, Engine, TempDir, unique};
 
-use crate::common::{exporter, exporter_of, get, page, value};
+use crate::common::{Running, exporter, exporter_of, get, page, value};
 
 fn scraped(address: &str) -> String {
     get(address, "/metrics", "text/plain").0
@@ -113,4 +115,40 @@ fn what_can_not_be_read_is_no_silence() {
     let said = engine.wsbox(&["metrics", "--textfile", "-", "--state-root", &root]).ok().stdout;
     assert_eq!(value(&said, "wsbox_scrape_errors{what=\"root\"}"), Some(1.0));
     ["runc", "torn", "later"].iter().for_each(|name| fs::remove_dir_all(engine.root().join(name)).unwrap());
+}
+
+#[test]
+fn roots_that_can_be_written_are_watched() {
+    let engine = Engine::new();
+    let (_bundle, writable) = engine.sleeping(Bundle::hardened().set("/root/readonly", json!(false)));
+    let (_other, fixed) = engine.sleeping(Bundle::hardened());
+    let page = page(&engine);
+    let watched = |id: &str| value(&page, &format!("wsbox_container_watched{{container=\"{id}\"}}"));
+    assert_eq!((watched(&writable), watched(&fixed)), (Some(1.0), None), "{page}");
+}
+
+/// A disk that is full for a while does not end the pages of node_exporter.
+#[test]
+fn pages_go_on_after_a_full_disk() {
+    let (engine, disk) = (Engine::new(), TempDir::new("disk"));
+    let refused = engine.wsbox(&["metrics", "--textfile", "-", "--interval", "0"]);
+    assert!(refused.code == 1 && refused.stderr.contains("--interval"), "{refused:?}");
+    let mounted =
+        Command::new("mount").args(["-t", "tmpfs", "-o", "size=64k", "none"]).arg(disk.path()).status().unwrap();
+    assert!(mounted.success());
+    let (file, filler) = (disk.path().join("wsbox.prom"), disk.path().join("filler"));
+    let mut command = engine.command(&["metrics", "--interval", "1", "--textfile", &file.display().to_string()]);
+    let mut running = Running::new(command.stderr(Stdio::piped()).spawn().unwrap());
+    until("a page", || file.exists());
+    let mut full = File::create(&filler).unwrap();
+    while full.write_all(&[0; 512]).is_ok() {}
+    let mut said = String::new();
+    BufReader::new(running.0.stderr.as_mut().unwrap()).read_line(&mut said).unwrap();
+    let before = fs::metadata(&file).unwrap().modified().unwrap();
+    fs::remove_file(&filler).unwrap();
+    drop(full);
+    until("the next page", || fs::metadata(&file).unwrap().modified().unwrap() > before);
+    drop(running);
+    assert!(Command::new("umount").arg(disk.path()).status().unwrap().success());
+    assert!(said.contains("warning: ") && said.contains("no space left"), "{said}");
 }

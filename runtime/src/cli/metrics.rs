@@ -22,7 +22,7 @@ pub struct Arguments {
     #[arg(long, value_name = "FILE")]
     textfile: Option<PathBuf>,
     /// Write it again every so many seconds
-    #[arg(long, value_name = "SECONDS", requires = "textfile")]
+    #[arg(long, value_name = "SECONDS", requires = "textfile", value_parser = clap::value_parser!(u64).range(1..))]
     interval: Option<u64>,
     /// A state root to look into; may be repeated [default: --root, else wsbox's, Docker's and containerd's]
     #[arg(long = "state-root", value_name = "DIR")]
@@ -56,17 +56,19 @@ fn listen(address: SocketAddr, allow_remote: bool) -> Result<TcpListener> {
         .map_err(|error| error.hint("is another `wsbox metrics` running? --listen takes another port"))
 }
 
+/// The first page is one that can be written; later ones may fail for a while, such as on a full disk.
 fn write_pages(exporter: &Exporter, file: &Path, interval: Option<Duration>) -> Result<u8> {
+    write_page(exporter, file)?;
+    let Some(interval) = interval else { return Ok(0) };
     loop {
-        let page = exporter.scrape(Format::Prometheus)?;
-        if file == Path::new("-") {
-            output::text(&page)?;
-        } else {
-            output::replace(file, &page)?;
-        }
-        match interval {
-            Some(interval) => std::thread::sleep(interval),
-            None => return Ok(0),
+        std::thread::sleep(interval);
+        if let Err(error) = write_page(exporter, file) {
+            super::warn(&error.to_string());
         }
     }
+}
+
+fn write_page(exporter: &Exporter, file: &Path) -> Result<()> {
+    let page = exporter.scrape(Format::Prometheus)?;
+    if file == Path::new("-") { output::text(&page).map(drop) } else { output::replace(file, &page) }
 }
