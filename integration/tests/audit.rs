@@ -84,6 +84,26 @@ fn a_run_is_told_when_it_starts_and_when_it_ends() {
     assert!(lines[0]["container"].as_str().unwrap().starts_with("ws-"));
 }
 
+/// However a variable is spelt on the command line.
+#[test]
+fn values_of_variables_are_not_logged() {
+    let (engine, folder) = (Engine::new(), TempDir::new("audit"));
+    let (_bundle, id) = engine.sleeping(Bundle::hardened());
+    let log = folder.path().join("audit.jsonl");
+    for (flags, shown) in [
+        (&["-ccap_sys_time", "-e", "TOKEN=s3cret"][..], &["-ccap_sys_time", "-e", "TOKEN"][..]),
+        (&["-e", "", "-e", "TOKEN=s3cret"], &["-e", "", "-e", "TOKEN"]),
+        (&["--env=", "-e", "TOKEN=s3cret"], &["--env=", "-e", "TOKEN"]),
+        (&["-deTOKEN=s3cret", "--env", "A=s3cretK=1", "-e=K=1"], &["-deTOKEN", "--env", "A", "-e=K"]),
+        (&["--no-new-privs", "--env=A=s3cret=x"], &["--no-new-privs", "--env=A"]),
+    ] {
+        audited(&engine, &log, &[&["exec"], flags, &[&id, "echo", "A=b"]].concat());
+        let wanted = [&["exec"], shown, &[&id, "echo", "A=b"]].concat();
+        assert_eq!(lines(&log).pop().unwrap()["action"], json!(wanted));
+    }
+    assert!(!fs::read_to_string(&log).unwrap().contains("s3cret"));
+}
+
 /// Denials in one entry, however many there were.
 #[test]
 fn what_was_denied_is_in_the_last_line() {

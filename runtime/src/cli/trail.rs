@@ -197,50 +197,40 @@ fn object(value: Value) -> Map<String, Value> {
 
 /// The command and its arguments; of variables only the names, for values are secrets as often as not.
 fn action(command: &str, args: Vec<String>, matches: &ArgMatches) -> Vec<String> {
-    let own: Vec<String> = args.into_iter().skip_while(|arg| arg != command).collect();
+    let words = |name| matches.try_get_many::<String>(name).ok().flatten().into_iter().flatten();
+    let mut own: Vec<String> = args.into_iter().skip_while(|arg| arg != command).collect();
     // What is run comes last, and is told as it is.
-    let run = matches.try_get_many::<String>("command").ok().flatten().map_or(0, |words| words.len());
-    let (flags, run) = own.split_at(own.len().saturating_sub(run));
-    let mut action: Vec<String> = Vec::with_capacity(own.len());
-    let mut value_follows = false;
-    for flag in flags {
-        let (name, value) = if value_follows { ("", Some(flag.as_str())) } else { variable(flag) };
-        value_follows = value == Some("");
-        let shown = value.map_or("", |value| value.split('=').next().unwrap_or_default());
-        action.push(format!("{name}{shown}"));
-    }
-    action.extend(run.iter().cloned());
-    action
+    let run = own.split_off(own.len().saturating_sub(words("command").count()));
+    let variables: Vec<&str> = words("env").map(String::as_str).collect();
+    own.iter().map(|word| without_value(word, &variables).to_owned()).chain(run).collect()
 }
 
-/// A flag up to the variable that it sets, and that variable; an empty one comes with the next argument.
-fn variable(flag: &str) -> (&str, Option<&str>) {
-    match (flag.strip_prefix("--env"), flag.strip_prefix('-')) {
-        (Some(rest), _) if rest.is_empty() || rest.starts_with('=') => {
-            let (name, value) = flag.split_at("--env".len() + usize::from(!rest.is_empty()));
-            (name, Some(value))
-        }
-        // Short flags may stand together, the last of them with its value.
-        (_, Some(short)) if !short.starts_with('-') && short.contains('e') => {
-            let (name, value) = flag.split_at(flag.find('e').map_or(flag.len(), |at| at + 1));
-            (name, Some(value))
-        }
-        _ => (flag, None),
-    }
+/// A word up to the name of the variable that it sets. The parser says which variables there are: it alone knows all their spellings.
+fn without_value<'a>(word: &'a str, variables: &[&str]) -> &'a str {
+    // The longest: the value of one may end like another.
+    let ends = variables.iter().filter(|variable| word.ends_with(**variable));
+    let hidden = ends.filter_map(|variable| Some(variable.len() - variable.find('=')?)).max();
+    hidden.map_or(word, |hidden| &word[..word.len() - hidden])
 }
 
 #[cfg(test)]
 mod tests {
-    use super::variable;
+    use super::without_value;
 
     #[test]
     fn variables_of_every_spelling() {
-        assert_eq!(variable("--env"), ("--env", Some("")));
-        assert_eq!(variable("--env=A=b"), ("--env=", Some("A=b")));
-        assert_eq!(variable("-eA=b"), ("-e", Some("A=b")));
-        assert_eq!(variable("-te"), ("-te", Some("")));
-        for other in ["web1", "--envelope", "-t", "--detach", "-d"] {
-            assert_eq!(variable(other), (other, None));
+        let variables = ["", "NAME", "A=b", "K=1", "PASS=fooK=1"];
+        for (word, shown) in [
+            ("--env=A=b", "--env=A"),
+            ("-eA=b", "-eA"),
+            ("-te=A=b", "-te=A"),
+            ("A=b", "A"),
+            ("PASS=fooK=1", "PASS"),
+            ("NAME", "NAME"),
+            ("--cwd=/a", "--cwd=/a"),
+            ("", ""),
+        ] {
+            assert_eq!(without_value(word, &variables), shown);
         }
     }
 }
