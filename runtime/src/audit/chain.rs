@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A file whose lines hold the SHA-256 of the line before: whoever changes or removes one breaks every line after it, or must
-//! write them all anew, which the anchors in the journal tell. The first line of a rotated file follows the last of the one
-//! before. `sha256sum` of a line without its newline is what the next one has in `prev`.
+//! write them all anew, which the anchors in the journal tell ([`super::verify`]). The first line of a rotated file follows the last of
+//! the one before. `sha256sum` of a line without its newline is what the next one has in `prev`.
 
 use std::fmt::Write as _;
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -15,8 +15,9 @@ use nix::fcntl::{FallocateFlags, Flock, FlockArg, fallocate};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::Policy;
+use super::{Policy, SCHEMA};
 use crate::error::{Context, Error, Result};
+use crate::state;
 
 /// How long another writer may hold the file: each holds it for one line.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -24,8 +25,16 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const RESERVE: i64 = 256 << 10;
 /// Every so many lines the head of the chain goes to the journal.
 const ANCHOR: u64 = 100;
+/// More lines than any log has: beyond it JSON's readers lose count (RFC 8259, section 6).
+const MOST: u64 = 1 << 53;
 /// What the first line of a chain has in `prev`.
-const NONE: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+pub(super) const NONE: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+/// The most bytes behind the last line that are taken for a line that was cut off.
+pub(super) const TORN: usize = 512 << 10;
+/// The line behind one that was cut off.
+pub(super) const AFTER_TORN: &str = "torn";
+/// The line that begins a file that nobody rotated.
+pub(super) const AFTER_EMPTIED: &str = "emptied";
 
 /// The current file of a chain, locked.
 #[derive(Debug)]
@@ -38,14 +47,26 @@ pub struct File {
 /// The end of a chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Head {
-    /// Lines so far, in all files
+    /// The last line's number, over all files
     pub lines: u64,
-    /// Of the last line
+    /// Its hash
     pub hash: String,
 }
 
-fn hash(line: &str) -> String {
-    Sha256::digest(line.as_bytes()).iter().fold(String::new(), |mut text, byte| {
+/// The end of a file.
+#[derive(Debug)]
+struct Tail {
+    head: Head,
+    /// What stands behind that line, without its own end
+    torn: Vec<u8>,
+    /// There is no newline at the end
+    open: bool,
+    /// The file has no line, though the one before has
+    emptied: bool,
+}
+
+pub(super) fn hash(line: &[u8]) -> String {
+    Sha256::digest(line).iter().fold(String::new(), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");
         text
     })
@@ -55,11 +76,41 @@ fn subject(path: &Path) -> String {
     format!("--audit-log {}", path.display())
 }
 
-/// FILE.1 is the youngest of those that were full.
-fn rotated(path: &Path, age: u32) -> PathBuf {
+fn beside(path: &Path, what: impl std::fmt::Display) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
-    name.push(format!(".{age}"));
+    name.push(format!(".{what}"));
     name.into()
+}
+
+/// FILE.1 is the youngest of those that were full.
+pub(super) fn rotated(path: &Path, age: u32) -> PathBuf {
+    beside(path, age)
+}
+
+/// The ages of the rotated files that there are, the youngest first.
+pub(super) fn ages(path: &Path) -> std::io::Result<Vec<u32>> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let own = path.file_name().unwrap_or_default().to_string_lossy().into_owned() + ".";
+    let mut ages = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        let age = name.strip_prefix(&own).and_then(|age| age.parse::<u32>().ok().filter(|n| n.to_string() == age));
+        ages.extend(age.filter(|age| *age > 0));
+    }
+    ages.sort_unstable();
+    Ok(ages)
+}
+
+/// A rotation that was interrupted leaves the current file with both names.
+pub(super) fn is_same(one: &Path, other: &Path) -> bool {
+    let place = |path| fs::symlink_metadata(path).map(|metadata| (metadata.dev(), metadata.ino())).ok();
+    place(one).is_some_and(|found| Some(found) == place(other))
+}
+
+fn options() -> fs::OpenOptions {
+    let mut options = fs::File::options();
+    options.read(true).append(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
+    options
 }
 
 impl File {
@@ -67,9 +118,8 @@ impl File {
     pub fn open(path: &Path, policy: Policy) -> Result<Self> {
         let end = Instant::now() + PATIENCE;
         loop {
-            let mut options = fs::File::options();
-            let options = options.read(true).append(true).create(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
-            let file = lock(options.open(path).context(|| subject(path))?, end).context(|| subject(path))?;
+            let file = options().create(true).open(path).context(|| subject(path))?;
+            let file = lock(file, end).context(|| subject(path))?;
             let inode = |metadata: fs::Metadata| metadata.ino();
             if fs::symlink_metadata(path).map(inode).ok() == file.metadata().map(inode).ok() {
                 return Ok(Self { path: path.into(), file, policy });
@@ -79,59 +129,128 @@ impl File {
 
     /// Whether a line can follow, and there is room for it; takes the room, so that it is still there when the line comes.
     pub fn reserve(mut self) -> Result<()> {
-        self.head()?;
-        let length = self.file.metadata().context(|| subject(&self.path))?.len() as i64;
-        match fallocate(&*self.file, FallocateFlags::FALLOC_FL_KEEP_SIZE, length, RESERVE) {
-            Err(Errno::EOPNOTSUPP) => Ok(()),
-            result => result.context(|| subject(&self.path)),
-        }
+        self.tail()?;
+        take_room(&self.file, self.length()?).context(|| subject(&self.path))
     }
 
     /// Appends one line; Some is the head, when it is time to tell it to others.
     pub fn append(mut self, event: &Value) -> Result<Option<String>> {
-        if self.file.metadata().context(|| subject(&self.path))?.len() >= self.policy.max_size {
-            self = self.rotate()?;
-        }
-        // Of whoever wrote last: between the rename and our lock that may be somebody else.
-        let head = self.head()?;
+        let (head, mended) = self.mend()?;
         let line = line(event, &head);
-        self.write(&line)?;
-        Ok((head.lines % ANCHOR == 0).then(|| format!("{} {}", head.lines + 1, hash(&line))))
+        let full = self.length()? >= self.policy.max_size;
+        // Here there is room for it already: a rotation that fails must not cost the line.
+        let fresh = full && self.rotate(&line).inspect_err(|error| crate::cli::warn(&error.to_string())).is_ok();
+        if !fresh {
+            self.write(&format!("{line}\n"))?;
+        }
+        let due = mended || fresh || head.lines % ANCHOR == 0;
+        Ok(due.then(|| format!("{} {}", head.lines + 1, hash(line.as_bytes()))))
     }
 
-    /// The whole line or none: half a line would be taken for a broken chain.
-    fn write(&mut self, line: &str) -> Result<()> {
-        let before = self.file.metadata().context(|| subject(&self.path))?.len();
-        let written = self.file.write_all(format!("{line}\n").as_bytes());
+    fn length(&self) -> Result<u64> {
+        self.file.metadata().map(|metadata| metadata.len()).context(|| subject(&self.path))
+    }
+
+    /// The whole text or none: half a line would be taken for a broken chain.
+    fn write(&mut self, text: &str) -> Result<()> {
+        let before = self.length()?;
+        let written = self.file.write_all(text.as_bytes());
         let written = written.and_then(|()| if self.policy.sync { self.file.sync_data() } else { Ok(()) });
         written.inspect_err(|_| drop(self.file.set_len(before))).context(|| subject(&self.path))
     }
 
-    fn head(&mut self) -> Result<Head> {
-        let text = last_line(&mut self.file).context(|| subject(&self.path))?;
-        if let Some(text) = text {
-            return parse_head(&text).ok_or_else(|| broken(&self.path));
-        }
-        match fs::File::open(rotated(&self.path, 1)) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Head { lines: 0, hash: NONE.into() }),
-            opened => {
-                let text = opened.and_then(|mut file| last_line(&mut file)).context(|| subject(&self.path))?;
-                text.and_then(|text| parse_head(&text)).ok_or_else(|| broken(&rotated(&self.path, 1)))
+    fn tail(&mut self) -> Result<Tail> {
+        let found = tail_of(&mut self.file).context(|| subject(&self.path))?;
+        match found {
+            Found::Line(tail) => Ok(tail),
+            Found::Other => Err(broken(&self.path)),
+            Found::Nothing(torn) => {
+                let head = self.before()?;
+                let emptied = torn.is_empty() && head.lines > 0;
+                Ok(Tail { head, open: !torn.is_empty(), torn, emptied })
             }
         }
     }
 
-    fn rotate(self) -> Result<Self> {
-        let step = || subject(&self.path);
-        for age in (1..self.policy.max_files).rev() {
-            match fs::rename(rotated(&self.path, age), rotated(&self.path, age + 1)) {
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                result => result.context(step)?,
-            }
+    /// The last line of the file before this one.
+    fn before(&self) -> Result<Head> {
+        let path = rotated(&self.path, 1);
+        let mut file = match fs::File::open(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Head { lines: 0, hash: NONE.into() }),
+            opened => opened.context(|| subject(&path))?,
+        };
+        match tail_of(&mut file).context(|| subject(&path))? {
+            Found::Line(tail) if tail.torn.is_empty() => Ok(tail.head),
+            _ => Err(broken(&path)),
         }
+    }
+
+    /// What a power cut or somebody else left at the end stays, and a line of the chain says what it was. The head then, and whether there
+    /// was something.
+    fn mend(&mut self) -> Result<(Head, bool)> {
+        let tail = self.tail()?;
+        let newline = if tail.open { "\n" } else { "" };
+        let event = match (tail.torn.as_slice(), tail.emptied) {
+            ([], false) if !tail.open => return Ok((tail.head, false)),
+            // Only its newline was lost.
+            ([], false) => return self.write(newline).map(|()| (tail.head, true)),
+            ([], true) => json!({"eventType": AFTER_EMPTIED}),
+            (torn, _) => json!({"eventType": AFTER_TORN, "torn": {"bytes": torn.len(), "sha256": hash(torn)}}),
+        };
+        let mut event = event;
+        event["schema"] = json!(SCHEMA);
+        event["time"] = json!(state::now());
+        let line = line(&event, &tail.head);
+        self.write(&format!("{newline}{line}\n"))?;
+        Ok((Head { lines: tail.head.lines + 1, hash: hash(line.as_bytes()) }, true))
+    }
+
+    /// Begins a new file with this line. It takes the place of the full one when it has its line and the room for the next: at no time is
+    /// there none, or an empty one.
+    fn rotate(&self, line: &str) -> Result<()> {
+        let new = beside(&self.path, "new");
+        ignore_missing(fs::remove_file(&new)).context(|| subject(&new))?;
+        let mut file = options().create_new(true).open(&new).context(|| subject(&new))?;
+        let written = file.write_all(format!("{line}\n").as_bytes());
+        let written = written.and_then(|()| Ok(take_room(&file, line.len() as u64 + 1)?));
+        let written = written.and_then(|()| if self.policy.sync { file.sync_data() } else { Ok(()) });
+        let moved = written.and_then(|()| {
+            self.shift()?;
+            fs::hard_link(&self.path, rotated(&self.path, 1))?;
+            fs::rename(&new, &self.path)
+        });
+        moved.inspect_err(|_| drop(fs::remove_file(&new))).context(|| subject(&new))?;
+        // What was reserved behind its last line.
+        let _ = self.file.set_len(self.length()?);
+        Ok(())
+    }
+
+    /// Makes FILE.1 free, and removes what is beyond the limit.
+    fn shift(&self) -> std::io::Result<()> {
         // At least one stays: the next line must know what it follows.
-        fs::rename(&self.path, rotated(&self.path, 1)).context(step)?;
-        Self::open(&self.path, self.policy)
+        let limit = self.policy.max_files.max(1);
+        let mut ages = ages(&self.path)?;
+        if is_same(&self.path, &rotated(&self.path, 1)) {
+            fs::remove_file(rotated(&self.path, 1))?;
+            ages.retain(|age| *age != 1);
+        }
+        let free = (1..=limit).find(|age| !ages.contains(age)).unwrap_or(limit);
+        // The oldest first: whenever this is interrupted, what is left is one chain.
+        for age in ages.iter().rev().filter(|age| **age > limit || (**age == limit && free == limit)) {
+            fs::remove_file(rotated(&self.path, *age))?;
+        }
+        (1..free).rev().try_for_each(|age| fs::rename(rotated(&self.path, age), rotated(&self.path, age + 1)))
+    }
+}
+
+fn ignore_missing(result: std::io::Result<()>) -> std::io::Result<()> {
+    result.or_else(|error| if error.kind() == ErrorKind::NotFound { Ok(()) } else { Err(error) })
+}
+
+fn take_room(file: &fs::File, length: u64) -> nix::Result<()> {
+    match fallocate(file, FallocateFlags::FALLOC_FL_KEEP_SIZE, length as i64, RESERVE) {
+        Err(Errno::EOPNOTSUPP) => Ok(()),
+        result => result,
     }
 }
 
@@ -153,8 +272,16 @@ fn line(event: &Value, head: &Head) -> String {
     event.to_string()
 }
 
-/// The last line of a file; None if it is empty.
-fn last_line(file: &mut fs::File) -> std::io::Result<Option<String>> {
+/// What a file ends with.
+enum Found {
+    Line(Tail),
+    /// No line; at most the beginning of one
+    Nothing(Vec<u8>),
+    /// Something that no log ends with
+    Other,
+}
+
+fn tail_of(file: &mut fs::File) -> std::io::Result<Found> {
     let length = file.metadata()?.len();
     let mut part = 8 << 10;
     loop {
@@ -162,144 +289,48 @@ fn last_line(file: &mut fs::File) -> std::io::Result<Option<String>> {
         file.seek(SeekFrom::Start(from))?;
         let mut bytes = Vec::new();
         (&mut *file).take(length - from).read_to_end(&mut bytes)?;
-        let text = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
-        match text.iter().rposition(|byte| *byte == b'\n') {
-            Some(at) => return Ok(Some(String::from_utf8_lossy(&text[at + 1..]).into_owned())),
-            None if from == 0 => return Ok((!text.is_empty()).then(|| String::from_utf8_lossy(text).into_owned())),
-            None => part *= 8,
+        // Before the first newline there may be half a line.
+        let begin = if from == 0 { Some(0) } else { bytes.iter().position(|byte| *byte == b'\n').map(|at| at + 1) };
+        if let Some(tail) = begin.and_then(|begin| last_line(&bytes[begin..])) {
+            return Ok(Found::Line(tail));
         }
+        if from == 0 {
+            let torn = bytes.last() != Some(&b'\n') && (bytes.starts_with(b"{\"") || bytes.starts_with(b"\0"));
+            return Ok(if torn || bytes.is_empty() { Found::Nothing(bytes) } else { Found::Other });
+        }
+        if part >= TORN as u64 {
+            return Ok(Found::Other);
+        }
+        part *= 8;
     }
 }
 
-fn parse_head(line: &str) -> Option<Head> {
-    let event: Value = serde_json::from_str(line).ok()?;
-    Some(Head { lines: event["seq"].as_u64()?, hash: hash(line) })
+/// The last line that is one of a log. Behind it there may be others only if the very last has no end.
+fn last_line(bytes: &[u8]) -> Option<Tail> {
+    let text = bytes.strip_suffix(b"\n").unwrap_or(bytes);
+    let (open, mut end) = (text.len() == bytes.len(), text.len());
+    loop {
+        let start = text[..end].iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+        if let Some((head, _)) = parse(&text[start..end]) {
+            let torn = text.get(end + 1..).unwrap_or_default().to_vec();
+            return Some(Tail { head, torn, open, emptied: false });
+        }
+        if !open || start == 0 {
+            return None;
+        }
+        end = start - 1;
+    }
+}
+
+/// A line of a log: the chain up to it, and what it says.
+pub(super) fn parse(line: &[u8]) -> Option<(Head, Value)> {
+    let event: Value = serde_json::from_slice(line).ok()?;
+    event["prev"].as_str()?;
+    let lines = event["seq"].as_u64().filter(|seq| (1..MOST).contains(seq))?;
+    Some((Head { lines, hash: hash(line) }, event))
 }
 
 fn broken(path: &Path) -> Error {
     let error = Error::invalid(subject(path), "its last line is none of an audit log");
     error.hint("`wsbox audit verify` says where it breaks; move it away to begin a new chain")
-}
-
-/// Reads a chain from its oldest file to the current one.
-///
-/// # Errors
-/// The first line that does not follow the one before, by file and number; or `anchor`, lines and hash as the journal has them, is
-/// not in it.
-pub fn verify(path: &Path, anchor: Option<&str>) -> Result<Head> {
-    let mut files: Vec<PathBuf> = (1..).map(|age| rotated(path, age)).take_while(|file| file.exists()).collect();
-    files.reverse();
-    files.push(path.into());
-    let mut head: Option<Head> = None;
-    let mut anchored = anchor.is_none();
-    for file in files {
-        let opened = fs::File::open(&file).context(|| file.display().to_string())?;
-        for (at, text) in BufReader::new(opened).lines().enumerate() {
-            let text = text.context(|| file.display().to_string())?;
-            let next = follows(&text, head.as_ref())
-                .map_err(|why| Error::invalid(format!("{}:{}", file.display(), at + 1), why))?;
-            anchored |= anchor.is_some_and(|anchor| anchor == format!("{} {}", next.lines, next.hash));
-            head = Some(next);
-        }
-    }
-    let head = head.unwrap_or(Head { lines: 0, hash: NONE.into() });
-    if anchored { Ok(head) } else { Err(Error::invalid("--anchor", "no line of the log is the one that was anchored")) }
-}
-
-fn follows(text: &str, before: Option<&Head>) -> Result<Head, String> {
-    let event: Value = serde_json::from_str(text).map_err(|error| format!("is no JSON: {error}"))?;
-    let (Some(seq), Some(prev)) = (event["seq"].as_u64(), event["prev"].as_str()) else {
-        return Err("is none of an audit log: it has no seq and prev".into());
-    };
-    match before {
-        // The oldest files may be gone; the first line of all follows none.
-        None if seq == 1 && prev != NONE => Err("is the first line, and says that it follows one".into()),
-        Some(before) if seq != before.lines + 1 => {
-            Err(format!("is line {seq} after line {}: lines are missing", before.lines))
-        }
-        Some(before) if prev != before.hash => {
-            Err("does not follow the line before: one of the two was changed".into())
-        }
-        _ => Ok(Head { lines: seq, hash: hash(text) }),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn folder(name: &str) -> PathBuf {
-        let dir = std::env::temp_dir().join(format!("wsbox-chain-{name}-{}", std::process::id()));
-        fs::create_dir(&dir).unwrap();
-        dir
-    }
-
-    fn append(path: &Path, policy: Policy, what: &str) -> Option<String> {
-        File::open(path, policy).unwrap().append(&json!({"what": what})).unwrap()
-    }
-
-    #[test]
-    fn what_is_changed_or_removed_shows() {
-        let dir = folder("verify");
-        let path = dir.join("audit");
-        let anchor = append(&path, Policy::default(), "a").unwrap();
-        for what in ["b", "c"] {
-            assert_eq!(append(&path, Policy::default(), what), None);
-        }
-        assert_eq!(verify(&path, Some(&anchor)).unwrap().lines, 3);
-        let whole = fs::read_to_string(&path).unwrap();
-        let lines: Vec<&str> = whole.lines().collect();
-        for (text, place) in [
-            (whole.replace("\"b\"", "\"x\""), ":3: does not follow"),
-            (format!("{}\n{}\n", lines[0], lines[2]), ":2: is line 3 after line 1"),
-            (format!("{}\n{}\n", lines[1], lines[0]), ":2: is line 1 after line 2"),
-            (format!("{}\nnot json\n", lines[0]), ":2: is no JSON"),
-        ] {
-            fs::write(&path, text).unwrap();
-            let error = verify(&path, None).unwrap_err().to_string();
-            assert!(error.contains(place), "{error}");
-        }
-        // Lines that are cut off at the end are missed by whoever has an anchor.
-        fs::write(&path, "").unwrap();
-        assert_eq!(verify(&path, None).unwrap().lines, 0);
-        assert!(verify(&path, Some(&anchor)).is_err());
-        fs::remove_dir_all(dir).unwrap();
-    }
-
-    #[test]
-    fn rotated_files_are_one_chain_and_the_oldest_go() {
-        let dir = folder("rotate");
-        let path = dir.join("audit");
-        let policy = Policy { max_size: 300, max_files: 2, ..Policy::default() };
-        for _ in 0..10 {
-            append(&path, policy, "x");
-        }
-        let names = fs::read_dir(&dir).unwrap().count();
-        assert_eq!((names, verify(&path, None).unwrap().lines), (3, 10));
-        fs::remove_dir_all(dir).unwrap();
-    }
-
-    #[test]
-    fn many_writers_make_one_chain() {
-        let dir = folder("writers");
-        let path = dir.join("audit");
-        let policy = Policy { max_size: 4000, max_files: 100, ..Policy::default() };
-        std::thread::scope(|scope| {
-            for _ in 0..8 {
-                scope.spawn(|| (0..50).for_each(|_| drop(append(&path, policy, "x"))));
-            }
-        });
-        assert_eq!(verify(&path, None).unwrap().lines, 400);
-        fs::remove_dir_all(dir).unwrap();
-    }
-
-    #[test]
-    fn a_file_of_something_else_is_refused() {
-        let dir = folder("other");
-        let path = dir.join("audit");
-        fs::write(&path, "hello\n").unwrap();
-        let error = File::open(&path, Policy::default()).unwrap().append(&json!({})).unwrap_err().to_string();
-        assert!(error.contains("none of an audit log"), "{error}");
-        fs::remove_dir_all(dir).unwrap();
-    }
 }

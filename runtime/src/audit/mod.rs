@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The audit log: who did what to which container, with what result, one JSON object a line. In a file the lines are a chain
-//! ([`chain`]); journald and syslog keep order and integrity by themselves.
+//! ([`chain`], [`verify`]); journald and syslog keep order and integrity by themselves.
 
 pub mod chain;
+#[cfg(test)]
+mod chain_tests;
 mod remote;
+pub mod verify;
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -22,6 +25,8 @@ const CUTS: [(usize, usize); 5] = [(4096, 256), (1024, 128), (256, 64), (64, 16)
 const FIELDS: usize = 16;
 /// The most bytes of a line: less than a file has reserved.
 const LINE: usize = 128 << 10;
+/// The most files that are kept: each is renamed when one is full.
+const FILES: u32 = 1000;
 /// What rsyslog takes unless it is told otherwise (rsyslog.conf(5), $MaxMessageSize), less the head.
 const SYSLOG_LINE: usize = 8000;
 
@@ -80,7 +85,13 @@ impl FromStr for Policy {
             };
             match (name, value) {
                 ("max-size", size) => policy.max_size = bytes(size).filter(|size| *size > 0).ok_or_else(bad)?,
-                ("max-files", count) => policy.max_files = count.parse().map_err(|_| bad())?,
+                ("max-files", count) => match count.parse() {
+                    Ok(count) if count <= FILES => policy.max_files = count,
+                    Ok(_) => {
+                        return Err(format!("{option:?} is more than {FILES} files: a larger max-size needs fewer"));
+                    }
+                    Err(_) => return Err(bad()),
+                },
                 ("sync", "always") => policy.sync = true,
                 ("sync", "never") => policy.sync = false,
                 ("on-error", "refuse") => policy.refuse = true,
@@ -252,9 +263,16 @@ mod tests {
         let policy = "max-size=1m,max-files=3,sync=always,on-error=continue".parse::<Policy>();
         assert_eq!(policy, Ok(Policy { max_size: 1 << 20, max_files: 3, sync: true, refuse: false }));
         assert_eq!("".parse::<Policy>(), Ok(Policy::default()));
-        for bad in
-            ["max-size=0", "max-size=x", "max-files=-1", "sync", "sync=maybe", "color=red", "max-size=99999999999g"]
-        {
+        for bad in [
+            "max-size=0",
+            "max-size=x",
+            "max-files=-1",
+            "max-files=1001",
+            "sync",
+            "sync=maybe",
+            "color=red",
+            "max-size=99999999999g",
+        ] {
             assert!(bad.parse::<Policy>().is_err(), "{bad}");
         }
     }
