@@ -7,6 +7,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 use wsbox_integration::engine::until;
 use wsbox_integration::leftover::assert_nothing_left;
+use wsbox_integration::user::{UID, User};
 use wsbox_integration::{Bundle, Engine, Outcome, TempDir, unique};
 
 fn lines(log: &Path) -> Vec<Value> {
@@ -177,6 +178,80 @@ fn a_container_whose_line_fails_is_none() {
         assert!(outcome.stderr.contains("none of an audit log"), "{command}: {outcome:?}");
         assert_nothing_left(engine.root(), &id);
     }
+}
+
+/// A user's `run` becomes root of a user namespace, and is the user's still.
+#[test]
+fn a_users_lines_are_the_users() {
+    let user = User::new().delegated("+memory +pids +cpu");
+    let log = user.home().join("audit.jsonl");
+    let bundle = Bundle::hardened().remove("/linux/resources").args(&["true"]);
+    bundle.write();
+    user.own(bundle.path());
+    let (path, audit) = (format!("{}/", bundle.path().display()), log.display().to_string());
+    user.wsbox(&["--audit-log", &audit, "run", &path]).ok();
+    let lines = lines(&log);
+    assert_eq!(lines.len(), 2);
+    lines.iter().for_each(|line| assert_eq!(line["user"]["uid"], json!(UID), "{line}"));
+}
+
+/// A command that fails says why, also where that can not be logged.
+#[test]
+fn the_commands_own_error_is_told_beside_the_logs() {
+    let (engine, folder, id) = (Engine::new(), TempDir::new("audit"), unique("a"));
+    let log = folder.path().join("audit").display().to_string();
+    let hook = json!([{"path": "/bin/sh", "args": ["sh", "-c", format!("echo other >{log}; exit 3")]}]);
+    let bundle = Bundle::hardened().set("/hooks", json!({"createRuntime": hook}));
+    bundle.write();
+    let path = bundle.path().display().to_string();
+    let outcome = engine.wsbox(&["--audit-log", &log, "create", "--bundle", &path, &id]);
+    assert_eq!(outcome.code, 1, "{outcome:?}");
+    for error in ["hooks.createRuntime", "none of an audit log"] {
+        assert_eq!(outcome.stderr.matches(error).count(), 1, "{outcome:?}");
+    }
+}
+
+/// A power cut leaves half a line: what comes after is logged, and the check says what it found.
+#[test]
+fn half_a_line_holds_nobody_up() {
+    let (engine, folder) = (Engine::new(), TempDir::new("audit"));
+    let (_bundle, id) = engine.sleeping(Bundle::hardened());
+    let log = folder.path().join("audit.jsonl");
+    audited(&engine, &log, &["exec", &id, "true"]).ok();
+    let whole = log.display().to_string();
+    let half = fs::read_to_string(&log).unwrap() + "{\"action\":[\"ex";
+    fs::write(&log, half).unwrap();
+    engine.wsbox(&["audit", "verify", &whole]).fails(1, &["audit.jsonl:2: is none of an audit log", "it has no end"]);
+    audited(&engine, &log, &["delete", "--force", &id]).ok();
+    let told = engine.wsbox(&["audit", "verify", &whole]).ok().stdout;
+    assert!(told.starts_with("3 lines, unbroken: 1 to 3;"), "{told}");
+    assert!(
+        told.contains("warning: ") && told.contains("the 14 bytes before it are a line that was cut off"),
+        "{told}"
+    );
+}
+
+#[test]
+fn the_check_says_where_the_log_begins() {
+    let (engine, folder) = (Engine::new(), TempDir::new("audit"));
+    let log = folder.path().join("audit.jsonl");
+    let whole = log.display().to_string();
+    let rotated = ["--audit-log", &whole, "--audit-options", "max-size=1,max-files=2", "kill", "nobody"];
+    (0..5).for_each(|_| drop(engine.wsbox(&rotated).fails(1, &["does not exist"])));
+    let told = engine.wsbox(&["audit", "verify", &whole]).ok().stdout;
+    assert!(told.starts_with("3 lines, unbroken: 3 to 5;"), "{told}");
+    assert!(told.contains("warning: lines before 3 are not here: rotated away, or removed"), "{told}");
+    let told = engine.wsbox(&["audit", "verify", "--format", "json", &whole]).ok().stdout;
+    let told: Value = serde_json::from_str(&told).unwrap();
+    assert_eq!((&told["lines"], &told["first"], &told["last"]), (&json!(3), &json!(3), &json!(5)));
+    let anchor = |line: u32, hash: &str| format!("--anchor={line} {hash}");
+    let (last, other) = (anchor(5, told["head"].as_str().unwrap()), anchor(2, &"0".repeat(64)));
+    engine.wsbox(&["audit", "verify", &whole, &last]).ok();
+    engine.wsbox(&["audit", "verify", &whole, &last, &other]).fails(1, &["begins after it, with line 3"]);
+    fs::remove_file(folder.path().join("audit.jsonl.1")).unwrap();
+    engine.wsbox(&["audit", "verify", &whole]).fails(1, &["audit.jsonl:1: is line 5 after line 3"]);
+    let many = ["--audit-log", &whole, "--audit-options", "max-files=4000000000", "list"];
+    assert!(engine.wsbox(&many).stderr.contains("is more than 1000 files"));
 }
 
 fn mount_small_tmpfs(on: &Path) {

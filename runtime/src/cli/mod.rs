@@ -350,7 +350,7 @@ pub fn main() -> ExitCode {
     log::debug(&format!("wsbox {}: {}", env!("CARGO_PKG_VERSION"), command.map_or("", |entry| entry.name)));
     let done = begin_trail(&mut global, &matches, &args).and_then(|()| {
         let done = dispatch(&global, &matches);
-        global.trail.finish(&done).and(done)
+        end_trail(&global, done)
     });
     match done {
         Ok(code) => code.into(),
@@ -374,6 +374,20 @@ fn begin_trail(global: &mut Global, matches: &ArgMatches, args: &[OsString]) -> 
     let args = args.iter().map(|arg| arg.to_string_lossy().into_owned()).collect();
     global.trail = trail::Trail::open(global, entry.name, own, args)?;
     Ok(())
+}
+
+/// What the command came to; that it could not be logged is an error of its own, and hides none of the command's.
+fn end_trail(global: &Global, done: Result<u8>) -> Result<u8> {
+    match (global.trail.finish(&done), done) {
+        (Ok(()), done) => done,
+        (Err(unlogged), Ok(_)) => Err(unlogged),
+        (Err(unlogged), Err(error)) => {
+            if unlogged != error {
+                log::error(&unlogged.to_string());
+            }
+            Err(error)
+        }
+    }
 }
 
 /// Help and versions are printed as they are. All else is an error like others, with runc's exit code, and also in the file of `--log`,

@@ -45,6 +45,7 @@ struct Open {
     action: Vec<String>,
     root: PathBuf,
     profile: Option<String>,
+    user: User,
 }
 
 impl Trail {
@@ -64,6 +65,8 @@ impl Trail {
             action: action(command, args, matches),
             root: global.root().path().to_owned(),
             profile: global.profile.map(|profile| profile.to_string()),
+            // Later it may be in a user namespace of its own, and root there.
+            user: User::caller(),
         };
         let outcome = if command == "delete" { open.outcome(&container) } else { Map::new() };
         Ok(Self {
@@ -141,7 +144,7 @@ impl Trail {
             event_type: open.command.into(),
             bundle: record.map(|record| record.bundle.clone()),
             image_digest: digest.cloned(),
-            user: User::caller(),
+            user: open.user.clone(),
             action: [open.action.clone(), self.runs.borrow().clone()].concat(),
             resource: open.root.join(&container),
             result: "success",
