@@ -295,7 +295,9 @@ fn tail_of(file: &mut fs::File) -> std::io::Result<Found> {
             return Ok(Found::Line(tail));
         }
         if from == 0 {
-            let torn = bytes.last() != Some(&b'\n') && (bytes.starts_with(b"{\"") || bytes.starts_with(b"\0"));
+            let begun = bytes.starts_with(b"{\"") || bytes.starts_with(b"\0");
+            // JSON that is whole is somebody else's.
+            let torn = begun && !bytes.ends_with(b"\n") && serde_json::from_slice::<Value>(&bytes).is_err();
             return Ok(if torn || bytes.is_empty() { Found::Nothing(bytes) } else { Found::Other });
         }
         if part >= TORN as u64 {

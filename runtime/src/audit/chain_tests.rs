@@ -266,7 +266,7 @@ fn a_line_without_its_newline_is_whole() {
 #[test]
 fn a_file_of_something_else_is_refused() {
     let scene = Scene::new("other");
-    for text in ["hello\n", "hello", "{\"seq\":18446744073709551615,\"prev\":\"\"}\n"] {
+    for text in ["hello\n", "hello", "{\"a\": 1}", "{\"seq\":18446744073709551615,\"prev\":\"\"}\n"] {
         fs::write(scene.path(), text).unwrap();
         let file = File::open(&scene.path(), Policy::default()).unwrap();
         let error = file.append(&json!({})).unwrap_err().to_string();
