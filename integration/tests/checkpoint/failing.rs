@@ -2,6 +2,7 @@
 //! What fails leaves nothing: no process, no cgroup, no folder.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 use serde_json::json;
 use wsbox_integration::unique;
@@ -15,6 +16,7 @@ fn images_that_are_not_whole() {
     world.restore(&up, &[]).fails(1, &["--image-path", "wsbox.json", "no such file"]);
     world.nothing_left(&up);
     world.checkpointed();
+    let description = fs::read(format!("{}/wsbox.json", world.images("one"))).unwrap();
     for file in ["pages-1.img", "core-1.img", "mountpoints-", "inventory.img"] {
         let file = fs::read_dir(world.images("one"))
             .unwrap()
@@ -23,7 +25,7 @@ fn images_that_are_not_whole() {
         let path = file.unwrap().path();
         let whole = fs::read(&path).unwrap();
         fs::write(&path, &whole[..whole.len() / 2]).unwrap();
-        world.restore(&up, &[]).fails(1, &["--image-path: ", "bytes, criu wrote"]);
+        world.restore(&up, &[]).fails(1, &["--image-path ", "bytes, criu wrote"]);
         world.nothing_left(&up);
         // As long as it was, and nonsense: then criu says so.
         if !path.display().to_string().contains("pages") {
@@ -33,7 +35,48 @@ fn images_that_are_not_whole() {
         }
         fs::write(&path, whole).unwrap();
     }
+    world.describe(|all| all["lengths"] = json!(null));
+    world.restore(&up, &[]).fails(1, &["wsbox.json: lengths: are missing, so the checkpoint was not finished"]);
+    world.nothing_left(&up);
+    fs::write(format!("{}/wsbox.json", world.images("one")), &description).unwrap();
     world.restore(&up, &[]).ok();
+}
+
+/// Who can write the images could have written any program.
+#[test]
+#[ignore = "criu on Linux 6.1: make test-guest-qemu"]
+fn images_that_others_can_write() {
+    let (world, up) = (World::new(confined()), unique("up"));
+    world.checkpointed();
+    let folder = world.images("one");
+    for path in [format!("{folder}/core-1.img"), folder] {
+        let mode = |mode: u32| fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        mode(0o777);
+        world.restore(&up, &[]).fails(1, &[&format!("{path}: can be written by others (mode 0777)")]);
+        world.nothing_left(&up);
+        mode(0o700);
+    }
+    world.restore(&up, &[]).ok();
+}
+
+/// One that ends well without having asked whether what it brought back is right.
+#[test]
+#[ignore = "criu on Linux 6.1: make test-guest-qemu"]
+fn a_criu_that_does_not_ask() {
+    let (world, up, log) = (World::new(confined()), unique("up"), unique("log"));
+    world.checkpointed();
+    let (criu, log) = (world.images("criu"), world.images(&log));
+    let asks = "while [ $# -gt 0 ]; do [ $1 != --action-script ] || script=$2; shift; done; sleep 1000 &\n\
+                CRTOOLS_SCRIPT_ACTION=setup-namespaces CRTOOLS_INIT_PID=$! $script";
+    fs::write(&criu, format!("#!/bin/sh\n[ $1 != check ] || exit 0\n{asks}\n")).unwrap();
+    fs::set_permissions(&criu, fs::Permissions::from_mode(0o755)).unwrap();
+    let world = world.with("/hooks", json!({"createRuntime": hook("createRuntime", &log, 0)}));
+    world.bundle.write();
+    let (path, images) = (world.path(), world.images("one"));
+    let restore = ["--criu", &criu, "restore", "--detach", "--bundle", &path, "--image-path", &images, &up];
+    world.engine.wsbox(&restore).fails(1, &["restore: criu says that it is done, and did not ask before"]);
+    assert_eq!(fs::read_to_string(log).unwrap(), "createRuntime\n");
+    world.nothing_left(&up);
 }
 
 #[test]
@@ -61,6 +104,8 @@ fn another_config_than_it_was_dumped_with() {
         ("/linux/namespaces/0", json!({"type": "network", "path": "/proc/self/ns/net"}), "linux.namespaces"),
         ("/mounts/7/options", json!(["nosuid"]), "mounts"),
         ("/root/readonly", json!(false), "root.readonly"),
+        ("/process/oomScoreAdj", json!(-7), "process.oomScoreAdj"),
+        ("/hostname", json!("other"), "hostname"),
     ] {
         let own = world.bundle.config.clone();
         world = world.with(pointer, value);

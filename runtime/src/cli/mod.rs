@@ -186,14 +186,14 @@ const COMMANDS: &[Entry] = &[
     entry!(
         checkpoint,
         "checkpoint",
-        "Write a container with its processes and their memory to files, with criu",
+        "Write a container with its processes and their memory to files, with criu; they are as trusted as the program in them: nobody else may write them",
         "  wsbox checkpoint --image-path ./images web1\n  wsbox checkpoint --pre-dump --image-path ./one web1 && wsbox checkpoint --parent-path ../one --image-path ./two web1",
         false
     ),
     entry!(
         restore,
         "restore",
-        "Make a container from such files, with criu; they must come from a source that is trusted as the host's root is: criu carries them out as root",
+        "Make a container from such files, with criu; they are as trusted as the program in them, and criu carries them out as root: nobody else may write them",
         "  wsbox restore --image-path ./images --bundle ./bundle web1\n  wsbox restore --detach --image-path ./images --bundle ./bundle web2",
         false
     ),

@@ -2,7 +2,6 @@
 //! wsbox.json beside the images: what a restore has to know of the container that criu does not keep, or not in words.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use nix::fcntl::readlink;
 use nix::sys::stat::stat;
@@ -12,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use super::images::Images;
 use super::mountinfo;
 use super::rights::{self, Rights};
 use crate::cgroup::Cgroup;
@@ -20,13 +20,17 @@ use crate::plan;
 use crate::validate::clean;
 
 const FILE: &str = "wsbox.json";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+/// How long the file may be.
+const MOST: u64 = 64 << 20;
 /// Fields that criu restores as they were, whatever the bundle says by then.
-const FIELDS: [&str; 14] = [
+const FIELDS: [&str; 19] = [
     "process.user",
     "process.capabilities",
     "process.noNewPrivileges",
     "process.rlimits",
+    "process.oomScoreAdj",
+    "process.scheduler",
     "process.apparmorProfile",
     "process.selinuxLabel",
     "root.readonly",
@@ -37,6 +41,9 @@ const FIELDS: [&str; 14] = [
     "linux.sysctl",
     "linux.timeOffsets",
     "linux.personality",
+    "linux.devices",
+    "hostname",
+    "domainname",
 ];
 
 /// The content of the file.
@@ -55,8 +62,8 @@ pub struct Description {
     pub rights: BTreeMap<String, Rights>,
     /// Whether nothing of its network namespace is in the images
     pub empty_network: bool,
-    /// How long the images are
-    pub lengths: BTreeMap<String, u64>,
+    /// How long the images are, once all of them are there
+    pub lengths: Option<BTreeMap<String, u64>>,
     /// Mounts that are not in the images: where, and criu's name for them
     pub external: Vec<(String, String)>,
 }
@@ -78,8 +85,8 @@ impl Description {
             filter: filter.map(digest),
             descriptors: once(descriptors),
             empty_network: false,
-            lengths: BTreeMap::new(),
-            rights: rights::of(&cgroup.procs()?)?,
+            lengths: None,
+            rights: rights::of(&cgroup.procs()?, pid)?,
             external: external(spec, &mounts)?,
             mounts: options(mounts),
         })
@@ -93,26 +100,35 @@ impl Description {
     }
 
     /// Writes it.
-    pub fn write(&self, images: &Path) -> Result<()> {
+    pub fn write(&self, images: &Images) -> Result<()> {
         let bytes = serde_json::to_vec(self).map_err(|error| Error::invalid(FILE, error.to_string()))?;
-        let path = images.join(FILE);
-        std::fs::write(&path, bytes).context(|| path.display().to_string())
+        images.write(FILE, &bytes)
     }
 
     /// Reads it.
     ///
     /// # Errors
-    /// If there is none, or it is another version's.
-    pub fn read(images: &Path) -> Result<Self> {
-        let path = images.join(FILE);
-        let bytes = std::fs::read(&path).context(|| format!("--image-path: {}", path.display()));
+    /// If there is none, or it is another version's, or of a checkpoint that did not come to its end.
+    pub fn read(images: &Images) -> Result<Self> {
+        let bytes = images.read(FILE, MOST);
         let bytes = bytes.map_err(|error| error.hint("only images of `wsbox checkpoint` can be restored"))?;
-        let bad = |why: String| Error::invalid(path.display().to_string(), why);
-        let found: Self = serde_json::from_slice(&bytes).map_err(|error| bad(error.to_string()))?;
-        if found.version != VERSION {
-            return Err(bad(format!("is of version {}, this wsbox knows {VERSION}", found.version)));
+        Self::parse(&bytes)
+    }
+
+    fn parse(bytes: &[u8]) -> Result<Self> {
+        let bad = |why: String| Error::invalid(FILE, why).hint("make the checkpoint again");
+        let value: Value = serde_json::from_slice(bytes).map_err(|error| bad(error.to_string()))?;
+        if value["version"] != VERSION {
+            return Err(bad(format!("is of version {}, this wsbox knows {VERSION}", value["version"])));
         }
-        Ok(found)
+        let found: Self = serde_json::from_value(value).map_err(|error| bad(error.to_string()))?;
+        if found.lengths.as_ref().is_none_or(BTreeMap::is_empty) {
+            return Err(bad("lengths: are missing, so the checkpoint was not finished".into()));
+        }
+        match found.descriptors.iter().flatten().find(|name| !is_descriptor(name)) {
+            Some(name) => Err(bad(format!("descriptors: {name:?} is no pipe, socket, file or tty of criu's"))),
+            None => Ok(found),
+        }
     }
 
     /// Compares it with the config that the container is to be restored with: criu restores what was.
@@ -210,6 +226,16 @@ fn descriptor(pid: Pid, number: usize, mounts: &[mountinfo::Mount]) -> Result<Op
     Ok(Some(format!("file[{mount:x}:{inode:x}]")))
 }
 
+/// criu's names for descriptors, and nothing else, go into its arguments.
+fn is_descriptor(name: &str) -> bool {
+    let inside = |kind: &str| name.strip_prefix(kind)?.strip_prefix('[')?.strip_suffix(']');
+    let number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let hex = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let pair = |text: &str| text.split_once(':').is_some_and(|(one, other)| hex(one) && hex(other));
+    inside("pipe:").or_else(|| inside("socket:")).is_some_and(number)
+        || inside("file").or_else(|| inside("tty")).is_some_and(pair)
+}
+
 /// One that is there twice is named once: criu copies it.
 fn once(mut names: [Option<String>; 3]) -> [Option<String>; 3] {
     for at in (1..3).rev() {
@@ -281,6 +307,63 @@ mod tests {
         assert_eq!(sorted(json!(["b", "a"])), json!(["a", "b"]));
         let twice = once([Some("pipe:[1]".into()), Some("pipe:[2]".into()), Some("pipe:[2]".into())]);
         assert_eq!(twice, [Some("pipe:[1]".into()), Some("pipe:[2]".into()), None]);
+    }
+
+    fn described() -> Value {
+        json!({"version": VERSION, "fields": {}, "filter": null, "descriptors": ["pipe:[7]", null, null],
+            "mounts": [], "rights": {}, "empty_network": false, "lengths": {"inventory.img": 1}, "external": []})
+    }
+
+    fn parsed(pointer: &str, value: Value) -> Result<Description> {
+        let mut all = described();
+        *all.pointer_mut(pointer).unwrap() = value;
+        Description::parse(all.to_string().as_bytes())
+    }
+
+    #[test]
+    fn an_unfinished_checkpoint_is_refused() {
+        assert!(parsed("/filter", Value::Null).is_ok());
+        for value in [Value::Null, json!({})] {
+            assert!(parsed("/lengths", value).unwrap_err().to_string().contains("was not finished"));
+        }
+        assert!(parsed("/version", json!(1)).unwrap_err().to_string().contains("is of version 1"));
+    }
+
+    #[test]
+    fn only_criu_s_names_of_descriptors() {
+        for name in ["pipe:[1]", "socket:[22]", "file[1f:a0]", "tty[880:1]"] {
+            assert!(parsed("/descriptors/0", json!(name)).is_ok(), "{name}");
+        }
+        for name in
+            ["", "pipe:[]", "pipe:[1", "pipe:[1]x", "file[1]", "file[1:]", "/etc/shadow", "extRootNetNS", "pipe:[-1]"]
+        {
+            let error = parsed("/descriptors/0", json!(name)).unwrap_err().to_string();
+            assert!(error.contains("descriptors: "), "{name}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_criu_restores_must_be_the_same() {
+        let spec = |value: Value| -> Spec { serde_json::from_value(value).unwrap() };
+        let plain =
+            || json!({"ociVersion": "1.2.0", "linux": {}, "process": {"cwd": "/", "user": {"uid": 0, "gid": 0}}});
+        let mut description: Description = serde_json::from_value(described()).unwrap();
+        description.fields = fields(&spec(plain())).unwrap();
+        assert!(description.must_match(&spec(plain()), None).is_ok());
+        let scheduler = json!({"policy": "SCHED_BATCH", "nice": 3});
+        let device = json!([{"path": "/dev/kmsg", "type": "c", "major": 1, "minor": 11}]);
+        for (parent, key, value) in [
+            ("/process", "oomScoreAdj", json!(-500)),
+            ("/process", "scheduler", scheduler),
+            ("/linux", "devices", device),
+            ("", "hostname", json!("other")),
+            ("", "domainname", json!("other")),
+        ] {
+            let mut changed = plain();
+            changed.pointer_mut(parent).unwrap()[key] = value;
+            let error = description.must_match(&spec(changed), None).unwrap_err().to_string();
+            assert!(error.contains(&format!("{key}: is not what")), "{error}");
+        }
     }
 
     #[test]

@@ -10,13 +10,13 @@ use nix::unistd::Pid;
 use oci_spec::runtime::{Linux, LinuxNamespaceType, Spec};
 
 use super::describe::Description;
-use super::{Settings, images, make_folder, refuse};
+use super::{Settings, make_folder, refuse};
 use crate::bundle::Bundle;
 use crate::cgroup::{self, Cgroup};
 use crate::error::{Context, Error, Kind, Result};
 use crate::hooks::Moment;
 use crate::plan;
-use crate::state::{Record, Root, Status, lifecycle};
+use crate::state::{Process, Record, Root, Status, lifecycle, process};
 
 /// criu's name for a network namespace that is joined.
 pub const NETWORK: &str = "wsbox-network";
@@ -57,17 +57,15 @@ pub fn checkpoint(root: &Root, id: &str, wanted: &Dump) -> Result<Vec<String>> {
     wanted.check()?;
     wanted.settings.check("checkpoint")?;
     refuse::check_host(cgroup::Host::detect()?)?;
-    let pid =
-        record.process.as_ref().map(|process| Pid::from_raw(process.pid)).ok_or_else(|| not_running(id, status))?;
-    wanted.dump_frozen(&record, &bundle.spec, filter.as_deref(), pid)?;
+    wanted.dump_frozen(&record, &bundle.spec, filter.as_deref())?;
     if wanted.leave_running || wanted.pre_dump {
         return Ok(Vec::new());
     }
     if lifecycle::process(&record)?.is_some() {
         return Err(Error::new(Kind::System, "checkpoint", "criu says that it is done, but the container still runs"));
     }
-    drop(folder);
-    lifecycle::delete(root, id, true)
+    // Still under its lock: by its name alone another could be meant by now.
+    lifecycle::delete_locked(root, folder, id, true)
 }
 
 fn not_running(id: &str, status: Status) -> Error {
@@ -96,81 +94,14 @@ impl Dump {
         Ok(())
     }
 
-    fn dump(&self, record: &Record, spec: &Spec, filter: Option<&[u8]>, pid: Pid, cgroup: &Cgroup) -> Result<()> {
-        make_folder("--image-path", &self.settings.images)?;
-        make_folder("--work-path", &self.settings.work)?;
-        let verb = if self.pre_dump { "pre-dump" } else { "dump" };
-        let (mut command, said) = self.settings.command(verb, self.empties_network(spec))?;
-        command.arg("--tree").arg(pid.to_string());
-        self.memory(&mut command);
-        if self.pre_dump {
-            return self.run(&mut command, verb, said);
-        }
-        let mut description = Description::of(spec, filter, pid, cgroup)?;
-        description.empty_network = self.empties_network(spec);
-        self.refuse_found(&description, spec, pid, cgroup)?;
-        self.all(&mut command, record, spec, pid, &description)?;
-        // Before criu ends the container, that its images are of use; and once they are there, how long they are.
-        description.write(&self.settings.images)?;
-        self.run(&mut command, verb, said)?;
-        description.lengths = images::lengths(&self.settings.images)?;
-        description.write(&self.settings.images)
-    }
-
-    fn run(&self, command: &mut Command, verb: &str, said: File) -> Result<()> {
-        let status = command.status().context(|| self.settings.criu.display().to_string())?;
-        if status.success() { Ok(()) } else { Err(self.settings.failed("checkpoint", verb, status, said)) }
-    }
-
-    /// What an engine's hooks have put into a new network namespace they put there again, as with runc.
-    fn empties_network(&self, spec: &Spec) -> bool {
-        let new = spec.linux().as_ref().is_some_and(|linux| plan::is_new(linux, LinuxNamespaceType::Network));
-        self.settings.empty_network || (new && !Moment::Creating.of(spec.hooks().as_ref()).is_empty())
-    }
-
-    /// What only the processes tell.
-    fn refuse_found(&self, description: &Description, spec: &Spec, first: Pid, cgroup: &Cgroup) -> Result<()> {
-        if let Some(number) = description.gave_up_by_itself(spec) {
-            let why =
-                format!("process {number} of the container has set no_new_privs itself: criu could not restore it");
-            return Err(Error::invalid("process.noNewPrivileges", why).hint("set it to true"));
-        }
-        match cgroup.procs()?.into_iter().find(|pid| !descends(*pid, first)) {
-            Some(pid) => {
-                let why = format!("process {pid} of the container is none of its first process's: criu would lose it");
-                Err(Error::new(Kind::State, "checkpoint", why).hint("end what `exec` started"))
-            }
-            None => Ok(()),
-        }
-    }
-}
-
-/// Whether `pid` is `first` or of its tree.
-fn descends(mut pid: Pid, first: Pid) -> bool {
-    while pid != first {
-        match parent(pid) {
-            Some(above) if above.as_raw() > 1 => pid = above,
-            _ => return false,
-        }
-    }
-    true
-}
-
-/// Field 4, after the name in parentheses (proc_pid_stat(5)).
-fn parent(pid: Pid) -> Option<Pid> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok().map(Pid::from_raw)
-}
-
-impl Dump {
     /// Nothing changes between what we note and what criu dumps.
-    fn dump_frozen(&self, record: &Record, spec: &Spec, filter: Option<&[u8]>, pid: Pid) -> Result<()> {
+    fn dump_frozen(&self, record: &Record, spec: &Spec, filter: Option<&[u8]>) -> Result<()> {
         let cgroup = Cgroup::open(&record.cgroup)?;
         if self.pre_dump || cgroup.frozen()? {
-            return self.dump(record, spec, filter, pid, &cgroup);
+            return self.dump(record, spec, filter, &cgroup);
         }
         cgroup.freeze()?;
-        let dumped = self.dump(record, spec, filter, pid, &cgroup);
+        let dumped = self.dump(record, spec, filter, &cgroup);
         // Its processes may be gone, and it with them.
         let thawed = if dumped.is_ok() && !self.leave_running { Ok(()) } else { cgroup.thaw() };
         dumped.and(thawed)
@@ -219,6 +150,83 @@ impl Dump {
             None => Ok(()),
         }
     }
+
+    fn dump(&self, record: &Record, spec: &Spec, filter: Option<&[u8]>, cgroup: &Cgroup) -> Result<()> {
+        let images = make_folder("--image-path", &self.settings.images)?;
+        self.parent.as_ref().map_or(Ok(()), |parent| images.check_parent(parent))?;
+        make_folder("--work-path", &self.settings.work)?;
+        let verb = if self.pre_dump { "pre-dump" } else { "dump" };
+        let (mut command, said) = self.settings.command(verb, &images, self.empties_network(spec))?;
+        let pid = first_of(record.process.as_ref(), &cgroup.procs()?)?;
+        command.arg("--tree").arg(pid.to_string());
+        self.memory(&mut command);
+        if self.pre_dump {
+            return self.run(&mut command, verb, said);
+        }
+        let mut description = Description::of(spec, filter, pid, cgroup)?;
+        description.empty_network = self.empties_network(spec);
+        self.refuse_found(&description, spec, pid, cgroup)?;
+        self.all(&mut command, record, spec, pid, &description)?;
+        // Before criu ends the container, that its images are of use; and once they are there, how long they are.
+        description.write(&images)?;
+        self.run(&mut command, verb, said)?;
+        let images = images.again()?;
+        description.lengths = Some(images.lengths()?);
+        description.write(&images)
+    }
+
+    fn run(&self, command: &mut Command, verb: &str, said: File) -> Result<()> {
+        let status = command.status().context(|| self.settings.criu.display().to_string())?;
+        if status.success() { Ok(()) } else { Err(self.settings.failed("checkpoint", verb, status, said)) }
+    }
+
+    /// What an engine's hooks have put into a new network namespace they put there again, as with runc.
+    fn empties_network(&self, spec: &Spec) -> bool {
+        let new = spec.linux().as_ref().is_some_and(|linux| plan::is_new(linux, LinuxNamespaceType::Network));
+        self.settings.empty_network || (new && !Moment::Creating.of(spec.hooks().as_ref()).is_empty())
+    }
+
+    /// What only the processes tell.
+    fn refuse_found(&self, description: &Description, spec: &Spec, first: Pid, cgroup: &Cgroup) -> Result<()> {
+        if let Some(number) = description.gave_up_by_itself(spec) {
+            let why =
+                format!("process {number} of the container has set no_new_privs itself: criu could not restore it");
+            return Err(Error::invalid("process.noNewPrivileges", why).hint("set it to true"));
+        }
+        match cgroup.procs()?.into_iter().find(|pid| !descends(*pid, first)) {
+            Some(pid) => {
+                let why = format!("process {pid} of the container is none of its first process's: criu would lose it");
+                Err(Error::new(Kind::State, "checkpoint", why).hint("end what `exec` started"))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+/// The pid of the first process, if it still is the recorded one and of the container: now, as criu is about to look for it.
+fn first_of(recorded: Option<&Process>, members: &[Pid]) -> Result<Pid> {
+    let gone = |why: &str| Error::new(Kind::State, "checkpoint", format!("the container's first process {why}"));
+    let recorded = recorded.ok_or_else(|| gone("is not known"))?;
+    let pid = Pid::from_raw(recorded.pid);
+    process::find(recorded)?.ok_or_else(|| gone("has ended"))?;
+    if members.contains(&pid) { Ok(pid) } else { Err(gone(&format!("({pid}) has left the container's cgroup"))) }
+}
+
+/// Whether `pid` is `first` or of its tree.
+fn descends(mut pid: Pid, first: Pid) -> bool {
+    while pid != first {
+        match parent(pid) {
+            Some(above) if above.as_raw() > 1 => pid = above,
+            _ => return false,
+        }
+    }
+    true
+}
+
+/// Field 4, after the name in parentheses (proc_pid_stat(5)).
+fn parent(pid: Pid) -> Option<Pid> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok().map(Pid::from_raw)
 }
 
 /// The network namespace that is joined: its field and its path.
@@ -232,4 +240,22 @@ fn external_network(command: &mut Command, pid: Pid) -> Result<()> {
     let inode = stat(path.as_str()).context(|| path)?.st_ino;
     command.arg("--external").arg(format!("net[{inode}]:{NETWORK}"));
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::pidfd;
+
+    #[test]
+    fn the_first_process_is_the_recorded_one() {
+        let own = Pid::this();
+        let recorded = process::remember(own, pidfd::open(own).unwrap()).unwrap();
+        assert_eq!(first_of(Some(&recorded), &[own]), Ok(own));
+        let error = |recorded, members: &[Pid]| first_of(recorded, members).unwrap_err().to_string();
+        assert!(error(Some(&recorded), &[Pid::parent()]).contains("has left the container's cgroup"));
+        let other = Process { pidfd_inode: 1, start_time: recorded.start_time.map(|time| time + 1), ..recorded };
+        assert!(error(Some(&other), &[own]).contains("has ended"));
+        assert!(error(None, &[own]).contains("is not known"));
+    }
 }

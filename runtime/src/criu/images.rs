@@ -1,52 +1,216 @@
 // SPDX-License-Identifier: Apache-2.0
-//! How long images are: criu 3.17 waits forever for the rest of one that was cut.
+//! The folder of images and those of its pre-dumps: criu makes processes of what is in them, so nobody but the caller and root may have
+//! a hand in it.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat, renameat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
+use nix::unistd::{Uid, UnlinkatFlags, unlinkat};
 
 use crate::error::{Context, Error, Result};
 
 /// How many pre-dumps may lie below each other.
 const MOST: usize = 1024;
+/// criu's link to the pre-dump.
+const PARENT: &str = "parent";
 
-/// The length of each image in a folder, and in those of its pre-dumps, by its path.
-///
-/// # Errors
-/// If the folder can not be read.
-pub fn lengths(images: &Path) -> Result<BTreeMap<String, u64>> {
-    let mut found = BTreeMap::new();
-    let (mut folder, mut prefix) = (images.to_owned(), String::new());
-    for _ in 0..MOST {
-        for entry in std::fs::read_dir(&folder).context(|| folder.display().to_string())?.flatten() {
-            let name = entry.file_name().to_string_lossy().into_owned();
-            if let Ok(metadata) = entry.metadata().map_err(drop)
-                && metadata.is_file()
-                && name.ends_with(".img")
-            {
-                found.insert(format!("{prefix}{name}"), metadata.len());
+/// The folders, each opened once: that of the images, then its parent, and so on.
+pub struct Images {
+    flag: String,
+    folders: Vec<OwnedFd>,
+}
+
+impl Images {
+    /// Opens the folder that `flag` names.
+    ///
+    /// # Errors
+    /// If others than the caller and root can change what is in it, by the file.
+    pub fn open(flag: &str, path: &Path) -> Result<Self> {
+        let flag = format!("{flag} {}", path.display());
+        let first = openat(AT_FDCWD, path, folder_flags() | OFlag::O_NOFOLLOW, Mode::empty());
+        let first = first.map_err(|errno| match errno {
+            Errno::ENOTDIR | Errno::ELOOP => {
+                Error::invalid(flag.clone(), "is no folder, or a symbolic link to one").hint("name the folder itself")
+            }
+            errno => Error::system(flag.clone(), errno),
+        })?;
+        Self::below(flag, first)
+    }
+
+    /// Looks at the folder again: criu has written to it.
+    pub fn again(self) -> Result<Self> {
+        let first = self.folders.into_iter().next();
+        Self::below(self.flag, first.ok_or_else(|| Error::system("the folder of images", Errno::ENOENT))?)
+    }
+
+    fn below(flag: String, first: OwnedFd) -> Result<Self> {
+        let mut folders = vec![first];
+        while let Some(last) = folders.last() {
+            let name = format!("{flag}{}", "/parent".repeat(folders.len() - 1));
+            check_folder(last, &name)?;
+            let next = match openat(last, PARENT, folder_flags(), Mode::empty()) {
+                Err(Errno::ENOENT) => break,
+                result => result.context(|| format!("{name}/{PARENT}"))?,
+            };
+            if folders.len() > MOST {
+                return Err(Error::invalid(flag, format!("has more than {MOST} pre-dumps below each other")));
+            }
+            folders.push(next);
+        }
+        Ok(Self { flag, folders })
+    }
+
+    /// Looks at the pre-dump that the next dump is to build on.
+    ///
+    /// # Errors
+    /// As [`Images::open`].
+    pub fn check_parent(&self, parent: &Path) -> Result<()> {
+        let name = format!("--parent-path {}", parent.display());
+        let folder = openat(self.folder(), parent, folder_flags(), Mode::empty()).context(|| name.clone())?;
+        Self::below(name, folder).map(drop)
+    }
+
+    fn folder(&self) -> &OwnedFd {
+        &self.folders[0]
+    }
+
+    /// The folder's path for as long as we are there, whatever becomes of its name.
+    pub fn place(&self) -> PathBuf {
+        format!("/proc/{}/fd/{}", std::process::id(), self.folder().as_raw_fd()).into()
+    }
+
+    /// A file of the folder, if it has at most `most` bytes.
+    ///
+    /// # Errors
+    /// If it is no regular file, or longer.
+    pub fn read(&self, name: &str, most: u64) -> Result<Vec<u8>> {
+        let subject = || format!("{}/{name}", self.flag);
+        // Without waiting for the other end of a FIFO.
+        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+        let file = openat(self.folder(), name, flags, Mode::empty()).context(subject)?;
+        if kind(&fstat(&file).context(subject)?) != SFlag::S_IFREG {
+            return Err(Error::invalid(subject(), "is no regular file"));
+        }
+        let mut bytes = Vec::new();
+        File::from(file).take(most + 1).read_to_end(&mut bytes).context(subject)?;
+        if bytes.len() as u64 > most {
+            return Err(Error::invalid(subject(), format!("is longer than {most} bytes")));
+        }
+        Ok(bytes)
+    }
+
+    /// Writes a file of the folder whole: a reader sees the one before or this one.
+    pub fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        let subject = || format!("{}/{name}", self.flag);
+        let new = format!("{name}.tmp");
+        match unlinkat(self.folder(), new.as_str(), UnlinkatFlags::NoRemoveDir) {
+            Err(Errno::ENOENT) => {}
+            result => result.context(subject)?,
+        }
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let file = openat(self.folder(), new.as_str(), flags, Mode::from_bits_truncate(0o600)).context(subject)?;
+        let mut file = File::from(file);
+        file.write_all(bytes).and_then(|()| file.sync_all()).context(subject)?;
+        renameat(self.folder(), new.as_str(), self.folder(), name).context(subject)
+    }
+
+    /// The length of each image, also of the pre-dumps, by its path: criu 3.17 waits forever for the rest of one that was cut.
+    ///
+    /// # Errors
+    /// If a folder can not be read.
+    pub fn lengths(&self) -> Result<BTreeMap<String, u64>> {
+        let mut found = BTreeMap::new();
+        for (depth, folder) in self.folders.iter().enumerate() {
+            for (name, stat) in entries(folder, &self.flag)? {
+                let name = name.to_string_lossy().into_owned();
+                if kind(&stat) == SFlag::S_IFREG && name.ends_with(".img") {
+                    found.insert(format!("{}{name}", "parent/".repeat(depth)), stat.st_size as u64);
+                }
             }
         }
-        folder.push("parent");
-        prefix.push_str("parent/");
-        if !folder.is_dir() {
-            break;
+        Ok(found)
+    }
+
+    /// Compares what is there with what was.
+    ///
+    /// # Errors
+    /// The first image that is not there, or of another length; or what is no name of one.
+    pub fn check(&self, wanted: &BTreeMap<String, u64>) -> Result<()> {
+        for (path, length) in wanted {
+            let found = self.length(path)?;
+            if found != *length {
+                let why = format!("has {found} bytes, criu wrote {length}");
+                return Err(Error::invalid(format!("{}/{path}", self.flag), why));
+            }
         }
+        Ok(())
+    }
+
+    fn length(&self, path: &str) -> Result<u64> {
+        let subject = || format!("{}/{path}", self.flag);
+        let odd = || Error::invalid(format!("{}/wsbox.json", self.flag), format!("{path:?} is no name of an image"));
+        let name = path.trim_start_matches("parent/");
+        if !name.ends_with(".img") || name.contains('/') {
+            return Err(odd());
+        }
+        let folder = self.folders.get((path.len() - name.len()) / "parent/".len());
+        let folder = folder.ok_or_else(|| Error::system(subject(), Errno::ENOENT))?;
+        let stat = fstatat(folder, name, AtFlags::AT_SYMLINK_NOFOLLOW).context(subject)?;
+        if kind(&stat) == SFlag::S_IFREG { Ok(stat.st_size as u64) } else { Err(odd()) }
+    }
+}
+
+fn folder_flags() -> OFlag {
+    OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC
+}
+
+fn kind(stat: &FileStat) -> SFlag {
+    SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT
+}
+
+fn check_folder(folder: &OwnedFd, name: &str) -> Result<()> {
+    check_owner(&fstat(folder).context(|| name.to_owned())?, name)?;
+    entries(folder, name)?.iter().try_for_each(|(file, stat)| {
+        let name = format!("{name}/{}", file.to_string_lossy());
+        // The link's own: where it leads to is looked at, too.
+        if kind(stat) == SFlag::S_IFLNK && file != PARENT {
+            return Err(Error::invalid(name, "is a symbolic link, and criu would follow it").hint("remove it"));
+        }
+        check_owner(stat, &name)
+    })
+}
+
+fn check_owner(stat: &FileStat, name: &str) -> Result<()> {
+    let why = if ![0, Uid::effective().as_raw()].contains(&stat.st_uid) {
+        format!("belongs to uid {}, who could change what criu runs", stat.st_uid)
+    } else if kind(stat) != SFlag::S_IFLNK && stat.st_mode & 0o022 != 0 {
+        format!("can be written by others (mode {:04o}), who could change what criu runs", stat.st_mode & 0o7777)
+    } else {
+        return Ok(());
+    };
+    Err(Error::invalid(name, why)
+        .hint("images are as trusted as the program in them: chown and chmod go-w them, if they are"))
+}
+
+fn entries(folder: &OwnedFd, name: &str) -> Result<Vec<(std::ffi::OsString, FileStat)>> {
+    let context = || name.to_owned();
+    let place = format!("/proc/self/fd/{}", folder.as_raw_fd());
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(place).context(context)? {
+        let file = entry.context(context)?.file_name();
+        let stat = fstatat(folder.as_fd(), OsStr::new(&file), AtFlags::AT_SYMLINK_NOFOLLOW).context(context)?;
+        found.push((file, stat));
     }
     Ok(found)
 }
 
-/// Compares what is there with what was.
-///
-/// # Errors
-/// The first image that is not there, or of another length.
-pub fn check(images: &Path, wanted: &BTreeMap<String, u64>) -> Result<()> {
-    for (name, length) in wanted {
-        let path = images.join(name);
-        let found = std::fs::metadata(&path).context(|| format!("--image-path: {}", path.display()))?.len();
-        if found != *length {
-            let why = format!("{} has {found} bytes, criu wrote {length}", path.display());
-            return Err(Error::invalid("--image-path", why));
-        }
-    }
-    Ok(())
-}
+#[cfg(test)]
+#[path = "images_tests.rs"]
+mod tests;

@@ -18,15 +18,22 @@ mod verify;
 use std::fs::{DirBuilder, File};
 use std::io::{Read, Seek};
 use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use crate::error::{Context, Error, Kind, Result};
+use images::Images;
 
 pub use dump::{Dump, checkpoint};
 pub use restore::{Restore, restore};
+
+/// Where criu and its helpers are.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// How much of a log is looked at.
+const MOST_OF_A_LOG: u64 = 256 << 20;
 
 /// What dumps and restores share.
 #[derive(Clone, Debug, Default)]
@@ -52,9 +59,9 @@ impl Settings {
     /// criu is not there, or does not work on this kernel.
     fn check(&self, command: &str) -> Result<()> {
         let subject = self.criu.display().to_string();
-        match Command::new(&self.criu).arg("check").stdin(Stdio::null()).output() {
+        match self.program("check").stdin(Stdio::null()).output() {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                Err(Error::invalid(command, format!("criu is not installed: there is no {subject:?} in $PATH"))
+                Err(Error::invalid(command, format!("criu is not installed: there is no {subject:?} in {PATH}"))
                     .hint("install the package criu, or name the program with --criu"))
             }
             Err(error) => Err(Error::invalid(command, format!("{subject}: {}", error.to_string().to_lowercase()))),
@@ -67,11 +74,20 @@ impl Settings {
         }
     }
 
+    /// criu with nothing of the caller's: neither environment nor files of settings change what it does.
+    fn program(&self, verb: &str) -> Command {
+        let mut command = Command::new(find(&self.criu));
+        command.env_clear().env("PATH", PATH).args([verb, "--no-default-config"]);
+        command
+    }
+
     /// `criu VERB` with its folders and its log; what it says before it has one comes back in the file.
-    fn command(&self, verb: &str, empty_network: bool) -> Result<(Command, File)> {
+    fn command(&self, verb: &str, images: &Images, empty_network: bool) -> Result<(Command, File)> {
         let said: File = memfd_create(c"criu", MFdFlags::MFD_CLOEXEC).context(|| "memfd".into())?.into();
-        let mut command = Command::new(&self.criu);
-        command.arg(verb).arg("--images-dir").arg(&self.images).arg("--work-dir").arg(&self.work);
+        let mut command = self.program(verb);
+        // What comes from the caller's terminal is ours: criu must not die of it with the payload half restored.
+        command.process_group(0);
+        command.arg("--images-dir").arg(images.place()).arg("--work-dir").arg(&self.work);
         command.arg("--log-file").arg(log_name(verb)).arg("-v4").args(&self.flags);
         if empty_network {
             command.args(["--empty-ns", "net"]);
@@ -84,11 +100,21 @@ impl Settings {
     /// Why criu failed: the last errors of its log, or what it said without one.
     fn failed(&self, what: &str, verb: &str, status: ExitStatus, said: File) -> Error {
         let log = self.work.join(log_name(verb));
-        let text = std::fs::read(&log).unwrap_or_default();
+        let text = Images::open("--work-path", &self.work).and_then(|work| work.read(&log_name(verb), MOST_OF_A_LOG));
+        let text = text.unwrap_or_default();
         let why = last_errors(&String::from_utf8_lossy(&text)).unwrap_or_else(|| words(said));
         let why = if why.is_empty() { status.to_string() } else { why };
         Error::new(Kind::System, what, format!("criu {verb} failed: {why}")).hint(format!("see {}", log.display()))
     }
+}
+
+/// The file of a program: one without a folder is looked for in our [`PATH`], not the caller's.
+fn find(program: &Path) -> PathBuf {
+    if program.components().count() > 1 || program.has_root() {
+        return std::path::absolute(program).unwrap_or_else(|_| program.to_owned());
+    }
+    let all = || PATH.split(':').map(|folder| Path::new(folder).join(program));
+    all().find(|file| file.is_file()).or_else(|| all().last()).unwrap_or_else(|| program.to_owned())
 }
 
 fn log_name(verb: &str) -> String {
@@ -115,14 +141,15 @@ fn words(mut said: File) -> String {
 }
 
 /// A folder for images or logs, which nobody else may read: memory is in them.
-fn make_folder(flag: &str, path: &Path) -> Result<()> {
+fn make_folder(flag: &str, path: &Path) -> Result<Images> {
     let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
-    made.context(|| format!("{flag} {}", path.display()))
+    made.context(|| format!("{flag} {}", path.display()))?;
+    Images::open(flag, path)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::last_errors;
+    use super::*;
 
     #[test]
     fn the_cause_comes_first() {
@@ -130,5 +157,30 @@ mod tests {
         assert_eq!(last_errors(log).as_deref(), Some("no such mount; gave up"));
         assert_eq!(last_errors("(00.2) Error (criu/mount.c:1): alone").as_deref(), Some("alone"));
         assert_eq!(last_errors("(00.2) nothing\n"), None);
+    }
+
+    #[test]
+    fn criu_gets_nothing_of_the_caller() {
+        let settings = Settings { criu: "env".into(), ..Settings::default() };
+        let command = settings.program("check");
+        let program = Path::new(command.get_program());
+        assert!(program.is_absolute() && program.is_file(), "{program:?}");
+        assert_eq!(command.get_args().collect::<Vec<_>>(), ["check", "--no-default-config"]);
+        assert_eq!(command.get_envs().collect::<Vec<_>>(), [("PATH".as_ref(), Some(PATH.as_ref()))]);
+    }
+
+    #[test]
+    fn a_folder_that_is_none() {
+        let images = Images::open("--image-path", "/proc/self".as_ref());
+        assert!(images.is_err(), "/proc/self is a link");
+        let images = Images::open("--image-path", "/var/empty-of-wsbox".as_ref());
+        assert!(images.is_err_and(|error| error.to_string().contains("no such file")));
+    }
+
+    #[test]
+    fn programs_without_a_folder_are_ours() {
+        assert_eq!(find("./a/criu".as_ref()), std::path::absolute("a/criu").unwrap());
+        assert_eq!(find("/no/such".as_ref()), Path::new("/no/such"));
+        assert!(find("no-such-criu".as_ref()).is_absolute());
     }
 }

@@ -2,19 +2,23 @@
 //! `restore`: a new container from images. Folder, record and cgroup are made as for any other; in place of the init criu brings
 //! the processes back, and asks twice: for the hooks, and before anything runs.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::process::{Child, Command};
 
+use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, openat};
 use nix::sys::stat::Mode;
 use nix::unistd::Pid;
+use oci_spec::runtime::Spec;
 
 use super::describe::Description;
+use super::images::Images;
 use super::stage::{Stage, handed};
 use super::talk::{Moment, Talk};
 use super::verify::Wanted;
-use super::{Settings, dump, images, make_folder, read_only, refuse};
+use super::{Settings, dump, make_folder, read_only, refuse};
 use crate::bundle::Bundle;
 use crate::cgroup::{self, Cgroup};
 use crate::error::{Context, Error, Result};
@@ -56,7 +60,12 @@ pub fn restore(root: &Root, id: &str, bundle: &Bundle, wanted: &Restore) -> Resu
     let host = cgroup::Host::detect()?;
     refuse::check_host(host)?;
     wanted.check()?;
-    let description = Description::read(&wanted.settings.images)?;
+    wanted.check_labels(&bundle.spec)?;
+    let images = Images::open("--image-path", &wanted.settings.images).map_err(|error| match error.errno() {
+        Some(Errno::ENOENT) => error.hint("it is where `wsbox checkpoint` wrote images and wsbox.json"),
+        _ => error,
+    })?;
+    let description = Description::read(&images)?;
     let options = plan::Options {
         seccomp_floor: raised.seccomp,
         systemd: wanted.systemd_cgroup.then(|| cgroup::Instance::detect(host)).transpose()?,
@@ -64,15 +73,34 @@ pub fn restore(root: &Root, id: &str, bundle: &Bundle, wanted: &Restore) -> Resu
     };
     let plan = plan::container(&bundle.spec, id, &launch::plan_host(host, None)?, &options)?;
     let filter = plan.filter.as_ref().map(exec::save_filter);
-    images::check(&wanted.settings.images, &description.lengths)?;
+    images.check(description.lengths.as_ref().unwrap_or(&BTreeMap::new()))?;
     description.must_match(&bundle.spec, filter.as_deref())?;
     make_folder("--work-path", &wanted.settings.work)?;
     let folder = root.create(id)?;
+    let (record, cgroup, holder) = match make(bundle, &plan, host, id, &folder) {
+        Ok(made) => made,
+        Err(error) => {
+            let _ = folder.remove(None);
+            return Err(error);
+        }
+    };
     let warnings = raised.warnings.into_iter().chain(plan.warnings.clone()).collect();
-    let (record, cgroup, holder, first) = (None, None, None, None);
-    let mut restoring =
-        Restoring { wanted, bundle, plan: &plan, host, description, folder, record, cgroup, holder, first, warnings };
-    match restoring.steps(id, filter.as_deref()) {
+    let (first, verified) = (None, false);
+    let mut restoring = Restoring {
+        wanted,
+        bundle,
+        plan: &plan,
+        images,
+        description,
+        folder,
+        record,
+        cgroup,
+        holder,
+        first,
+        verified,
+        warnings,
+    };
+    match restoring.steps(filter.as_deref()) {
         Ok(()) => restoring.finish(),
         Err(error) => {
             restoring.undo();
@@ -89,6 +117,54 @@ impl Restore {
         }
         Ok(())
     }
+
+    /// Flags that would have criu put the container under another label than its config's.
+    fn check_labels(&self, spec: &Spec) -> Result<()> {
+        let process = spec.process().as_ref();
+        let text = |value: Option<&Option<String>>| value.and_then(Clone::clone).unwrap_or_default();
+        let (profile, context) = &self.lsm;
+        let odd = || Error::invalid("--lsm-profile", "is neither apparmor:NAME nor selinux:LABEL");
+        if let Some((kind, name)) = profile.as_ref().map(|flag| flag.split_once(':').ok_or_else(odd)).transpose()? {
+            let (field, is) = match kind {
+                "apparmor" => ("process.apparmorProfile", text(process.map(|process| process.apparmor_profile()))),
+                "selinux" => ("process.selinuxLabel", text(process.map(|process| process.selinux_label()))),
+                _ => return Err(odd()),
+            };
+            same_label(field, &is, "--lsm-profile", name)?;
+        }
+        let is = text(spec.linux().as_ref().map(|linux| linux.mount_label()));
+        context.as_ref().map_or(Ok(()), |context| same_label("linux.mountLabel", &is, "--lsm-mount-context", context))
+    }
+}
+
+fn same_label(field: &str, is: &str, flag: &str, wanted: &str) -> Result<()> {
+    if is == wanted {
+        return Ok(());
+    }
+    let error = Error::invalid(field, format!("is {is:?}, and {flag} asks for {wanted:?}"));
+    Err(error.hint("leave the flag out: the config says it"))
+}
+
+/// What there is of a new container before anything runs in it: its record, and its cgroup with the process that holds a scope of
+/// systemd's, until there is another.
+fn make(
+    bundle: &Bundle,
+    plan: &Plan,
+    host: cgroup::Host,
+    id: &str,
+    folder: &Folder,
+) -> Result<(Record, Cgroup, Option<Holder>)> {
+    Cgroup::must_be_free(host, &plan.cgroup)?;
+    let record = launch::new_record(bundle, plan, host, id)?;
+    folder.write(&record)?;
+    match &plan.cgroup.scope {
+        None => Ok((record, Cgroup::create(host, &plan.cgroup)?, None)),
+        Some(scope) => {
+            let holder = Holder::new(&memfd::init()?)?;
+            let cgroup = Cgroup::create_scope(host, &plan.cgroup, scope, holder.pid())?;
+            Ok((record, cgroup, Some(holder)))
+        }
+    }
 }
 
 /// A restore under way.
@@ -96,52 +172,37 @@ struct Restoring<'a> {
     wanted: &'a Restore,
     bundle: &'a Bundle,
     plan: &'a Plan,
-    host: cgroup::Host,
+    images: Images,
     description: Description,
     folder: Folder,
-    record: Option<Record>,
-    cgroup: Option<Cgroup>,
-    /// The first process of a scope of systemd's, until there is another
+    record: Record,
+    cgroup: Cgroup,
     holder: Option<Holder>,
     first: Option<(Pid, OwnedFd)>,
+    /// What came back was looked at, and is as it has to be
+    verified: bool,
     warnings: Vec<String>,
 }
 
 impl Restoring<'_> {
-    fn steps(&mut self, id: &str, filter: Option<&[u8]>) -> Result<()> {
-        Cgroup::must_be_free(self.host, &self.plan.cgroup)?;
-        let record = launch::new_record(self.bundle, self.plan, self.host, id)?;
-        self.folder.write(&record)?;
-        self.record = Some(record);
-        self.make_cgroup()?;
+    fn steps(&mut self, filter: Option<&[u8]>) -> Result<()> {
+        // With all its limits at once: nothing of ours is in it.
+        self.cgroup.confine(Pid::this())?;
         self.folder.keep(&self.bundle.config, filter)?;
         let talk = Talk::new()?;
-        let stage = Stage::new(self.folder.path(), self.bundle, self.plan, self.cgroup()?)?;
-        let (mut command, said) = self.wanted.settings.command("restore", self.empties_network())?;
-        let handed = self.arguments(&mut command, &stage, &talk)?;
+        let mut stage = Stage::new(self.folder.path(), self.bundle, self.plan, &self.cgroup)?;
+        let (mut command, said) = self.wanted.settings.command("restore", &self.images, self.empties_network())?;
+        let handed = self.arguments(&mut command, &mut stage, &talk)?;
         let process = self.bundle.spec.process().as_ref();
         let no_new_privileges = process.and_then(|process| process.no_new_privileges()).unwrap_or_default();
         let child = stage.start(&mut command, no_new_privileges)?;
         drop((stage, handed));
         self.follow(child, &talk, said)?;
-        self.set_status(Status::Running)?;
-        let record = self.record()?;
-        let failed = hooks::run_all(Hooks::Started, self.bundle.spec.hooks().as_ref(), record);
+        self.record.status = Status::Running;
+        self.folder.write(&self.record)?;
+        let failed = hooks::run_all(Hooks::Started, self.bundle.spec.hooks().as_ref(), &self.record);
         self.warnings.extend(failed);
         Ok(())
-    }
-
-    /// With all its limits at once: nothing of ours is in it.
-    fn make_cgroup(&mut self) -> Result<()> {
-        let plan = &self.plan.cgroup;
-        let cgroup = match &plan.scope {
-            None => Cgroup::create(self.host, plan),
-            Some(scope) => {
-                let holder = self.holder.insert(Holder::new(&memfd::init()?)?);
-                Cgroup::create_scope(self.host, plan, scope, holder.pid())
-            }
-        }?;
-        self.cgroup.insert(cgroup).confine(Pid::this())
     }
 
     fn empties_network(&self) -> bool {
@@ -149,10 +210,10 @@ impl Restoring<'_> {
     }
 
     /// What criu is to do; what comes back must stay open until it runs.
-    fn arguments(&self, command: &mut Command, stage: &Stage, talk: &Talk) -> Result<Vec<OwnedFd>> {
+    fn arguments(&self, command: &mut Command, stage: &mut Stage, talk: &Talk) -> Result<Vec<OwnedFd>> {
         command.args(["--restore-detached", "--restore-sibling", "--manage-cgroups=soft"]);
         command.arg("--root").arg(stage.root()).arg("--action-script").arg(talk.script());
-        command.arg("--cgroup-root").arg(self.cgroup()?.saved().place().0);
+        command.arg("--cgroup-root").arg(self.cgroup.saved().place().0);
         let (profile, context) = &self.wanted.lsm;
         for (flag, value) in [("--lsm-profile", profile), ("--lsm-mount-context", context)] {
             if let Some(value) = value {
@@ -189,7 +250,7 @@ impl Restoring<'_> {
         let followed = self.answer(&criu, talk);
         if followed.is_err() {
             // First what it would let run, then criu itself: it would wait for its dead forever.
-            let _ = self.cgroup()?.kill_all();
+            let _ = self.cgroup.kill_all();
             let _ = pidfd::send_signal(&criu, libc::SIGKILL);
         }
         let status = child.wait().context(|| "wait for criu".into());
@@ -198,8 +259,11 @@ impl Restoring<'_> {
         if !status.success() {
             return Err(self.wanted.settings.failed("restore", "restore", status, said));
         }
-        let ready = self.record()?.process.is_some();
-        if ready { Ok(()) } else { Err(Error::invalid("restore", "criu says that it is done, and did not ask before")) }
+        if self.verified {
+            Ok(())
+        } else {
+            Err(Error::invalid("restore", "criu says that it is done, and did not ask before"))
+        }
     }
 
     fn answer(&mut self, criu: &OwnedFd, talk: &Talk) -> Result<()> {
@@ -208,61 +272,43 @@ impl Restoring<'_> {
                 Moment::Namespaces => self.run_hooks(pid)?,
                 Moment::Ready => self.ready(pid)?,
             }
-            talk.answer(true)?;
+            talk.go_on()?;
         }
         Ok(())
     }
 
-    fn run_hooks(&mut self, pid: Pid) -> Result<()> {
+    fn remember(&mut self, pid: Pid) -> Result<state::Process> {
         let first = pidfd::open(pid).context(|| format!("pidfd of {pid}"))?;
         let process = state::process::remember(pid, &first)?;
         self.first = Some((pid, first));
+        Ok(process)
+    }
+
+    fn run_hooks(&mut self, pid: Pid) -> Result<()> {
+        let process = self.remember(pid)?;
         let hooks = self.bundle.spec.hooks().as_ref();
         if Hooks::Creating.of(hooks).is_empty() {
             return Ok(());
         }
-        if let Some(record) = &mut self.record {
-            record.process = Some(process);
-        }
-        hooks::run(Hooks::Creating, hooks, self.record()?)
+        self.record.process = Some(process);
+        hooks::run(Hooks::Creating, hooks, &self.record)
     }
 
     fn ready(&mut self, pid: Pid) -> Result<()> {
-        let first = pidfd::open(pid).context(|| format!("pidfd of {pid}"))?;
-        let process = state::process::remember(pid, &first)?;
-        self.first = Some((pid, first));
-        if let Some(record) = &mut self.record {
-            record.process = Some(process);
-            self.folder.write(record)?;
-        }
+        self.record.process = Some(self.remember(pid)?);
+        self.folder.write(&self.record)?;
         if self.bundle.spec.root().as_ref().is_some_and(|root| root.readonly().unwrap_or_default()) {
             read_only::make(pid)?;
         }
         drop(self.holder.take());
-        let cgroup = self.cgroup()?;
-        Wanted { spec: &self.bundle.spec, plan: self.plan, description: &self.description, cgroup }.check(pid)
-    }
-
-    fn set_status(&mut self, status: Status) -> Result<()> {
-        match &mut self.record {
-            Some(record) => {
-                record.status = status;
-                self.folder.write(record)
-            }
-            None => Ok(()),
-        }
-    }
-
-    fn record(&self) -> Result<&Record> {
-        self.record.as_ref().ok_or_else(|| Error::system("the record", nix::errno::Errno::ENOENT))
-    }
-
-    fn cgroup(&self) -> Result<&Cgroup> {
-        self.cgroup.as_ref().ok_or_else(|| Error::system("the cgroup", nix::errno::Errno::ENOENT))
+        let (spec, cgroup) = (&self.bundle.spec, &self.cgroup);
+        Wanted { spec, plan: self.plan, description: &self.description, cgroup }.check(pid)?;
+        self.verified = true;
+        Ok(())
     }
 
     fn finish(self) -> Result<Process> {
-        let (pid, pidfd) = self.first.ok_or_else(|| Error::system("the restored process", nix::errno::Errno::ESRCH))?;
+        let (pid, pidfd) = self.first.ok_or_else(|| Error::system("the restored process", Errno::ESRCH))?;
         Ok(Process { pid, pidfd, console: None, notify: None, warnings: self.warnings })
     }
 
@@ -272,13 +318,40 @@ impl Restoring<'_> {
             let _ = pidfd::send_signal(&first, libc::SIGKILL);
             let _ = pidfd::wait(&first);
         }
-        let removed = self.cgroup.take().map_or(Ok(()), |cgroup| cgroup.kill_all().and_then(|()| cgroup.discard()));
+        drop(self.holder.take());
+        let removed = self.cgroup.kill_all().and_then(|()| self.cgroup.discard());
         // A hook that ran may have made what another takes back (runtime.md, "Lifecycle").
-        if let Some(record) = self.record.as_ref().filter(|record| record.process.is_some()) {
-            hooks::run_all(Hooks::Stopped, self.bundle.spec.hooks().as_ref(), record);
+        if self.record.process.is_some() {
+            hooks::run_all(Hooks::Stopped, self.bundle.spec.hooks().as_ref(), &self.record);
         }
         if removed.is_ok() {
             let _ = self.folder.remove(None);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn checked(process: serde_json::Value, profile: &str) -> Result<()> {
+        let mut whole = serde_json::json!({"cwd": "/", "user": {"uid": 0, "gid": 0}});
+        whole.as_object_mut().unwrap().extend(process.as_object().unwrap().clone());
+        let spec: Spec = serde_json::from_value(serde_json::json!({"ociVersion": "1.2.0", "process": whole})).unwrap();
+        Restore { lsm: (Some(profile.into()), None), ..Restore::default() }.check_labels(&spec)
+    }
+
+    #[test]
+    fn labels_come_from_the_config() {
+        let (profile, label) =
+            (serde_json::json!({"apparmorProfile": "box"}), serde_json::json!({"selinuxLabel": "a:b:c:s0"}));
+        assert!(checked(profile.clone(), "apparmor:box").is_ok());
+        assert!(checked(label.clone(), "selinux:a:b:c:s0").is_ok());
+        let error = |process, flag: &str| checked(process, flag).unwrap_err().to_string();
+        let words = "process.apparmorProfile: is \"box\", and --lsm-profile asks for \"unconfined\"";
+        assert!(error(profile.clone(), "apparmor:unconfined").starts_with(words));
+        assert!(error(label, "selinux:a:b:c:s0:c1").starts_with("process.selinuxLabel: is"));
+        assert!(error(serde_json::json!({}), "apparmor:box").starts_with("process.apparmorProfile: is \"\""));
+        assert!(error(profile, "box").starts_with("--lsm-profile: is neither"));
     }
 }

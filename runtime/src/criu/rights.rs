@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What each thread of a container may do, as the kernel has it (proc_pid_status(5)), by its number inside.
+//! What each thread of a container may do, as the kernel has it (proc_pid_status(5)), by its numbers inside.
 
 use std::collections::BTreeMap;
 
 use nix::unistd::Pid;
 
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
 
 /// What is looked at.
-const NAMES: [&str; 12] = [
+pub const NAMES: [&str; 12] = [
     "Uid",
     "Gid",
     "Groups",
@@ -26,43 +26,102 @@ const NAMES: [&str; 12] = [
 /// Name and value of one thread.
 pub type Rights = BTreeMap<String, String>;
 
-/// All threads of `pids`.
+/// All threads of `pids`, by their numbers from the container's pid namespace inwards, whose first process is `first`.
 ///
 /// # Errors
-/// If one of them is gone.
-pub fn of(pids: &[Pid]) -> Result<BTreeMap<String, Rights>> {
+/// If one of them is gone, or is not in that namespace.
+pub fn of(pids: &[Pid], first: Pid) -> Result<BTreeMap<String, Rights>> {
+    let outside = read(&format!("/proc/{first}"))?;
+    let outside = numbers(&outside).count().saturating_sub(1);
     let mut all = BTreeMap::new();
-    for pid in pids {
-        let tasks = format!("/proc/{pid}/task");
-        for task in std::fs::read_dir(&tasks).context(|| tasks.clone())?.flatten() {
-            let file = task.path().join("status");
-            let text = std::fs::read_to_string(&file).context(|| file.display().to_string())?;
-            all.extend(parse(&text));
+    for task in tasks(pids)? {
+        if let Some((number, rights)) = parse(&read(&task)?, outside) {
+            add(&mut all, number, rights).map_err(|why| Error::invalid(task, why))?;
         }
     }
     Ok(all)
 }
 
-/// The number inside, and what is looked at; none of a zombie, which may do nothing.
-fn parse(status: &str) -> Option<(String, Rights)> {
-    let fields: BTreeMap<_, _> = status.lines().filter_map(|line| line.split_once(':')).collect();
-    let value = |name: &str| fields.get(name).map(|value| value.trim().to_owned());
-    if value("State")?.starts_with(['Z', 'X']) {
+/// The folder of each thread of `pids`.
+///
+/// # Errors
+/// If one of them is gone.
+pub fn tasks(pids: &[Pid]) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    for pid in pids {
+        let tasks = format!("/proc/{pid}/task");
+        for task in std::fs::read_dir(&tasks).context(|| tasks.clone())? {
+            found.push(task.context(|| tasks.clone())?.path().display().to_string());
+        }
+    }
+    Ok(found)
+}
+
+fn read(task: &str) -> Result<String> {
+    let file = format!("{task}/status");
+    std::fs::read_to_string(&file).context(|| file)
+}
+
+fn add(all: &mut BTreeMap<String, Rights>, number: String, rights: Rights) -> Result<(), String> {
+    if number.is_empty() {
+        return Err("is not in the container's pid namespace".into());
+    }
+    match all.insert(number.clone(), rights) {
+        Some(_) => Err(format!("is one of two with the number {number} in the container")),
+        None => Ok(()),
+    }
+}
+
+fn value<'a>(status: &'a str, name: &str) -> Option<&'a str> {
+    status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
+}
+
+fn numbers(status: &str) -> impl Iterator<Item = &str> {
+    value(status, "NSpid").unwrap_or_default().split_whitespace()
+}
+
+/// The numbers inside of the first `outside` namespaces, and what is looked at; none of a zombie, which may do nothing.
+fn parse(status: &str, outside: usize) -> Option<(String, Rights)> {
+    if value(status, "State")?.starts_with(['Z', 'X']) {
         return None;
     }
-    let number = value("NSpid")?.split_whitespace().last()?.to_owned();
-    Some((number, NAMES.iter().filter_map(|name| Some(((*name).to_owned(), value(name)?))).collect()))
+    let number = numbers(status).skip(outside).collect::<Vec<_>>().join(" ");
+    Some((
+        number,
+        NAMES.iter().filter_map(|name| Some(((*name).to_owned(), value(status, name)?.to_owned()))).collect(),
+    ))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::parse;
+    use super::*;
 
     #[test]
     fn a_status() {
-        let (number, rights) =
-            parse("Name:\tsh\nState:\tS (sleeping)\nNSpid:\t250\t1\nNoNewPrivs:\t1\nThreads:\t1\n").unwrap();
+        let status = "Name:\tsh\nState:\tS (sleeping)\nNSpid:\t250\t1\nNoNewPrivs:\t1\nThreads:\t1\n";
+        let (number, rights) = parse(status, 1).unwrap();
         assert_eq!((number.as_str(), rights["NoNewPrivs"].as_str(), rights.len()), ("1", "1", 1));
-        assert_eq!(parse("State:\tZ (zombie)\nNSpid:\t250\t1\n"), None);
+        assert_eq!(parse("State:\tZ (zombie)\nNSpid:\t250\t1\n", 1), None);
+    }
+
+    #[test]
+    fn nested_namespaces_have_a_first_process_each() {
+        let mut all = BTreeMap::new();
+        let mut add = |numbers: &str| {
+            let (number, rights) = parse(&format!("State:\tS\nNSpid:\t{numbers}\n"), 1).unwrap();
+            add(&mut all, number, rights)
+        };
+        assert!(["250\t1", "251\t7\t1", "252\t8\t1"].into_iter().all(|numbers| add(numbers).is_ok()));
+        assert!(add("253\t7\t1").unwrap_err().contains("7 1"));
+        assert!(add("254").unwrap_err().contains("pid namespace"));
+        assert_eq!(all.into_keys().collect::<Vec<_>>(), ["1", "7 1", "8 1"]);
+    }
+
+    #[test]
+    fn our_own_threads() {
+        let own = Pid::this();
+        let found = of(&[own], own).unwrap();
+        assert_eq!(found.values().next().unwrap().len(), NAMES.len());
+        assert!(of(&[Pid::from_raw(i32::MAX)], own).is_err());
     }
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, FcntlArg, FdFlag, OFlag, fcntl, openat};
+use nix::fcntl::{AT_FDCWD, FcntlArg, FdFlag, OFlag, OpenHow, ResolveFlag, fcntl, openat, openat2};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl::set_no_new_privs;
@@ -23,7 +23,7 @@ use crate::launch::memfd;
 use crate::launch::sources::Opener;
 use crate::plan::{Plan, Source};
 use crate::sys::keyring;
-use crate::sys::mount::attach;
+use crate::sys::mount::{attach, open_tree};
 
 /// The root's name on the stage.
 const ROOT: &str = "root";
@@ -33,6 +33,14 @@ const EMPTY: &str = "wsbox-empty";
 pub struct Stage {
     folder: PathBuf,
     trees: Vec<(String, OwnedFd)>,
+    below: Vec<Below>,
+}
+
+/// What lies below a tree, and a place of its own for it.
+struct Below {
+    tree: usize,
+    rest: PathBuf,
+    on_stage: PathBuf,
 }
 
 impl Stage {
@@ -57,7 +65,7 @@ impl Stage {
             plan.sources.iter().filter_map(|source| Some((name(source, bundle)?, source))).collect();
         let sources: Vec<Source> = named.iter().map(|(_, source)| (*source).clone()).collect();
         let trees = named.into_iter().map(|(name, _)| name).zip(opener.open(&sources)?).collect();
-        Ok(Self { folder: folder.to_owned(), trees })
+        Ok(Self { folder: folder.to_owned(), trees, below: Vec::new() })
     }
 
     /// Where the root will be.
@@ -68,16 +76,28 @@ impl Stage {
     /// criu's arguments for the mounts that its images name: `[(place, name)]`.
     ///
     /// # Errors
-    /// A name that the config has no mount for.
-    pub fn external(&self, command: &mut Command, wanted: &[(String, String)]) -> Result<()> {
+    /// A name that the config has no mount for, or that leads out of it.
+    pub fn external(&mut self, command: &mut Command, wanted: &[(String, String)]) -> Result<()> {
         for (place, name) in wanted {
-            let tree = name.split('/').next().unwrap_or_default();
-            if !self.trees.iter().any(|(own, _)| own == tree) {
+            let (tree, rest) = split(name)?;
+            let Some(tree) = self.trees.iter().position(|(own, _)| own == tree) else {
                 return Err(Error::invalid("mounts", format!("have nothing for {place}, which the images lack")));
-            }
-            command.arg("--external").arg(format!("mnt[{name}]:{}", self.folder.join(name).display()));
+            };
+            let on_stage =
+                if rest.is_empty() { self.folder.join(&self.trees[tree].0) } else { self.place_below(tree, rest) };
+            command.arg("--external").arg(format!("mnt[{name}]:{}", on_stage.display()));
         }
         Ok(())
+    }
+
+    /// A place of its own: criu itself would follow links on the way.
+    fn place_below(&mut self, tree: usize, rest: &str) -> PathBuf {
+        if let Some(known) = self.below.iter().find(|below| below.tree == tree && below.rest == Path::new(rest)) {
+            return known.on_stage.clone();
+        }
+        let on_stage = self.folder.join(format!("below-{}", self.below.len()));
+        self.below.push(Below { tree, rest: rest.into(), on_stage: on_stage.clone() });
+        on_stage
     }
 
     /// Starts criu on it, with what goes on to the payload: a session keyring of its own, and no_new_privs if the config has it, which
@@ -109,7 +129,12 @@ impl Stage {
         made.context(|| format!("a tmpfs on {}", self.folder.display()))?;
         self.trees
             .iter()
-            .try_for_each(|(name, tree)| place(&self.folder.join(name), tree).context(|| format!("mount {name}")))
+            .try_for_each(|(name, tree)| place(&self.folder.join(name), tree).context(|| format!("mount {name}")))?;
+        self.below.iter().try_for_each(|below| {
+            let tree = &self.trees[below.tree].1;
+            let shown = || format!("mount {} of {}", below.rest.display(), self.trees[below.tree].0);
+            place(&below.on_stage, &inside(tree, &below.rest).context(shown)?).context(shown)
+        })
     }
 }
 
@@ -130,6 +155,24 @@ fn name(source: &Source, bundle: &Bundle) -> Option<String> {
     }
 }
 
+/// The tree of a name from the images, and the path below it.
+fn split(name: &str) -> Result<(&str, &str)> {
+    let (tree, rest) = name.split_once('/').unwrap_or((name, ""));
+    let plain = |part: &str| !matches!(part, "" | "." | "..");
+    if plain(tree) && (tree.len() == name.len() || rest.split('/').all(plain)) {
+        return Ok((tree, rest));
+    }
+    Err(Error::invalid("wsbox.json", format!("names {name:?} as a mount, which leads out of the container's")))
+}
+
+/// A copy of what lies below a tree that is attached: no link that the payload left there leads out of it.
+fn inside(tree: &OwnedFd, rest: &Path) -> nix::Result<OwnedFd> {
+    let how = OpenHow::new()
+        .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_SYMLINKS);
+    open_tree(openat2(tree, rest, how)?, true)
+}
+
 /// Attaches a tree to a new file or folder, as it is one.
 fn place(path: &Path, tree: &OwnedFd) -> nix::Result<()> {
     let is_folder = SFlag::from_bits_truncate(fstat(tree)?.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR;
@@ -148,8 +191,30 @@ pub fn handed(fd: BorrowedFd<'_>) -> Result<OwnedFd> {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+
     #[test]
     fn masks_lie_on_the_empty_tree() {
-        assert!(super::describe::MASKS.iter().all(|(root, name)| *name == format!("{}{root}", super::EMPTY)));
+        assert!(describe::MASKS.iter().all(|(root, name)| *name == format!("{EMPTY}{root}")));
+    }
+
+    #[test]
+    fn names_stay_in_their_tree() {
+        assert_eq!(split("wsbox-mount-1").unwrap(), ("wsbox-mount-1", ""));
+        assert_eq!(split("wsbox-mount-1/a/b").unwrap(), ("wsbox-mount-1", "a/b"));
+        for name in ["", ".", "..", "/", "/etc", "root/", "root/../../etc", "root//a", "root/./a", "root/.."] {
+            assert!(split(name).unwrap_err().to_string().contains("leads out"), "{name}");
+        }
+    }
+
+    #[test]
+    fn links_in_a_tree_are_not_followed() {
+        let dir = std::env::temp_dir().join(format!("wsbox-stage-{}", std::process::id()));
+        std::fs::create_dir(&dir).unwrap();
+        std::os::unix::fs::symlink("/etc", dir.join("link")).unwrap();
+        let tree = openat(AT_FDCWD, &dir, OFlag::O_PATH, Mode::empty()).unwrap();
+        let found = inside(&tree, "link".as_ref()).map(drop);
+        std::fs::remove_dir_all(&dir).unwrap();
+        assert_eq!(found, Err(Errno::ELOOP));
     }
 }

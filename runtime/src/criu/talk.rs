@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What criu asks on its way: it runs an action script, which asks us over a pipe and ends with what we answer over another.
+//! What criu asks on its way: it runs an action script, which asks us over a pipe and waits for what we answer over another.
 
 use std::fs::File;
 use std::io::Write;
@@ -35,12 +35,7 @@ impl Talk {
         let pipe = || pipe2(OFlag::O_CLOEXEC).context(|| "pipe".into());
         let (asks, answers) = (pipe()?, pipe()?);
         let ours = |fd: &OwnedFd| format!("/proc/{}/fd/{}", std::process::id(), fd.as_raw_fd());
-        let text = format!(
-            "#!/bin/sh\ncase $CRTOOLS_SCRIPT_ACTION in setup-namespaces|pre-resume) ;; *) exit 0 ;; esac\n\
-             echo \"$CRTOOLS_SCRIPT_ACTION $CRTOOLS_INIT_PID\" >{}\nread -r answer <{}\nexit \"$answer\"\n",
-            ours(&asks.1),
-            ours(&answers.0)
-        );
+        let text = text(&ours(&asks.1), &ours(&answers.0));
         Ok(Self { script: memfd::executable(c"wsbox-criu", text.as_bytes())?, asks, answers })
     }
 
@@ -82,10 +77,66 @@ impl Talk {
         Ok((moment, Pid::from_raw(pid)))
     }
 
-    /// Lets criu go on, or fail.
-    pub fn answer(&self, go_on: bool) -> Result<()> {
-        let text = if go_on { "0\n" } else { "1\n" };
+    /// Lets criu go on.
+    pub fn go_on(&self) -> Result<()> {
         let copy = self.answers.1.try_clone().context(|| "pipe".into())?;
-        File::from(copy).write_all(text.as_bytes()).context(|| "answer criu".into())
+        File::from(copy).write_all(GOOD.as_bytes()).context(|| "answer criu".into())
+    }
+}
+
+/// The one answer that lets criu go on.
+const GOOD: &str = "go on\n";
+
+/// Whatever else comes, and also if we are gone: criu does not heed how the script ends before it lets the payload run, so the script ends
+/// the first process, and with it all of the pid namespace.
+fn text(asks: &str, answers: &str) -> String {
+    format!(
+        "#!/bin/sh\ntrap '' HUP INT QUIT TERM PIPE\n\
+         case $CRTOOLS_SCRIPT_ACTION in setup-namespaces|pre-resume) ;; *) exit 0 ;; esac\n\
+         echo \"$CRTOOLS_SCRIPT_ACTION $CRTOOLS_INIT_PID\" >{asks} && read -r answer <{answers} && \
+         [ \"$answer\" = '{}' ] && exit 0\nkill -KILL \"$CRTOOLS_INIT_PID\"\nexit 1\n",
+        GOOD.trim()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::{Child, Command};
+
+    use super::*;
+    use crate::sys::pidfd;
+
+    /// A payload, and the script at work for it.
+    fn asked(talk: &Talk) -> (Child, Child) {
+        let payload = Command::new("sleep").arg("1000").spawn().unwrap();
+        let mut script = Command::new(talk.script());
+        script.env("CRTOOLS_SCRIPT_ACTION", "pre-resume").env("CRTOOLS_INIT_PID", payload.id().to_string());
+        let script = script.spawn().unwrap();
+        let criu = pidfd::open(Pid::from_raw(script.id() as i32)).unwrap();
+        let pid = Pid::from_raw(payload.id() as i32);
+        assert_eq!(talk.next(&criu).unwrap(), Some((Moment::Ready, pid)));
+        (payload, script)
+    }
+
+    #[test]
+    fn only_a_good_answer_lets_it_run() {
+        let talk = Talk::new().unwrap();
+        let (mut payload, mut script) = asked(&talk);
+        talk.go_on().unwrap();
+        assert!(script.wait().unwrap().success());
+        assert!(payload.try_wait().unwrap().is_none());
+        payload.kill().unwrap();
+        payload.wait().unwrap();
+    }
+
+    #[test]
+    fn without_us_it_does_not_run() {
+        let talk = Talk::new().unwrap();
+        let (mut payload, mut script) = asked(&talk);
+        let Talk { answers: (_ours, answer), .. } = talk;
+        drop(answer);
+        assert!(!script.wait().unwrap().success());
+        assert_eq!(payload.wait().unwrap().signal(), Some(libc::SIGKILL));
     }
 }

@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use nix::poll::PollTimeout;
 use serde::Serialize;
 
-use super::{Record, Root, Status, process};
+use super::{Folder, Record, Root, Status, process};
 use crate::bundle::Bundle;
 use crate::cgroup::{self, Cgroup};
 use crate::error::{Context, Error, Kind, Result};
@@ -149,6 +149,14 @@ pub fn delete(root: &Root, id: &str, force: bool) -> Result<Vec<String>> {
         Err(error) if force && error.kind() == Kind::NotFound => return Ok(Vec::new()),
         result => result?,
     };
+    delete_locked(root, folder, id, force)
+}
+
+/// As [`delete`], for who has the container's folder locked.
+///
+/// # Errors
+/// As [`delete`].
+pub fn delete_locked(root: &Root, folder: Folder, id: &str, force: bool) -> Result<Vec<String>> {
     let record = match folder.record() {
         Err(_) if force => {
             destroy_cgroup(&folder.salvage_cgroup(id)?)?;
