@@ -10,7 +10,8 @@ use nix::unistd::Pid;
 use oci_spec::runtime::{Linux, LinuxNamespaceType, Spec};
 
 use super::describe::Description;
-use super::{Settings, make_folder, refuse};
+use super::images::Images;
+use super::{Folders, Settings, make_folder, refuse, work_folder};
 use crate::bundle::Bundle;
 use crate::cgroup::{self, Cgroup};
 use crate::error::{Context, Error, Kind, Result};
@@ -152,32 +153,33 @@ impl Dump {
     }
 
     fn dump(&self, record: &Record, spec: &Spec, filter: Option<&[u8]>, cgroup: &Cgroup) -> Result<()> {
-        let images = make_folder("--image-path", &self.settings.images)?;
+        make_folder("--image-path", &self.settings.images)?;
+        let images = Images::open("--image-path", &self.settings.images)?;
         self.parent.as_ref().map_or(Ok(()), |parent| images.check_parent(parent))?;
-        make_folder("--work-path", &self.settings.work)?;
+        let folders = Folders { images, work: work_folder(&self.settings.work)? };
         let verb = if self.pre_dump { "pre-dump" } else { "dump" };
-        let (mut command, said) = self.settings.command(verb, &images, self.empties_network(spec))?;
+        let (mut command, said) = self.settings.command(verb, &folders, self.empties_network(spec))?;
         let pid = first_of(record.process.as_ref(), &cgroup.procs()?)?;
         command.arg("--tree").arg(pid.to_string());
         self.memory(&mut command);
         if self.pre_dump {
-            return self.run(&mut command, verb, said);
+            return self.run(&mut command, verb, said, &folders.work);
         }
         let mut description = Description::of(spec, filter, pid, cgroup)?;
         description.empty_network = self.empties_network(spec);
         self.refuse_found(&description, spec, pid, cgroup)?;
         self.all(&mut command, record, spec, pid, &description)?;
         // Before criu ends the container, that its images are of use; and once they are there, how long they are.
-        description.write(&images)?;
-        self.run(&mut command, verb, said)?;
-        let images = images.again()?;
+        description.write(&folders.images)?;
+        self.run(&mut command, verb, said, &folders.work)?;
+        let images = folders.images.again()?;
         description.lengths = Some(images.lengths()?);
         description.write(&images)
     }
 
-    fn run(&self, command: &mut Command, verb: &str, said: File) -> Result<()> {
+    fn run(&self, command: &mut Command, verb: &str, said: File, work: &Images) -> Result<()> {
         let status = command.status().context(|| self.settings.criu.display().to_string())?;
-        if status.success() { Ok(()) } else { Err(self.settings.failed("checkpoint", verb, status, said)) }
+        if status.success() { Ok(()) } else { Err(self.settings.failed("checkpoint", verb, status, said, work)) }
     }
 
     /// What an engine's hooks have put into a new network namespace they put there again, as with runc.

@@ -18,7 +18,6 @@ mod verify;
 use std::fs::{DirBuilder, File};
 use std::io::{Read, Seek};
 use std::os::unix::fs::DirBuilderExt;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 
@@ -82,12 +81,10 @@ impl Settings {
     }
 
     /// `criu VERB` with its folders and its log; what it says before it has one comes back in the file.
-    fn command(&self, verb: &str, images: &Images, empty_network: bool) -> Result<(Command, File)> {
+    fn command(&self, verb: &str, folders: &Folders, empty_network: bool) -> Result<(Command, File)> {
         let said: File = memfd_create(c"criu", MFdFlags::MFD_CLOEXEC).context(|| "memfd".into())?.into();
         let mut command = self.program(verb);
-        // What comes from the caller's terminal is ours: criu must not die of it with the payload half restored.
-        command.process_group(0);
-        command.arg("--images-dir").arg(images.place()).arg("--work-dir").arg(&self.work);
+        command.arg("--images-dir").arg(folders.images.place()).arg("--work-dir").arg(folders.work.place());
         command.arg("--log-file").arg(log_name(verb)).arg("-v4").args(&self.flags);
         if empty_network {
             command.args(["--empty-ns", "net"]);
@@ -98,10 +95,9 @@ impl Settings {
     }
 
     /// Why criu failed: the last errors of its log, or what it said without one.
-    fn failed(&self, what: &str, verb: &str, status: ExitStatus, said: File) -> Error {
+    fn failed(&self, what: &str, verb: &str, status: ExitStatus, said: File, work: &Images) -> Error {
         let log = self.work.join(log_name(verb));
-        let text = Images::open("--work-path", &self.work).and_then(|work| work.read(&log_name(verb), MOST_OF_A_LOG));
-        let text = text.unwrap_or_default();
+        let text = work.read(&log_name(verb), MOST_OF_A_LOG).unwrap_or_default();
         let why = last_errors(&String::from_utf8_lossy(&text)).unwrap_or_else(|| words(said));
         let why = if why.is_empty() { status.to_string() } else { why };
         Error::new(Kind::System, what, format!("criu {verb} failed: {why}")).hint(format!("see {}", log.display()))
@@ -140,11 +136,23 @@ fn words(mut said: File) -> String {
     text.lines().next().unwrap_or_default().trim().to_owned()
 }
 
+/// What criu works in, each opened once.
+struct Folders {
+    images: Images,
+    work: Images,
+}
+
 /// A folder for images or logs, which nobody else may read: memory is in them.
-fn make_folder(flag: &str, path: &Path) -> Result<Images> {
+fn make_folder(flag: &str, path: &Path) -> Result<()> {
     let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
-    made.context(|| format!("{flag} {}", path.display()))?;
-    Images::open(flag, path)
+    made.context(|| format!("{flag} {}", path.display()))
+}
+
+/// The folder of logs, which is a link to one in containerd's bundles.
+fn work_folder(path: &Path) -> Result<Images> {
+    make_folder("--work-path", path)?;
+    let folder = std::fs::canonicalize(path).context(|| format!("--work-path {}", path.display()))?;
+    Images::open("--work-path", &folder)
 }
 
 #[cfg(test)]
@@ -182,5 +190,16 @@ mod tests {
         assert_eq!(find("./a/criu".as_ref()), std::path::absolute("a/criu").unwrap());
         assert_eq!(find("/no/such".as_ref()), Path::new("/no/such"));
         assert!(find("no-such-criu".as_ref()).is_absolute());
+    }
+
+    #[test]
+    fn logs_may_be_behind_a_link() {
+        let dir = std::env::temp_dir().join(format!("wsbox-work-{}", std::process::id()));
+        DirBuilder::new().mode(0o700).create(&dir).unwrap();
+        let link = dir.with_extension("link");
+        std::os::unix::fs::symlink(&dir, &link).unwrap();
+        let opened = work_folder(&link).map(|work| work.place().is_dir());
+        let _ = (std::fs::remove_file(link), std::fs::remove_dir(dir));
+        assert_eq!(opened, Ok(true));
     }
 }

@@ -5,10 +5,12 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, openat};
+use nix::sys::signal::{Signal, killpg};
 use nix::sys::stat::Mode;
 use nix::unistd::Pid;
 use oci_spec::runtime::Spec;
@@ -18,7 +20,7 @@ use super::images::Images;
 use super::stage::{Stage, handed};
 use super::talk::{Moment, Talk};
 use super::verify::Wanted;
-use super::{Settings, dump, make_folder, read_only, refuse};
+use super::{Folders, Settings, dump, read_only, refuse, work_folder};
 use crate::bundle::Bundle;
 use crate::cgroup::{self, Cgroup};
 use crate::error::{Context, Error, Result};
@@ -75,7 +77,7 @@ pub fn restore(root: &Root, id: &str, bundle: &Bundle, wanted: &Restore) -> Resu
     let filter = plan.filter.as_ref().map(exec::save_filter);
     images.check(description.lengths.as_ref().unwrap_or(&BTreeMap::new()))?;
     description.must_match(&bundle.spec, filter.as_deref())?;
-    make_folder("--work-path", &wanted.settings.work)?;
+    let folders = Folders { images, work: work_folder(&wanted.settings.work)? };
     let folder = root.create(id)?;
     let (record, cgroup, holder) = match make(bundle, &plan, host, id, &folder) {
         Ok(made) => made,
@@ -90,7 +92,7 @@ pub fn restore(root: &Root, id: &str, bundle: &Bundle, wanted: &Restore) -> Resu
         wanted,
         bundle,
         plan: &plan,
-        images,
+        folders,
         description,
         folder,
         record,
@@ -172,7 +174,7 @@ struct Restoring<'a> {
     wanted: &'a Restore,
     bundle: &'a Bundle,
     plan: &'a Plan,
-    images: Images,
+    folders: Folders,
     description: Description,
     folder: Folder,
     record: Record,
@@ -191,7 +193,9 @@ impl Restoring<'_> {
         self.folder.keep(&self.bundle.config, filter)?;
         let talk = Talk::new()?;
         let mut stage = Stage::new(self.folder.path(), self.bundle, self.plan, &self.cgroup)?;
-        let (mut command, said) = self.wanted.settings.command("restore", &self.images, self.empties_network())?;
+        let (mut command, said) = self.wanted.settings.command("restore", &self.folders, self.empties_network())?;
+        // What comes from the caller's terminal is ours: criu and its script must not die of it before the payload was looked at.
+        command.process_group(0);
         let handed = self.arguments(&mut command, &mut stage, &talk)?;
         let process = self.bundle.spec.process().as_ref();
         let no_new_privileges = process.and_then(|process| process.no_new_privileges()).unwrap_or_default();
@@ -249,15 +253,15 @@ impl Restoring<'_> {
         let criu = pidfd::open(Pid::from_raw(child.id() as i32)).context(|| "pidfd of criu".into())?;
         let followed = self.answer(&criu, talk);
         if followed.is_err() {
-            // First what it would let run, then criu itself: it would wait for its dead forever.
+            // First what it would let run, then criu itself with its script: it would wait for its dead forever.
             let _ = self.cgroup.kill_all();
-            let _ = pidfd::send_signal(&criu, libc::SIGKILL);
+            let _ = killpg(Pid::from_raw(child.id() as i32), Signal::SIGKILL);
         }
         let status = child.wait().context(|| "wait for criu".into());
         followed?;
         let status = status?;
         if !status.success() {
-            return Err(self.wanted.settings.failed("restore", "restore", status, said));
+            return Err(self.wanted.settings.failed("restore", "restore", status, said, &self.folders.work));
         }
         if self.verified {
             Ok(())
