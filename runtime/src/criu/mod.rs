@@ -84,7 +84,8 @@ impl Settings {
     fn command(&self, verb: &str, folders: &Folders, empty_network: bool) -> Result<(Command, File)> {
         let said: File = memfd_create(c"criu", MFdFlags::MFD_CLOEXEC).context(|| "memfd".into())?.into();
         let mut command = self.program(verb);
-        command.arg("--images-dir").arg(folders.images.place()).arg("--work-dir").arg(folders.work.place());
+        // Below the work folder criu mounts, which it can not by a descriptor of our mount namespace.
+        command.arg("--images-dir").arg(folders.images.place()).arg("--work-dir").arg(&self.work);
         command.arg("--log-file").arg(log_name(verb)).arg("-v4").args(&self.flags);
         if empty_network {
             command.args(["--empty-ns", "net"]);
@@ -109,8 +110,8 @@ fn find(program: &Path) -> PathBuf {
     if program.components().count() > 1 || program.has_root() {
         return std::path::absolute(program).unwrap_or_else(|_| program.to_owned());
     }
-    let all = || PATH.split(':').map(|folder| Path::new(folder).join(program));
-    all().find(|file| file.is_file()).or_else(|| all().last()).unwrap_or_else(|| program.to_owned())
+    let mut all = PATH.split(':').map(|folder| Path::new(folder).join(program));
+    all.find(|file| file.is_file()).unwrap_or_else(|| Path::new("/usr/sbin").join(program))
 }
 
 fn log_name(verb: &str) -> String {
