@@ -43,12 +43,9 @@ impl Fetch {
         let answer = self.client.get(&url).send().await.map_err(|error| failed(&url, &error))?;
         for challenge in answer.headers().get_all(WWW_AUTHENTICATE) {
             let text = challenge.to_str().unwrap_or_default();
-            match realm(text).map(|realm| (safe(realm), realm)) {
-                Some((false, realm)) => {
-                    let why = format!("wants the login to be sent to {realm:?}, in clear; it is not sent");
-                    return Err(Error::new(url, why));
-                }
-                _ => {}
+            if let Some(realm) = realm(text).filter(|realm| !safe(realm)) {
+                let why = format!("wants the login to be sent to {realm:?}, in clear; it is not sent");
+                return Err(Error::new(url, why));
             }
         }
         Ok(())
