@@ -15,7 +15,7 @@ use nix::fcntl::{FallocateFlags, Flock, FlockArg, fallocate};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::{Policy, SCHEMA};
+use super::{FILES, Policy, SCHEMA};
 use crate::error::{Context, Error, Result};
 use crate::state;
 
@@ -87,15 +87,25 @@ pub(super) fn rotated(path: &Path, age: u32) -> PathBuf {
     beside(path, age)
 }
 
+fn folder(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// A new name is on the disk when its folder is (fsync(2)).
+fn sync_folder(path: &Path) -> std::io::Result<()> {
+    fs::File::open(folder(path)).and_then(|folder| folder.sync_all())
+}
+
 /// The ages of the rotated files that there are, the youngest first.
 pub(super) fn ages(path: &Path) -> std::io::Result<Vec<u32>> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = folder(path);
     let own = path.file_name().unwrap_or_default().to_string_lossy().into_owned() + ".";
     let mut ages = Vec::new();
     for entry in fs::read_dir(folder)? {
         let name = entry?.file_name().to_string_lossy().into_owned();
         let age = name.strip_prefix(&own).and_then(|age| age.parse::<u32>().ok().filter(|n| n.to_string() == age));
-        ages.extend(age.filter(|age| *age > 0));
+        // A larger number is somebody else's: a date, perhaps.
+        ages.extend(age.filter(|age| (1..=FILES).contains(age)));
     }
     ages.sort_unstable();
     Ok(ages)
@@ -105,6 +115,11 @@ pub(super) fn ages(path: &Path) -> std::io::Result<Vec<u32>> {
 pub(super) fn is_same(one: &Path, other: &Path) -> bool {
     let place = |path| fs::symlink_metadata(path).map(|metadata| (metadata.dev(), metadata.ino())).ok();
     place(one).is_some_and(|found| Some(found) == place(other))
+}
+
+fn is_same_file(path: &Path, file: &fs::File) -> bool {
+    let place = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+    fs::symlink_metadata(path).map(place).ok() == file.metadata().map(place).ok()
 }
 
 fn options() -> fs::OpenOptions {
@@ -120,10 +135,35 @@ impl File {
         loop {
             let file = options().create(true).open(path).context(|| subject(path))?;
             let file = lock(file, end).context(|| subject(path))?;
-            let inode = |metadata: fs::Metadata| metadata.ino();
-            if fs::symlink_metadata(path).map(inode).ok() == file.metadata().map(inode).ok() {
+            if is_same_file(path, &file) {
                 return Ok(Self { path: path.into(), file, policy });
             }
+        }
+    }
+
+    /// Opens it for reading, with those before it, and how long it is: what others add later is no part of it.
+    ///
+    /// # Errors
+    /// If one can not be opened, or the lock be had.
+    pub(super) fn snapshot(path: &Path) -> Result<Vec<(PathBuf, fs::File, u64)>> {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let name = || path.display().to_string();
+            let current = lock(fs::File::open(path).context(name)?, end).context(name)?;
+            if !is_same_file(path, &current) {
+                continue;
+            }
+            let mut all = Vec::new();
+            for age in ages(path).context(|| format!("the folder of {}", path.display()))?.into_iter().rev() {
+                let file = rotated(path, age);
+                if !is_same(path, &file) {
+                    let opened = fs::File::open(&file).context(|| file.display().to_string())?;
+                    all.push((file, opened, u64::MAX));
+                }
+            }
+            let length = current.metadata().context(name)?.len();
+            all.push((path.to_owned(), current.try_clone().context(name)?, length));
+            return Ok(all);
         }
     }
 
@@ -155,7 +195,10 @@ impl File {
     fn write(&mut self, text: &str) -> Result<()> {
         let before = self.length()?;
         let written = self.file.write_all(text.as_bytes());
-        let written = written.and_then(|()| if self.policy.sync { self.file.sync_data() } else { Ok(()) });
+        let mut written = written.and_then(|()| if self.policy.sync { self.file.sync_data() } else { Ok(()) });
+        if before == 0 && self.policy.sync {
+            written = written.and_then(|()| sync_folder(&self.path));
+        }
         written.inspect_err(|_| drop(self.file.set_len(before))).context(|| subject(&self.path))
     }
 
@@ -216,8 +259,15 @@ impl File {
         let written = written.and_then(|()| if self.policy.sync { file.sync_data() } else { Ok(()) });
         let moved = written.and_then(|()| {
             self.shift()?;
-            fs::hard_link(&self.path, rotated(&self.path, 1))?;
-            fs::rename(&new, &self.path)
+            match fs::hard_link(&self.path, rotated(&self.path, 1)) {
+                // A file system without second names: for a moment there is no current file.
+                Err(error) if matches!(error.raw_os_error(), Some(libc::EPERM | libc::EOPNOTSUPP | libc::ENOSYS)) => {
+                    fs::rename(&self.path, rotated(&self.path, 1))?;
+                }
+                result => result?,
+            }
+            fs::rename(&new, &self.path)?;
+            if self.policy.sync { sync_folder(&self.path) } else { Ok(()) }
         });
         moved.inspect_err(|_| drop(fs::remove_file(&new))).context(|| subject(&new))?;
         // What was reserved behind its last line.

@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Reads a chain ([`super::chain`]) from its oldest file to the current one.
 
-use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::str::FromStr;
 
-use super::chain::{AFTER_EMPTIED, AFTER_TORN, Head, NONE, TORN, ages, hash, is_same, parse, rotated};
+use super::chain::{AFTER_EMPTIED, AFTER_TORN, File, Head, NONE, TORN, hash, parse};
 use crate::error::{Context, Error, Result};
 
 /// The number and the hash of a line, as the journal has them.
@@ -49,15 +48,11 @@ pub struct Verified {
 /// The first line that does not follow the one before, by file and number; or one of the anchors is not in it.
 pub fn verify(path: &Path, anchors: &[Anchor]) -> Result<Verified> {
     let mut read = Verified { missed: anchors.to_vec(), ..Verified::default() };
-    let rotated_files = ages(path).context(|| format!("the folder of {}", path.display()))?;
-    for age in rotated_files.into_iter().rev() {
-        let file = rotated(path, age);
-        if !is_same(path, &file) {
-            read.file(&file)?;
-        }
+    let mut before = None;
+    for (name, file, length) in File::snapshot(path)? {
+        before = read.head.clone();
+        read.file(&name, file.take(length))?;
     }
-    let before = read.head.clone();
-    read.file(path)?;
     if before.is_some() && before == read.head {
         read.remarks.push(emptied(path.display(), before.as_ref()));
     }
@@ -76,9 +71,9 @@ fn emptied(place: impl std::fmt::Display, before: Option<&Head>) -> String {
 }
 
 impl Verified {
-    fn file(&mut self, path: &Path) -> Result<()> {
+    fn file(&mut self, path: &Path, content: impl Read) -> Result<()> {
         let name = || path.display().to_string();
-        let mut lines = BufReader::new(fs::File::open(path).context(name)?);
+        let mut lines = BufReader::new(content);
         for at in 1.. {
             let mut line = Vec::new();
             if lines.read_until(b'\n', &mut line).context(name)? == 0 {

@@ -93,6 +93,11 @@ fn explain<T: DeserializeOwned>(bytes: &[u8], file: &Path) -> Error {
         Err(error) if matches!(error.path().to_string().as_str(), "." | "?") => {
             Error::invalid(file.to_string(), error.inner().to_string())
         }
+        // What is there may be a secret, in a place where one is not looked for.
+        Err(error) if error.path().iter().any(|part| part.to_string() == "env") => {
+            let why = format!("is to be a list of NAME=VALUE texts in {file}");
+            Error::invalid(error.path().to_string(), why)
+        }
         Err(error) => Error::invalid(error.path().to_string(), format!("{} in {file}", error.inner())),
         Ok(_) => match json.end() {
             Err(error) => Error::invalid(file.to_string(), error.to_string()),
@@ -116,6 +121,8 @@ mod tests {
         };
         for (config, path) in [
             (process(r#""args":"sh""#), "process.args:"),
+            (process(r#""env":"TOKEN=s3cret""#), "process.env: is to be a list"),
+            (process(r#""env":[3]"#), "process.env[0]: is to be a list"),
             (process(r#""args":["sh",3]"#), "process.args[1]:"),
             (process(r#""rlimits":[{"type":"RLIMIT_X","soft":1,"hard":1}]"#), "process.rlimits[0].type:"),
             (process(r#""capabilities":{"bounding":["CAP_NEW_THING"]}"#), "process.capabilities.bounding"),

@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A payload in the foreground: its signals, its terminal, its end.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::stat::{SFlag, fstat};
 use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 use nix::unistd::{read, write};
 
@@ -43,15 +46,20 @@ impl Signals {
             .map(Self)
     }
 
-    /// Passes on what has come: by number, so real-time signals too.
-    fn forward(&self, process: &Process, terminal: Option<&Terminal<'_>>) {
+    /// Passes on what has come: by number, so real-time signals too. Whether there was one for the payload.
+    fn forward(&self, process: &Process, terminal: Option<&Terminal<'_>>) -> bool {
+        let mut passed = false;
         while let Ok(Some(info)) = self.0.read_signal() {
             let signal = info.ssi_signo as i32;
             match (signal, terminal) {
                 (libc::SIGWINCH, Some(terminal)) => terminal.resize(),
-                _ => drop(pidfd::send_signal(&process.pidfd, signal)),
+                _ => {
+                    passed = true;
+                    let _ = pidfd::send_signal(&process.pidfd, signal);
+                }
             }
         }
+        passed
     }
 }
 
@@ -61,7 +69,9 @@ pub fn follow(process: &Process, signals: &Signals) -> Result<Exit> {
     let (stdin, stdout) = (std::io::stdin(), std::io::stdout());
     let master = process.console.as_ref();
     master.map_or(Ok(()), never_wait)?;
-    let mut printed = master.map(|master| Copying::new(master.as_fd(), stdout.as_fd()));
+    let patient = master.and_then(|_| never_waiting(stdout.as_fd()));
+    let screen = patient.as_ref().map_or(stdout.as_fd(), AsFd::as_fd);
+    let mut printed = master.map(|master| Copying::new(master.as_fd(), screen));
     let mut typed = master.map(|master| Copying::new(stdin.as_fd(), master.as_fd()));
     let mut ended = false;
     loop {
@@ -71,7 +81,8 @@ pub fn follow(process: &Process, signals: &Signals) -> Result<Exit> {
         let (at_printed, at_typed) = (fds.len(), fds.len() + usize::from(wanted(printed.as_ref()).is_some()));
         fds.extend(wanted(printed.as_ref()));
         fds.extend(wanted(typed.as_ref()).filter(|_| !ended));
-        let last = ended && printed.as_ref().is_none_or(|printed| printed.held.is_empty());
+        let was_over = ended;
+        let last = was_over && printed.as_ref().is_none_or(|printed| printed.held.is_empty());
         match poll(&mut fds, if last { PollTimeout::ZERO } else { PollTimeout::NONE }) {
             Err(Errno::EINTR) => continue,
             result => result.context(|| "poll".into())?,
@@ -79,13 +90,11 @@ pub fn follow(process: &Process, signals: &Signals) -> Result<Exit> {
         let came = |at: usize| fds.get(at).is_some_and(|fd| fd.any().unwrap_or_default());
         let (signalled, may_print, may_type) = (came(0), came(at_printed) && at_printed < at_typed, came(at_typed));
         ended |= at_printed == 2 && came(1);
-        if signalled {
-            signals.forward(process, terminal.as_ref());
-        }
+        let passed = signalled && signals.forward(process, terminal.as_ref());
         printed.iter_mut().filter(|_| may_print).for_each(Copying::step);
         typed.iter_mut().filter(|_| may_type).for_each(Copying::step);
-        // Nobody reads its last words; who has had enough goes.
-        if last && !may_print || ended && signalled {
+        // All is said; or nobody reads its last words, and somebody has had enough.
+        if (last || was_over && passed) && !may_print {
             return process.wait();
         }
     }
@@ -98,7 +107,18 @@ fn never_wait(master: &OwnedFd) -> Result<()> {
     fcntl(master, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK)).map(drop).context(context)
 }
 
-/// Bytes that a pipe with any room takes at once (PIPE_BUF, pipe(7)): we never wait for who reads our stdout.
+/// Our stdout for ourselves, so that we never wait for who reads it: its open file is the caller's too, and stays as it is. A file never
+/// makes us wait, and would be written from its beginning.
+fn never_waiting(stdout: BorrowedFd<'_>) -> Option<File> {
+    let kind = SFlag::from_bits_truncate(fstat(stdout).ok()?.st_mode) & SFlag::S_IFMT;
+    let reopen = || {
+        let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
+        File::options().write(true).custom_flags(flags).open(format!("/proc/self/fd/{}", stdout.as_raw_fd()))
+    };
+    (kind == SFlag::S_IFIFO || kind == SFlag::S_IFCHR).then(reopen)?.ok()
+}
+
+/// Bytes that a pipe with any room takes at once (PIPE_BUF, pipe(7)).
 const ROOM: usize = 4096;
 
 /// From one descriptor to another, a piece at a time.

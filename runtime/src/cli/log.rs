@@ -56,17 +56,24 @@ pub fn leave_stderr() {
     QUIET.store(true, Ordering::Relaxed);
 }
 
-/// Control characters may be somebody else's words to the terminal: a name in an image, of a process, in an answer.
-pub fn printable(text: &str) -> String {
-    let one = |letter: char| {
-        if letter.is_control() && letter != '\n' { letter.escape_default().to_string() } else { letter.to_string() }
+/// What tells a terminal something, or turns the order of letters round: somebody else's words may be in a name in an image, of a process,
+/// in an answer.
+pub fn is_harmful(letter: char) -> bool {
+    letter.is_control() || matches!(letter, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// The text with what is harmful as numbers, but for `kept`.
+pub fn printable(text: &str, kept: &[char]) -> String {
+    let one = |letter: char| match is_harmful(letter) && !kept.contains(&letter) {
+        true => letter.escape_default().to_string(),
+        false => letter.to_string(),
     };
     text.chars().map(one).collect()
 }
 
 /// To an engine stderr is the payload's, and only errors go there, as with runc: where there is a log, and in `create`.
 fn write(level: &str, message: &str) {
-    let (mut stderr, message) = (std::io::stderr(), &printable(message));
+    let (mut stderr, message) = (std::io::stderr(), &printable(message, &['\n', '\t']));
     let _ = match level {
         "error" => writeln!(stderr, "wsbox: {message}"),
         _ if (LOG.get().is_some() || QUIET.load(Ordering::Relaxed)) && !stderr.is_terminal() => Ok(()),

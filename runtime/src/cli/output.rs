@@ -38,11 +38,10 @@ pub fn pretty(value: &impl Serialize) -> Result<String> {
 
 /// JSON in which no terminal finds a control character: serde_json leaves those from DEL on as they are, and they stand in strings only.
 fn harmless(json: &str) -> String {
-    let one = |letter: char| match letter {
-        '\u{7f}'..='\u{9f}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
-            format!("\\u{:04x}", u32::from(letter))
-        }
-        _ => letter.to_string(),
+    // The line breaks are those between its parts.
+    let one = |letter: char| match log::is_harmful(letter) && letter != '\n' {
+        true => format!("\\u{:04x}", u32::from(letter)),
+        false => letter.to_string(),
     };
     json.chars().map(one).collect()
 }
@@ -55,7 +54,8 @@ pub fn json(value: &impl Serialize) -> Result<u8> {
 /// Prints rows in columns as wide as their widest cell.
 pub fn table(rows: &[Vec<String>]) -> Result<u8> {
     let columns = rows.iter().map(Vec::len).max().unwrap_or_default();
-    let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(|cell| log::printable(cell)).collect()).collect();
+    let rows: Vec<Vec<String>> =
+        rows.iter().map(|row| row.iter().map(|cell| log::printable(cell, &[])).collect()).collect();
     let width = |column: usize| {
         rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or_default()
     };

@@ -41,7 +41,12 @@ impl Out {
         let other = File::options().append(true).custom_flags(libc::O_NOCTTY).open(path).context(subject)?;
         // /dev/stdout may well be a file; a link that somebody laid elsewhere is another's choice of what is written.
         let is_file = other.metadata().context(subject)?.is_file();
-        if is_file && !path.starts_with("/dev") && !path.starts_with("/proc/self/fd") {
+        let own = ["/dev/stdout", "/dev/stderr"].map(Path::new).contains(&path);
+        if is_file
+            && !own
+            && path.parent() != Some(Path::new("/dev/fd"))
+            && path.parent() != Some(Path::new("/proc/self/fd"))
+        {
             return Err(Error::invalid(subject(), "is a link to a file, which is not followed").hint("give the file"));
         }
         Ok(Self::Other(other))

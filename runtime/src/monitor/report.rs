@@ -7,7 +7,7 @@ use std::path::Path;
 use nix::fcntl::{Flock, FlockArg};
 use serde::Serialize;
 
-use super::counts::{BYTES, HEADER, KILLED, LOST, MAGIC, ROW, ROWS, TOTAL, USED, VERSION};
+use super::counts::{BYTES, HEADER, KILLED, LOST, MAGIC, OVERFLOW, ROW, ROWS, TOTAL, USED, VERSION};
 use super::{COUNTS, Life};
 use crate::error::{Context, Error, Result};
 use crate::seccomp::{Abi, X32_BIT, table};
@@ -35,7 +35,7 @@ pub enum State {
     Off,
     /// They are, or were until the container's end
     On,
-    /// It has stopped: denied calls fail all the same
+    /// It has stopped: denied calls are never made all the same
     Stopped,
     /// It was wanted and can not be
     Impossible,
@@ -51,8 +51,11 @@ pub struct Violations {
     pub reason: Option<String>,
     /// Denied calls
     pub total: u64,
-    /// By call and process, the most first; what no row was left for is in the total only
+    /// By call and process, the most first
     pub blocked: Vec<Blocked>,
+    /// Those of the total that no row was left for
+    #[serde(skip)]
+    pub others: u64,
     /// Processes that wsbox waited for and that the filter killed (SIGSYS)
     pub killed: u64,
 }
@@ -85,6 +88,7 @@ pub fn of(record: &Record) -> Result<Violations> {
         counting: if reason.is_some() { State::Stopped } else { State::On },
         reason: reason.map(str::to_owned),
         total: words[TOTAL],
+        others: words[OVERFLOW],
         blocked: rows(&words),
         killed: words[KILLED],
     })
@@ -156,9 +160,7 @@ impl Violations {
     /// One line, whatever the container calls itself: `ptrace 2 (strace), mount 1 (mount)`. No name has a line break, a bracket or a comma.
     pub fn line(&self) -> String {
         let list: Vec<String> = self.blocked.iter().map(Blocked::line).collect();
-        let counted: u64 = self.blocked.iter().map(|blocked| blocked.count).sum();
-        let rest = self.total.saturating_sub(counted);
-        let rest = (rest > 0).then(|| format!("others {rest}"));
+        let rest = (self.others > 0).then(|| format!("others {}", self.others));
         list.into_iter().chain(rest).collect::<Vec<_>>().join(", ")
     }
 }
@@ -214,7 +216,7 @@ mod tests {
                 ("mount", "x86_64", Some("mount")),
             ]
         );
-        let line = Violations { total: 20, blocked: found, ..Violations::default() }.line();
+        let line = Violations { total: 20, others: 5, blocked: found, ..Violations::default() }.line();
         assert!(line.ends_with("mount 1 (mount), others 5") && !line.contains(['\n', '\x1b']), "{line}");
         assert!(line.contains("ptrace 2 (a\\\"b\\n\\u{1b}[2J"), "{line}");
         let blocked =

@@ -63,7 +63,7 @@ pub fn run(arguments: Arguments) -> Result<u8> {
 
 /// Why a call should not be allowed whatever its arguments; None if nothing speaks against it.
 fn against(profile: &Said, syscall: &str) -> Option<&'static str> {
-    let part = profile.allows_in_part(syscall);
+    let part = profile.tells_arguments_apart(syscall);
     lint::danger(syscall)
         .or(part
             .then_some("has arguments that the profile means to deny, and a rule without conditions allows them all"))

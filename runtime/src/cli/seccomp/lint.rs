@@ -136,9 +136,9 @@ impl Said {
         self.on(syscall).is_some_and(|said| said.iter().all(|said| *said == Verdict::ALLOW.raw()))
     }
 
-    /// Whether it is with some, and not with others.
-    pub fn allows_in_part(&self, syscall: &str) -> bool {
-        !self.allows(syscall) && self.on(syscall).is_some_and(|said| said.contains(&Verdict::ALLOW.raw()))
+    /// Whether its arguments matter: one rule for all of them would overrule what the profile says of some.
+    pub fn tells_arguments_apart(&self, syscall: &str) -> bool {
+        self.on(syscall).is_some_and(|said| said.len() > 1)
     }
 }
 
