@@ -65,16 +65,13 @@ impl Arguments {
 pub fn run(global: &Global, arguments: Arguments) -> Result<u8> {
     validate::container_id(&arguments.id)?;
     let bundle = create::open_bundle(&arguments.bundle)?;
-    // Also without a payload to send them to: until it was looked at, nothing ends us.
-    let signals = foreground::Signals::block()?;
+    let signals = if arguments.detach { None } else { Some(foreground::Signals::block()?) };
     let (root, id) = (global.root(), &arguments.id);
     let process = arguments.restore(global, &bundle)?;
     process.warnings.iter().for_each(|warning| log::warning(warning));
     let told = arguments.tell.tell(&process).and_then(|()| global.trail.started());
     told.inspect_err(|_| drop(lifecycle::delete(&root, id, true)))?;
-    if arguments.detach {
-        return Ok(0);
-    }
+    let Some(signals) = signals else { return Ok(0) };
     let exit = foreground::follow(&process, &signals);
     let logged = exit.as_ref().map_or(Ok(()), |exit| global.trail.exited(exit));
     lifecycle::delete(&root, id, true)?.iter().for_each(|warning| log::warning(warning));

@@ -11,7 +11,7 @@ use oci_spec::runtime::{Linux, LinuxNamespaceType, Spec};
 
 use super::describe::Description;
 use super::images::Images;
-use super::{Folders, Settings, make_folder, refuse, work_folder};
+use super::{Folders, Settings, make_folder, refuse};
 use crate::bundle::Bundle;
 use crate::cgroup::{self, Cgroup};
 use crate::error::{Context, Error, Kind, Result};
@@ -156,8 +156,8 @@ impl Dump {
         make_folder("--image-path", &self.settings.images)?;
         let images = Images::open("--image-path", &self.settings.images)?;
         self.parent.as_ref().map_or(Ok(()), |parent| images.check_parent(parent))?;
-        let folders = Folders { images, work: work_folder(&self.settings.work)? };
         let verb = if self.pre_dump { "pre-dump" } else { "dump" };
+        let folders = Folders::new(images, &self.settings.work, verb)?;
         let (mut command, said) = self.settings.command(verb, &folders, self.empties_network(spec))?;
         let pid = first_of(record.process.as_ref(), &cgroup.procs()?)?;
         command.arg("--tree").arg(pid.to_string());
@@ -172,9 +172,13 @@ impl Dump {
         // Before criu ends the container, that its images are of use; and once they are there, how long they are.
         description.write(&folders.images)?;
         self.run(&mut command, verb, said, &folders.work)?;
-        let images = folders.images.again()?;
-        description.lengths = Some(images.lengths()?);
-        description.write(&images)
+        let finish = || {
+            let images = folders.images.again()?;
+            description.lengths = Some(images.lengths()?);
+            description.write(&images)
+        };
+        finish()
+            .map_err(|error: Error| error.hint("criu has ended: what it wrote can not be restored without wsbox.json"))
     }
 
     fn run(&self, command: &mut Command, verb: &str, said: File, work: &Images) -> Result<()> {

@@ -44,6 +44,25 @@ impl Images {
         Self::below(flag, first)
     }
 
+    /// Opens a folder of logs, which may have other things in it: in `log` criu has to write to no other file.
+    ///
+    /// # Errors
+    /// If others can put names into the folder, or the log is a link.
+    pub fn of_logs(flag: &str, path: &Path, log: &str) -> Result<Self> {
+        let flag = format!("{flag} {}", path.display());
+        let folder =
+            openat(AT_FDCWD, path, folder_flags() | OFlag::O_NOFOLLOW, Mode::empty()).context(|| flag.clone())?;
+        check_owner(&fstat(&folder).context(|| flag.clone())?, &flag)?;
+        match fstatat(&folder, log, AtFlags::AT_SYMLINK_NOFOLLOW) {
+            Ok(found) if kind(&found) != SFlag::S_IFREG => {
+                Err(Error::invalid(format!("{flag}/{log}"), "is no regular file, and criu would write to it")
+                    .hint("remove it"))
+            }
+            Ok(_) | Err(Errno::ENOENT) => Ok(Self { flag, folders: vec![folder] }),
+            Err(errno) => Err(Error::system(format!("{flag}/{log}"), errno)),
+        }
+    }
+
     /// Looks at the folder again: criu has written to it.
     pub fn again(self) -> Result<Self> {
         let first = self.folders.into_iter().next();
@@ -56,7 +75,8 @@ impl Images {
             let name = format!("{flag}{}", "/parent".repeat(folders.len() - 1));
             check_folder(last, &name)?;
             let next = match openat(last, PARENT, folder_flags(), Mode::empty()) {
-                Err(Errno::ENOENT) => break,
+                // One that leads nowhere may lead somewhere by the time criu looks.
+                Err(Errno::ENOENT) if fstatat(last, PARENT, AtFlags::AT_SYMLINK_NOFOLLOW).is_err() => break,
                 result => result.context(|| format!("{name}/{PARENT}"))?,
             };
             if folders.len() > MOST {
@@ -189,14 +209,14 @@ fn check_folder(folder: &OwnedFd, name: &str) -> Result<()> {
 
 fn check_owner(stat: &FileStat, name: &str) -> Result<()> {
     let why = if ![0, Uid::effective().as_raw()].contains(&stat.st_uid) {
-        format!("belongs to uid {}, who could change what criu runs", stat.st_uid)
+        format!("belongs to uid {}, who could change what criu works with", stat.st_uid)
     } else if kind(stat) != SFlag::S_IFLNK && stat.st_mode & 0o022 != 0 {
-        format!("can be written by others (mode {:04o}), who could change what criu runs", stat.st_mode & 0o7777)
+        format!("can be written by others (mode {:04o}), who could change what criu works with", stat.st_mode & 0o7777)
     } else {
         return Ok(());
     };
     Err(Error::invalid(name, why)
-        .hint("images are as trusted as the program in them: chown and chmod go-w them, if they are"))
+        .hint("images are as trusted as the program in them: chown and chmod go-w, if they are"))
 }
 
 fn entries(folder: &OwnedFd, name: &str) -> Result<Vec<(std::ffi::OsString, FileStat)>> {

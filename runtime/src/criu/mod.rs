@@ -60,7 +60,8 @@ impl Settings {
         let subject = self.criu.display().to_string();
         match self.program("check").stdin(Stdio::null()).output() {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                Err(Error::invalid(command, format!("criu is not installed: there is no {subject:?} in {PATH}"))
+                let program = find(&self.criu);
+                Err(Error::invalid(command, format!("criu is not installed: there is no {}", program.display()))
                     .hint("install the package criu, or name the program with --criu"))
             }
             Err(error) => Err(Error::invalid(command, format!("{subject}: {}", error.to_string().to_lowercase()))),
@@ -84,8 +85,7 @@ impl Settings {
     fn command(&self, verb: &str, folders: &Folders, empty_network: bool) -> Result<(Command, File)> {
         let said: File = memfd_create(c"criu", MFdFlags::MFD_CLOEXEC).context(|| "memfd".into())?.into();
         let mut command = self.program(verb);
-        // Below the work folder criu mounts, which it can not by a descriptor of our mount namespace.
-        command.arg("--images-dir").arg(folders.images.place()).arg("--work-dir").arg(&self.work);
+        command.arg("--images-dir").arg(folders.images.place()).arg("--work-dir").arg(&folders.work_path);
         command.arg("--log-file").arg(log_name(verb)).arg("-v4").args(&self.flags);
         if empty_network {
             command.args(["--empty-ns", "net"]);
@@ -137,23 +137,28 @@ fn words(mut said: File) -> String {
     text.lines().next().unwrap_or_default().trim().to_owned()
 }
 
-/// What criu works in, each opened once.
+/// What criu works in.
 struct Folders {
     images: Images,
     work: Images,
+    /// The work folder by a path without links: criu mounts below it, which it can not by a descriptor of our mount namespace
+    work_path: PathBuf,
+}
+
+impl Folders {
+    /// The images, and the folder of the log of `verb`, which is a link to one in containerd's bundles.
+    fn new(images: Images, work: &Path, verb: &str) -> Result<Self> {
+        make_folder("--work-path", work)?;
+        let work_path = std::fs::canonicalize(work).context(|| format!("--work-path {}", work.display()))?;
+        let work = Images::of_logs("--work-path", &work_path, &log_name(verb))?;
+        Ok(Self { images, work, work_path })
+    }
 }
 
 /// A folder for images or logs, which nobody else may read: memory is in them.
 fn make_folder(flag: &str, path: &Path) -> Result<()> {
     let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
     made.context(|| format!("{flag} {}", path.display()))
-}
-
-/// The folder of logs, which is a link to one in containerd's bundles.
-fn work_folder(path: &Path) -> Result<Images> {
-    make_folder("--work-path", path)?;
-    let folder = std::fs::canonicalize(path).context(|| format!("--work-path {}", path.display()))?;
-    Images::open("--work-path", &folder)
 }
 
 #[cfg(test)]
@@ -194,13 +199,21 @@ mod tests {
     }
 
     #[test]
-    fn logs_may_be_behind_a_link() {
+    fn logs_lie_where_nobody_else_writes() {
         let dir = std::env::temp_dir().join(format!("wsbox-work-{}", std::process::id()));
         DirBuilder::new().mode(0o700).create(&dir).unwrap();
         let link = dir.with_extension("link");
         std::os::unix::fs::symlink(&dir, &link).unwrap();
-        let opened = work_folder(&link).map(|work| work.place().is_dir());
-        let _ = (std::fs::remove_file(link), std::fs::remove_dir(dir));
-        assert_eq!(opened, Ok(true));
+        let open = |path: &Path| Folders::new(Images::open("--image-path", &dir)?, path, "dump").map(|it| it.work_path);
+        let (behind_link, shared) = (open(&link), open("/tmp".as_ref()));
+        // What else is there, as in podman's folders, is no matter.
+        std::os::unix::fs::symlink("/etc/passwd", dir.join("other")).unwrap();
+        let beside = Images::of_logs("--work-path", &dir, "dump.log").map(drop);
+        std::os::unix::fs::symlink("/etc/passwd", dir.join("dump.log")).unwrap();
+        let laid = Images::of_logs("--work-path", &dir, "dump.log").map(drop);
+        let _ = (std::fs::remove_file(link), std::fs::remove_dir_all(&dir));
+        assert_eq!((behind_link, beside), (Ok(dir), Ok(())));
+        assert!(shared.is_err_and(|error| error.to_string().contains("can be written by others")));
+        assert!(laid.is_err_and(|error| error.to_string().contains("is no regular file")));
     }
 }

@@ -20,7 +20,7 @@ use super::images::Images;
 use super::stage::{Stage, handed};
 use super::talk::{Moment, Talk};
 use super::verify::Wanted;
-use super::{Folders, Settings, dump, read_only, refuse, work_folder};
+use super::{Folders, Settings, dump, read_only, refuse};
 use crate::bundle::Bundle;
 use crate::cgroup::{self, Cgroup};
 use crate::error::{Context, Error, Result};
@@ -77,7 +77,7 @@ pub fn restore(root: &Root, id: &str, bundle: &Bundle, wanted: &Restore) -> Resu
     let filter = plan.filter.as_ref().map(exec::save_filter);
     images.check(description.lengths.as_ref().unwrap_or(&BTreeMap::new()))?;
     description.must_match(&bundle.spec, filter.as_deref())?;
-    let folders = Folders { images, work: work_folder(&wanted.settings.work)? };
+    let folders = Folders::new(images, &wanted.settings.work, "restore")?;
     let folder = root.create(id)?;
     let (record, cgroup, holder) = match make(bundle, &plan, host, id, &folder) {
         Ok(made) => made,
@@ -216,7 +216,7 @@ impl Restoring<'_> {
     /// What criu is to do; what comes back must stay open until it runs.
     fn arguments(&self, command: &mut Command, stage: &mut Stage, talk: &Talk) -> Result<Vec<OwnedFd>> {
         command.args(["--restore-detached", "--restore-sibling", "--manage-cgroups=soft"]);
-        command.arg("--root").arg(stage.root()).arg("--action-script").arg(talk.script());
+        command.arg("--root").arg(stage.root()).arg("--action-script").arg(talk.command());
         command.arg("--cgroup-root").arg(self.cgroup.saved().place().0);
         let (profile, context) = &self.wanted.lsm;
         for (flag, value) in [("--lsm-profile", profile), ("--lsm-mount-context", context)] {
@@ -250,12 +250,17 @@ impl Restoring<'_> {
 
     /// Answers criu until it ends. After an error of ours nothing of what it made is left to run.
     fn follow(&mut self, mut child: Child, talk: &Talk, said: File) -> Result<()> {
-        let criu = pidfd::open(Pid::from_raw(child.id() as i32)).context(|| "pidfd of criu".into())?;
-        let followed = self.answer(&criu, talk);
-        if followed.is_err() {
-            // First what it would let run, then criu itself with its script: it would wait for its dead forever.
+        let group = Pid::from_raw(child.id() as i32);
+        let criu = pidfd::open(group).context(|| "pidfd of criu".into());
+        let followed = criu.and_then(|criu| self.answer(&criu, talk));
+        if followed.is_err() || !self.verified {
+            // First what it would let run, then criu itself with its script, which is not waited for yet: it would wait for its dead
+            // forever.
+            if let Some((_, first)) = &self.first {
+                let _ = pidfd::send_signal(first, libc::SIGKILL);
+            }
             let _ = self.cgroup.kill_all();
-            let _ = killpg(Pid::from_raw(child.id() as i32), Signal::SIGKILL);
+            let _ = killpg(group, Signal::SIGKILL);
         }
         let status = child.wait().context(|| "wait for criu".into());
         followed?;

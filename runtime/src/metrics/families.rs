@@ -224,8 +224,8 @@ mod tests {
             count,
         };
         let blocked = vec![row("mount", "a", 3), row("mount", "b", 2), row("ptrace", "a", 1)];
-        let told = |total| {
-            let violations = Violations { total, blocked: blocked.clone(), ..Violations::default() };
+        let told = |total: u64| {
+            let violations = Violations { total, others: total - 6, blocked: blocked.clone(), ..Violations::default() };
             denied(&violations).into_iter().map(|(labels, count)| (labels[0].1.to_owned(), count)).collect::<Vec<_>>()
         };
         let calls =
