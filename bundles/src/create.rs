@@ -17,6 +17,7 @@ use crate::source::{self, Decoder, Layer, Opened, Pinned};
 use crate::store::{LAYERS, Store};
 use crate::unpack::{Form, Limits, Order, Unpacker};
 use partial::Partial;
+pub(crate) use partial::opened;
 
 /// The file of a bundle that says that wsbox made it: engines put annotations of images into a config, and those must name no layers and
 /// no secrets.
@@ -67,9 +68,8 @@ pub struct Created {
 /// # Errors
 /// If the source, a flag or the disk is not as needed. Nothing is left of the bundle then.
 pub fn create(request: &Request, unpacker: &Unpacker, store: &Store, progress: &Progress) -> Result<Created> {
-    // What the policy is asked about is what is opened, whatever becomes of links on the way.
-    let source = source::settled(&request.source)?;
-    let name = source::canonical(&source)?;
+    // Both from one look at the links on the way: who changes them later changes neither.
+    let (source, name) = source::settled(&request.source)?;
     let demands = request.policies.iter().map(|policy| policy.of(&name)).collect::<Result<Vec<_>>>()?;
     let opened = source::open(&source, &request.platform, Decoder { unpacker, progress, limits: request.limits })?;
     demands.iter().try_for_each(|demand| names_digest(request, demand))?;

@@ -69,8 +69,7 @@ impl Partial {
         let context = || self.dir.display().to_string();
         // Of all that can be there by now, rename(2) only takes the place of an empty folder.
         fs::rename(&self.partial, &self.dir).context(context)?;
-        let (made, now) = (self.folder.metadata().context(context)?, self.dir.symlink_metadata().context(context)?);
-        if (made.dev(), made.ino()) != (now.dev(), now.ino()) {
+        if !is_at(&self.folder, &self.dir) {
             return Err(Error::new(context(), "somebody put another folder in its place"));
         }
         self.finished = true;
@@ -80,10 +79,18 @@ impl Partial {
 
 impl Drop for Partial {
     fn drop(&mut self) {
-        if !self.finished {
+        if !self.finished && is_at(&self.folder, &self.partial) {
             let _ = fs::remove_dir_all(&self.partial);
         }
     }
+}
+
+/// What a bundle is made of, in the order in which it comes.
+const OURS: [&str; 3] = ["rootfs", super::MARK, "config.json"];
+
+fn is_at(folder: &File, path: &Path) -> bool {
+    let place = |found: fs::Metadata| (found.dev(), found.ino());
+    folder.metadata().map(place).ok().is_some_and(|own| path.symlink_metadata().map(place).is_ok_and(|now| now == own))
 }
 
 /// What a killed one left is cleared away; what another is at work on is not.
@@ -106,10 +113,17 @@ fn lock(partial: &Path) -> Result<Flock<File>> {
         let lock = Flock::lock(folder, FlockArg::LockExclusiveNonblock)
             .map_err(|_| Error::new(subject(), "another `wsbox bundle create` is at work on it"))?;
         // Who held it may have removed it, and somebody else made it anew.
-        if fs::symlink_metadata(partial).is_ok_and(|now| now.ino() == found.ino())
-            && fs::read_dir(partial).context(subject)?.next().is_none()
-        {
+        if !is_at(&lock, partial) {
+            continue;
+        }
+        let left = fs::read_dir(opened(&*lock)).context(subject)?.map(|entry| Ok(entry?.file_name()));
+        let left = left.collect::<std::io::Result<Vec<_>>>().context(subject)?;
+        if left.is_empty() {
             return Ok(lock);
+        }
+        // Who has a hand in the folder above can give our name to another folder of ours.
+        if !left.iter().all(|name| OURS.iter().any(|ours| name == ours)) {
+            return Err(Error::new(subject(), "has files that wsbox did not put there").hint("move it away"));
         }
         fs::remove_dir_all(partial).context(subject)?;
     }

@@ -128,11 +128,11 @@ pub fn canonical(name: &str) -> Result<String> {
     }
 }
 
-/// The same source, with the path of what is on this host as it really is.
+/// The same source, with the path of what is on this host as it really is, and its name as a policy sees it.
 ///
 /// # Errors
-/// If nothing is there.
-pub fn settled(name: &str) -> Result<String> {
+/// If nothing is there, or its path can not stand before a `:NAME`.
+pub fn settled(name: &str) -> Result<(String, String)> {
     let real = |path: &Path| {
         let subject = || path.display().to_string();
         let real =
@@ -140,13 +140,18 @@ pub fn settled(name: &str) -> Result<String> {
         real.into_os_string().into_string().map_err(|_| Error::new(subject(), "is no UTF-8"))
     };
     match name.split_once(':') {
-        Some(("docker", rest)) if rest.starts_with("//") => Ok(name.to_owned()),
+        Some(("docker", rest)) if rest.starts_with("//") => Ok((name.to_owned(), canonical(name)?)),
         Some((kind @ ("oci" | "oci-archive" | "docker-archive"), rest)) => {
             let chosen = Chosen::of(rest);
-            let name = chosen.name.map(|name| format!(":{name}")).unwrap_or_default();
-            Ok(format!("{kind}:{}{name}", real(&chosen.path)?))
+            let path = real(&chosen.path)?;
+            let Some(name) = chosen.name else { return Ok((format!("{kind}:{path}"), path)) };
+            if path.contains(':') {
+                let error = Error::new(path, "has a colon, behind which a name would be looked for");
+                return Err(error.hint("leave the name out, or move it"));
+            }
+            Ok((format!("{kind}:{path}:{name}"), path))
         }
-        _ => real(Path::new(name)),
+        _ => real(Path::new(name)).map(|path| (path.clone(), path)),
     }
 }
 

@@ -4,13 +4,14 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::ErrorKind;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use serde_json::Value;
 
 use super::{Alone, LAYERS, MARK, Registration, Store, placed};
+use crate::create::opened;
 use crate::error::{Context, Error, Result};
 use crate::image::read_document;
 
@@ -64,17 +65,19 @@ impl Store {
                 Error::new(dir.display().to_string(), "is no bundle of this store").hint("`wsbox bundle ls` has them")
             );
         }
-        // A link there, or a folder of somebody else's, is not what was made.
-        if let Ok(found) = dir.symlink_metadata()
-            && (!found.is_dir() || found.uid() != nix::unistd::geteuid().as_raw())
-        {
-            return Err(
-                Error::new(dir.display().to_string(), "is not the folder that was made").hint("remove it by hand")
-            );
-        }
-        // First what makes it a bundle: what is left by a kill in the middle is none.
         let context = || dir.display().to_string();
-        is_gone(fs::remove_file(dir.join("config.json"))).context(context)?;
+        let other = || Error::new(context(), "is not the folder that was made").hint("remove it by hand");
+        // A link there, or a folder of somebody else's, is not what was made.
+        let flags = libc::O_DIRECTORY | libc::O_NOFOLLOW;
+        match fs::File::options().read(true).custom_flags(flags).open(&dir) {
+            Err(error) if is_nowhere(&error) && dir.symlink_metadata().is_err() => return forget(&registration),
+            Err(_) => return Err(other()),
+            Ok(folder) if folder.metadata().context(context)?.uid() != nix::unistd::geteuid().as_raw() => {
+                return Err(other());
+            }
+            // First what makes it a bundle: what is left by a kill in the middle is none.
+            Ok(folder) => is_gone(fs::remove_file(opened(&folder).join("config.json"))).context(context)?,
+        }
         is_gone(fs::remove_dir_all(&dir)).context(context)?;
         forget(&registration)
     }
@@ -95,7 +98,7 @@ impl Store {
                     let error =
                         Err(error).context(|| format!("a container with layers of this store, {}", folder.display()));
                     return error.map_err(|error| {
-                        error.hint("only the user whose container it is, or root, can tell whether it is alive")
+                        error.hint("only the user whose container it is, or root, can tell whether it is alive; if it is not, remove its link in users/ of the store")
                     });
                 }
             }

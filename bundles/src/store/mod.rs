@@ -175,8 +175,8 @@ fn own(folder: &Path) -> Result<()> {
     if found.is_dir() && found.uid() == me && !open {
         return Ok(());
     }
-    let why = if found.uid() == me { "is no folder that others can not write to" } else { "is somebody else's" };
-    Err(Error::new(folder.display().to_string(), why).hint("--store takes another"))
+    let why = if found.uid() == me { "can be written by others" } else { "is somebody else's" };
+    Err(Error::new(folder.display().to_string(), why).hint("chmod go-w, if it is yours alone; --store takes another"))
 }
 
 fn name(file: &Path) -> String {

@@ -139,7 +139,7 @@ fn hostile_registries() {
     };
     create(&talkative("200 OK")).fails(1, &["the registry gives more than 4194304 bytes; it is refused"]);
     let clear = "401 Unauthorized\r\nWWW-Authenticate: Bearer realm=\"http://auth.example.org/t\"";
-    let words = ["wants the login to be sent to \"http://auth.example.org/t\", in clear"];
+    let words = ["wants the login to be sent where others may listen", "http://auth.example.org/t"];
     create(&talkative(clear)).fails(1, &words);
     world.assert_clean("out");
 }

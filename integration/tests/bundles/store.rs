@@ -72,11 +72,11 @@ fn in_use_by_another_name() {
     symlink(world.path("real"), world.path("link")).unwrap();
     world.create("{}/root", "real/one", &["--copy", "--", "sleep", "1000"]).ok();
     for run in ["real/one", "link/one", "real/../link/one"] {
-        world.engine.wsbox(&["run", "--detach", "--bundle", &world.text(run), "user"]).ok();
+        world.engine.wsbox(&["run", "--detach", "--bundle", &world.text(run), "renamed"]).ok();
         for name in ["real/one", "link/one", "link/../real/one"] {
-            world.bundle("rm", &[&world.text(name)]).fails(1, &["is the bundle of container user"]);
+            world.bundle("rm", &[&world.text(name)]).fails(1, &["is the bundle of container renamed"]);
         }
-        world.engine.wsbox(&["delete", "--force", "user"]).ok();
+        world.engine.wsbox(&["delete", "--force", "renamed"]).ok();
     }
     world.bundle("rm", &[&world.text("link/one")]).ok();
 }
@@ -91,7 +91,7 @@ fn a_store_of_somebody_else() {
     world.create("{}/root", "one", &[]).fails(1, &["store: is somebody else's", "--store takes another"]);
     std::os::unix::fs::chown(world.path("store"), Some(0), None).unwrap();
     fs::set_permissions(world.path("store"), fs::Permissions::from_mode(0o777)).unwrap();
-    world.create("{}/root", "one", &[]).fails(1, &["others can not write"]);
+    world.create("{}/root", "one", &[]).fails(1, &["can be written by others", "chmod go-w"]);
 }
 
 /// Whoever started it, with whatever state root.
@@ -101,12 +101,12 @@ fn in_use_by_another_root() {
     world.layout();
     world.create("oci:{}/layout:app", "one", &["--", "sleep", "1000"]).ok();
     let one = world.text("one");
-    other.wsbox(&["run", "--detach", "--bundle", &one, "user"]).ok();
-    world.bundle("rm", &[&one]).fails(1, &["is the bundle of container user"]);
+    other.wsbox(&["run", "--detach", "--bundle", &one, "elsewhere"]).ok();
+    world.bundle("rm", &[&one]).fails(1, &["is the bundle of container elsewhere"]);
     fs::remove_dir_all(world.path("one")).unwrap();
     assert!(world.bundle("gc", &[]).ok().stdout.starts_with("0 layers removed"));
-    assert_eq!(other.wsbox(&["exec", "user", "cat", "/srv/more/deep/new"]).ok().stdout, "new\n");
-    other.wsbox(&["delete", "--force", "user"]).ok();
+    assert_eq!(other.wsbox(&["exec", "elsewhere", "cat", "/srv/more/deep/new"]).ok().stdout, "new\n");
+    other.wsbox(&["delete", "--force", "elsewhere"]).ok();
     assert_eq!(fs::read_dir(world.path("store/users")).unwrap().count(), 0);
     assert!(world.bundle("gc", &[]).ok().stdout.starts_with("4 layers removed"));
     // What a killed one left there holds nothing.
@@ -141,15 +141,15 @@ fn in_use_by_a_broken_record() {
     let world = World::new();
     world.layout();
     world.create("oci:{}/layout:app", "one", &["--", "sleep", "1000"]).ok();
-    world.engine.wsbox(&["run", "--detach", "--bundle", &world.text("one"), "user"]).ok();
+    world.engine.wsbox(&["run", "--detach", "--bundle", &world.text("one"), "broken"]).ok();
     fs::remove_dir_all(world.path("one")).unwrap();
-    let record = world.engine.root().join("user/state.json");
+    let record = world.engine.root().join("broken/state.json");
     let good = fs::read(&record).unwrap();
     fs::write(&record, "{").unwrap();
     world.bundle("gc", &[]).fails(1, &["state.json"]);
     assert_eq!(layers(&world), 4);
     fs::write(&record, good).unwrap();
-    world.engine.wsbox(&["delete", "--force", "user"]).ok();
+    world.engine.wsbox(&["delete", "--force", "broken"]).ok();
 }
 
 /// A store of somebody else's leads root nowhere.

@@ -84,7 +84,9 @@ fn move_all(root: &OwnedFd, from: &str, to: &str) -> nix::Result<()> {
     let file = below(to, "cgroup.procs");
     let procs = openat(root, file.as_str(), OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())?;
     for _ in 0..PASSES {
-        let pids = tree::direct(&dir)?;
+        // One of another pid namespace shows as 0, which is us to the kernel: it can not be moved.
+        let mut pids = tree::direct(&dir)?;
+        pids.retain(|pid| pid.as_raw() != 0);
         if pids.is_empty() {
             return Ok(());
         }

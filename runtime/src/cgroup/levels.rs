@@ -141,8 +141,8 @@ impl<'a> Levels<'a> {
                 result => result,
             };
             added.map_err(|errno| self.not_enabled(errno, level, &missing, limits))?;
-            // At the root they hold nobody back.
-            if !level.is_empty() {
+            // At the real root they hold nobody back; that of a cgroup namespace may have processes that stepped aside.
+            if !level.is_empty() || self.changed.left.is_some() {
                 self.changed.enabled.push((level.to_owned(), each("-")));
             }
         }

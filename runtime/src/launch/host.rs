@@ -54,7 +54,8 @@ pub(super) fn own_pipes(ids: Option<&ids::Range>, process: Option<&Process>) {
 
 /// What a plan needs to know of this host, for a new container or for one that is there.
 pub(crate) fn plan_host(host: cgroup::Host, record: Option<&Record>) -> Result<plan::Host> {
-    let by_user = record.map_or_else(rootless::in_namespace, |record| record.in_user_namespace);
+    let by_user =
+        record.map_or_else(rootless::in_namespace, |record| record.in_user_namespace.unwrap_or(record.owner != 0));
     let pid = record.and_then(|record| record.process.as_ref()).map(|process| process.pid);
     Ok(plan::Host {
         last_cap: last_cap(),

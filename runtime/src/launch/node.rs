@@ -13,7 +13,7 @@ use crate::sys::mount::{MountAttr, attr, mount_setattr, open_tree};
 /// A detached bind of it.
 ///
 /// # Errors
-/// If it is another device on the host, or has another mode, which only root could change.
+/// If it is another device on the host, or has another mode or owner, which only root could change.
 pub fn bind(node: &Node) -> Result<OwnedFd> {
     let context = || format!("{}: {}", node.field, node.path.display());
     let flags = OFlag::O_PATH | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
@@ -29,6 +29,12 @@ pub fn bind(node: &Node) -> Result<OwnedFd> {
     if let Some(mode) = node.mode.filter(|mode| *mode != stat.st_mode & 0o777) {
         let why = format!("{} has the mode {:o} on the host, not {mode:o}", node.path.display(), stat.st_mode & 0o777);
         return Err(Error::invalid(format!("{}.fileMode", node.field), why).hint("leave fileMode out"));
+    }
+    for (name, wanted, is) in [("uid", node.owner.0, stat.st_uid), ("gid", node.owner.1, stat.st_gid)] {
+        if let Some(wanted) = wanted.filter(|wanted| *wanted != is) {
+            let why = format!("{} is {is}'s here, not {wanted}'s", node.path.display());
+            return Err(Error::invalid(format!("{}.{name}", node.field), why).hint(format!("leave {name} out")));
+        }
     }
     let tree = open_tree(&fd, false).context(context)?;
     let all = MountAttr { set: attr::NOSUID | attr::NOEXEC, propagation: libc::MS_PRIVATE, ..MountAttr::default() };

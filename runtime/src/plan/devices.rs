@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use ::caps::Capability;
-use oci_spec::runtime::{Linux, LinuxDevice, LinuxDeviceType, Process};
+use oci_spec::runtime::{Linux, LinuxDevice, LinuxDeviceCgroup, LinuxDeviceType, Process};
 
 use super::{Builder, Node, Source, caps};
 use crate::cgroup;
@@ -19,7 +19,10 @@ use crate::validate::clean;
 /// A device that is given and that a rule denies, or allows in part; a process that could undo what keeps the rules.
 pub fn keep_by_mounts(cgroup: &mut cgroup::Plan, linux: &Linux, process: &Process) -> Result<Vec<cgroup::Rule>> {
     must_not_remount(linux, process)?;
-    let rules = std::mem::take(&mut cgroup.devices);
+    let mut rules = std::mem::take(&mut cgroup.devices);
+    if allow_all(linux) {
+        rules.clear();
+    }
     for (at, device) in given(linux) {
         let node = node(device, format!("linux.devices[{at}]"))?;
         must_be_allowed(&rules, &node.field, &node.path, (node.block, node.number))?;
@@ -27,15 +30,28 @@ pub fn keep_by_mounts(cgroup: &mut cgroup::Plan, linux: &Linux, process: &Proces
     Ok(rules)
 }
 
+/// Whether the rules deny nothing: there are none, or the last that names every device allows it, as `--privileged` has it.
+fn allow_all(linux: &Linux) -> bool {
+    let rules = linux.resources().as_ref().and_then(|resources| resources.devices().as_deref()).unwrap_or_default();
+    let any = |number: Option<i64>| number.is_none_or(|number| number == -1);
+    let whole = |rule: &LinuxDeviceCgroup| {
+        let access = rule.access().as_deref().unwrap_or_default();
+        rule.typ().is_none_or(|kind| kind == LinuxDeviceType::A)
+            && any(rule.major())
+            && any(rule.minor())
+            && (access.is_empty() || ['r', 'w'].iter().all(|letter| access.contains(*letter)))
+    };
+    let last = rules.iter().rposition(whole).filter(|at| rules[*at].allow());
+    rules.iter().skip(last.map_or(0, |at| at + 1)).all(LinuxDeviceCgroup::allow) && (last.is_some() || rules.is_empty())
+}
+
 /// Who may remount takes nodev away: the kernel locks it only in namespaces below the one that set it (mount_namespaces(7)).
 ///
 /// # Errors
 /// If there are rules, and the process has the right.
 pub fn must_not_remount(linux: &Linux, process: &Process) -> Result<()> {
-    let rules = linux.resources().as_ref().and_then(|resources| resources.devices().as_ref());
-    let none = rules.is_none_or(|rules| rules.is_empty());
     let may = || caps::sets(process.capabilities().as_ref()).map(|sets| sets.any(Capability::CAP_SYS_ADMIN));
-    if none || !may()? {
+    if allow_all(linux) || !may()? {
         return Ok(());
     }
     let error =
@@ -103,11 +119,7 @@ fn node(device: &LinuxDevice, field: String) -> Result<Node> {
         _ => false,
     };
     let path = clean(&device.path().to_string_lossy()).into();
-    for (name, id) in [("uid", device.uid()), ("gid", device.gid())] {
-        if let Some(id) = id.filter(|id| *id != 0) {
-            let why = format!("a node of the host's can not be given to {id}");
-            return Err(Error::invalid(format!("{field}.{name}"), why).hint("leave it out, or run wsbox as root"));
-        }
-    }
-    Ok(Node { path, block, number, mode: device.file_mode().map(|mode| mode & 0o777), field })
+    // Engines give a node's own, and nothing says 0 as well as nothing.
+    let owner = (device.uid().filter(|id| *id != 0), device.gid().filter(|id| *id != 0));
+    Ok(Node { path, block, number, mode: device.file_mode().map(|mode| mode & 0o777), owner, field })
 }

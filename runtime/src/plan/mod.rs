@@ -140,6 +140,8 @@ pub struct Node {
     pub number: (u64, u64),
     /// Its mode, if the config says it
     pub mode: Option<u32>,
+    /// Its user and group as they are seen where wsbox is, if the config says them
+    pub owner: (Option<u32>, Option<u32>),
     /// The field that asks for it
     pub field: String,
 }

@@ -10,6 +10,7 @@ mod enter;
 mod owned;
 
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 use nix::unistd::geteuid;
 
@@ -32,7 +33,10 @@ pub fn is_user() -> bool {
 /// Whether the systemd that makes cgroups for the caller is a user's own. Root in a user namespace may be that of a whole system (LXC), or an
 /// engine of a user's such as podman, which leaves the user's XDG_RUNTIME_DIR as it is.
 pub fn has_users_systemd() -> bool {
-    let user = || std::env::var_os("XDG_RUNTIME_DIR").is_some_and(|dir| !dir.is_empty() && dir != "/run/user/0");
+    let user = || {
+        std::env::var_os("XDG_RUNTIME_DIR")
+            .is_some_and(|dir| !dir.is_empty() && Path::new(&dir) != Path::new("/run/user/0"))
+    };
     enter::entered() || !geteuid().is_root() || in_namespace() && user()
 }
 

@@ -9,11 +9,12 @@ use std::fs::File;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, Flock, FlockArg, OFlag, openat};
 use nix::sys::stat::{Mode, fstat, mkdirat};
-use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, symlinkat, unlinkat};
+use nix::unistd::{Uid, UnlinkatFlags, fchown, symlinkat, unlinkat};
 
 use crate::bundle::own::LAYERS;
 use crate::error::{Context, Error, Result};
@@ -50,13 +51,32 @@ fn hold_one(store: &Path, folder: &Path) -> Result<Flock<File>> {
     let store = open(AT_FDCWD, store, OFlag::O_DIRECTORY).context(context)?;
     // The store may be a user's, and we root: nothing in it leads elsewhere, nor makes us wait for its other end.
     let lock = open(&store, "lock", OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).context(context)?;
-    let lock =
-        Flock::lock(File::from(lock), FlockArg::LockShared).map_err(|(_, errno)| Error::system(context(), errno))?;
+    let lock = wait_for(File::from(lock)).map_err(|errno| {
+        let error = Error::system(context(), errno);
+        if errno == Errno::EWOULDBLOCK {
+            error.hint("`wsbox bundle gc` or `rm` has it for long: is it stopped?")
+        } else {
+            error
+        }
+    })?;
     let users = users(&store).context(context)?;
     match symlinkat(folder, &users, name(folder).as_str()) {
         // Of one before, in the same folder.
         Ok(()) | Err(Errno::EEXIST) => Ok(lock),
         Err(errno) => Err(Error::system(context(), errno)),
+    }
+}
+
+/// A removal takes its time; somebody who never lets go is not waited for.
+fn wait_for(mut lock: File) -> nix::Result<Flock<File>> {
+    const PATIENCE: Duration = Duration::from_secs(60);
+    let end = Instant::now() + PATIENCE;
+    loop {
+        match Flock::lock(lock, FlockArg::LockSharedNonblock) {
+            Err((back, Errno::EWOULDBLOCK)) if Instant::now() < end => lock = back,
+            result => return result.map_err(|(_, errno)| errno),
+        }
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 
@@ -68,8 +88,8 @@ fn users(store: &OwnedFd) -> nix::Result<OwnedFd> {
     };
     let users = open(store, "users", OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW)?;
     let (owner, now) = (fstat(store)?, fstat(&users)?);
-    if made && (owner.st_uid, owner.st_gid) != (now.st_uid, now.st_gid) {
-        fchown(&users, Some(Uid::from_raw(owner.st_uid)), Some(Gid::from_raw(owner.st_gid)))?;
+    if made && owner.st_uid != now.st_uid {
+        fchown(&users, Some(Uid::from_raw(owner.st_uid)), None)?;
     }
     Ok(users)
 }

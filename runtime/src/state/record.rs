@@ -99,8 +99,8 @@ pub struct Record {
     /// The host user that created it
     pub owner: u32,
     /// Whether wsbox was in a user namespace itself
-    #[serde(default)]
-    pub in_user_namespace: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_user_namespace: Option<bool>,
     /// The config's
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,

@@ -42,9 +42,9 @@ impl Fetch {
         let url = format!("{}/v2/", self.address);
         let answer = self.client.get(&url).send().await.map_err(|error| failed(&url, &error))?;
         for challenge in answer.headers().get_all(WWW_AUTHENTICATE) {
-            let text = challenge.to_str().unwrap_or_default();
-            if let Some(realm) = realm(text).filter(|realm| !safe(realm)) {
-                let why = format!("wants the login to be sent to {realm:?}, in clear; it is not sent");
+            // Loopback's realm may be loopback's, too: nobody is in between.
+            if !goes_safely(&String::from_utf8_lossy(challenge.as_bytes()), self.address.starts_with("http:")) {
+                let why = format!("wants the login to be sent where others may listen: {challenge:?}; it is not sent");
                 return Err(Error::new(url, why));
             }
         }
@@ -57,7 +57,7 @@ impl Fetch {
         let which = name.digest().or(name.tag()).unwrap_or("latest");
         let url = format!("{}/v2/{}/manifests/{which}", self.address, name.repository());
         let token = client.auth(name, auth, RegistryOperation::Pull).await;
-        let token = token.map_err(|error| Error::new(subject.clone(), plain(&root(&error))))?;
+        let token = token.map_err(|error| super::failed(subject.clone(), name, &error))?;
         let request = self.client.get(&url).header(ACCEPT, MANIFESTS.join(", "));
         let request = match (token, auth) {
             (Some(token), _) => request.bearer_auth(token),
@@ -68,10 +68,7 @@ impl Fetch {
         match answer.status() {
             StatusCode::OK => body(answer, &subject, DOCUMENT as usize).await.map(Some),
             StatusCode::NOT_FOUND => Ok(None),
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-                let error = Error::new(subject, "the registry wants a login");
-                Err(error.hint(format!("docker login {}", name.registry())))
-            }
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(super::wants_login(subject, name)),
             other => {
                 let page = body(answer, &subject, PAGE).await.unwrap_or_default();
                 Err(Error::new(
@@ -98,17 +95,20 @@ fn failed(subject: &str, error: &reqwest::Error) -> Error {
     Error::new(subject, plain(&root(error)))
 }
 
-/// The realm of a challenge `Bearer realm="URL",...`; one of `Basic` is no address.
-fn realm(challenge: &str) -> Option<&str> {
-    let (scheme, rest) = challenge.split_once(' ')?;
-    let at = rest.to_ascii_lowercase().find("realm=\"")? + "realm=\"".len();
-    let realm = rest[at..].split('"').next()?;
-    scheme.eq_ignore_ascii_case("bearer").then_some(realm)
-}
-
-fn safe(realm: &str) -> bool {
-    let Ok(url) = reqwest::Url::parse(realm) else { return false };
-    url.scheme() == "https" || url.scheme() == "http" && url.host_str().is_some_and(is_loopback)
+/// Whether a token is asked for over https alone: every address in the challenge is one, however its parts are spelt and ordered. `Basic`
+/// sends the login to the registry itself.
+fn goes_safely(challenge: &str, loopback: bool) -> bool {
+    let text = challenge.to_ascii_lowercase();
+    if !text.contains("bearer") {
+        return true;
+    }
+    let mut addresses = text.match_indices("://").map(|(at, _)| {
+        let begin = text[..at].rfind(|letter: char| !letter.is_ascii_alphanumeric()).map_or(0, |before| before + 1);
+        let end = text[at..].find(['"', ',', ' ']).map_or(text.len(), |length| at + length);
+        (&text[begin..at], &text[begin..end])
+    });
+    let own = |url: &str| loopback && reqwest::Url::parse(url).is_ok_and(|url| url.host_str().is_some_and(is_loopback));
+    text.contains("://") && addresses.all(|(scheme, url)| scheme == "https" || scheme == "http" && own(url))
 }
 
 #[cfg(test)]
@@ -117,12 +117,21 @@ mod tests {
 
     #[test]
     fn where_a_login_goes() {
-        let asked = |challenge: &str| realm(challenge).map(safe);
-        assert_eq!(asked("Bearer realm=\"https://auth.example.org/token\",service=\"r\""), Some(true));
-        assert_eq!(asked("bearer service=\"r\",Realm=\"http://auth.example.org/token\""), Some(false));
-        assert_eq!(asked("Bearer realm=\"http://localhost:5000/token\""), Some(true));
-        assert_eq!(asked("Bearer realm=\"http://localhost.example.org/\""), Some(false));
-        assert_eq!(asked("Bearer realm=\"//elsewhere\""), Some(false));
-        assert_eq!(asked("Basic realm=\"test\""), None);
+        let safe = |challenge: &str| goes_safely(challenge, false);
+        assert!(safe("Bearer realm=\"https://auth.example.org/token\",service=\"r\""));
+        assert!(safe("Basic realm=\"test\""));
+        for clear in [
+            "bearer service=\"r\",Realm=\"http://auth.example.org/token\"",
+            "Bearer realm=\"HTTP://auth.example.org/token\"",
+            "Basic realm=\"r\", Bearer realm=\"http://x/t\"",
+            "Bearer xrealm=\"https://ok\",realm=\"http://x/t\"",
+            "Bearer realm = http://x/t",
+            "Bearer realm=\"http://localhost:5000/token\"",
+            "Bearer realm=\"//elsewhere\"",
+        ] {
+            assert!(!safe(clear), "{clear}");
+        }
+        assert!(goes_safely("Bearer realm=\"http://localhost:5000/token\"", true));
+        assert!(!goes_safely("Bearer realm=\"http://localhost.example.org/\"", true));
     }
 }

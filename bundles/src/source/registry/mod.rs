@@ -145,19 +145,21 @@ impl Repository {
         }
         let blob = OciDescriptor { digest: digest.clone(), ..OciDescriptor::default() };
         let stream = self.runtime.block_on(self.client.pull_blob_stream(&self.name, &blob));
-        let stream = stream.map_err(|error| self.failed(subject(), &error))?.stream;
+        let stream = stream.map_err(|error| failed(subject(), &self.name, &error))?.stream;
         Ok(Box::new(Download { repository: self.clone(), stream, left: Cursor::default() }))
     }
+}
 
-    fn failed(&self, subject: String, error: &oci_client::errors::OciDistributionError) -> Error {
-        use oci_client::errors::OciDistributionError as Failure;
-        match error {
-            Failure::AuthenticationFailure(_) | Failure::UnauthorizedError { .. } => {
-                Error::new(subject, "the registry wants a login").hint(format!("docker login {}", self.name.registry()))
-            }
-            other => Error::new(subject, plain(&root(other))),
-        }
+fn failed(subject: String, name: &Reference, error: &oci_client::errors::OciDistributionError) -> Error {
+    use oci_client::errors::OciDistributionError as Failure;
+    match error {
+        Failure::AuthenticationFailure(_) | Failure::UnauthorizedError { .. } => wants_login(subject, name),
+        other => Error::new(subject, plain(&root(other))),
     }
+}
+
+fn wants_login(subject: String, name: &Reference) -> Error {
+    Error::new(subject, "the registry wants a login").hint(format!("docker login {}", name.registry()))
 }
 
 /// The last reason in a chain of them, which is the one that says something.
