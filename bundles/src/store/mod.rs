@@ -71,13 +71,13 @@ impl Store {
         // What is in layers, set-id files too, is for nobody of the host.
         let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&root);
         made.context(subject)?;
+        own(&root.canonicalize().context(subject)?)?;
         for folder in ["layers", "tmp", "bundles", "users"] {
             fs::DirBuilder::new().recursive(true).mode(0o700).create(root.join(folder)).context(subject)?;
         }
         // Layers are known by their paths: the store has one, whatever links lead to it.
         let root = root.canonicalize().context(subject)?;
         plain(&root)?;
-        own(&root)?;
         for folder in ["layers", "tmp", "bundles", "users"] {
             own(&root.join(folder))?;
         }

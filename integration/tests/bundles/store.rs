@@ -2,7 +2,7 @@
 //! Layers are unpacked once, shared, and removed when nobody has them; whatever happens in between.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::process::CommandExt;
 use std::time::Duration;
 
@@ -123,10 +123,14 @@ fn in_use_by_whom_gc_can_not_see() {
     world.layout();
     world.create("oci:{}/layout:app", "one", &["--", "sleep", "1000"]).ok();
     user.own(&world.path("store"));
+    // Another folder in the place of its own is none of the store's.
+    let run = || root.wsbox(&["run", "--detach", "--bundle", &world.text("one"), "roots"]);
+    fs::rename(world.path("store/users"), world.path("store/theirs")).unwrap();
+    fs::create_dir(world.path("store/users")).unwrap();
+    run().fails(1, &["store: hold the layers", "not permitted"]);
     fs::remove_dir(world.path("store/users")).unwrap();
-    root.wsbox(&["run", "--detach", "--bundle", &world.text("one"), "roots"]).ok();
-    let users = fs::metadata(world.path("store/users")).unwrap();
-    assert_eq!((users.uid(), users.mode() & 0o777), (UID, 0o700), "whoever makes it");
+    fs::rename(world.path("store/theirs"), world.path("store/users")).unwrap();
+    run().ok();
     fs::remove_dir_all(world.path("one")).unwrap();
     let gc = || user.wsbox(&["bundle", "gc", "--store", &world.text("store")]);
     gc().fails(1, &["a container with layers of this store", "or root, can tell"]);

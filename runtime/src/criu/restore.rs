@@ -216,7 +216,7 @@ impl Restoring<'_> {
     /// What criu is to do; what comes back must stay open until it runs.
     fn arguments(&self, command: &mut Command, stage: &mut Stage, talk: &Talk) -> Result<Vec<OwnedFd>> {
         command.args(["--restore-detached", "--restore-sibling", "--manage-cgroups=soft"]);
-        command.arg("--root").arg(stage.root()).arg("--action-script").arg(talk.command());
+        command.arg("--root").arg(stage.root()).arg("--action-script").arg(talk.script());
         command.arg("--cgroup-root").arg(self.cgroup.saved().place().0);
         let (profile, context) = &self.wanted.lsm;
         for (flag, value) in [("--lsm-profile", profile), ("--lsm-mount-context", context)] {

@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, Flock, FlockArg, OFlag, openat};
-use nix::sys::stat::{Mode, fstat, mkdirat};
-use nix::unistd::{Uid, UnlinkatFlags, fchown, symlinkat, unlinkat};
+use nix::sys::stat::{Mode, fstat};
+use nix::unistd::{UnlinkatFlags, symlinkat, unlinkat};
 
 use crate::bundle::own::LAYERS;
 use crate::error::{Context, Error, Result};
@@ -80,18 +80,11 @@ fn wait_for(mut lock: File) -> nix::Result<Flock<File>> {
     }
 }
 
-/// STORE/users, which is its owner's, whoever makes it: the owner's gc has to read it.
+/// STORE/users, which is there since the store is, and its owner's.
 fn users(store: &OwnedFd) -> nix::Result<OwnedFd> {
-    let made = match mkdirat(store, "users", Mode::S_IRWXU) {
-        Err(Errno::EEXIST) => false,
-        result => result.map(|()| true)?,
-    };
     let users = open(store, "users", OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW)?;
-    let (owner, now) = (fstat(store)?, fstat(&users)?);
-    if made && owner.st_uid != now.st_uid {
-        fchown(&users, Some(Uid::from_raw(owner.st_uid)), None)?;
-    }
-    Ok(users)
+    // Another folder may have been given its name; what is in this one the owner's gc has to read.
+    if fstat(store)?.st_uid == fstat(&users)?.st_uid { Ok(users) } else { Err(Errno::EPERM) }
 }
 
 fn open(dir: impl AsFd, path: impl AsRef<Path>, flags: OFlag) -> nix::Result<OwnedFd> {
