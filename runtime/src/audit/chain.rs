@@ -17,7 +17,7 @@ use sha2::{Digest, Sha256};
 
 use super::{FILES, Policy, SCHEMA};
 use crate::error::{Context, Error, Result};
-use crate::state;
+use crate::state::{self, lock_until};
 
 /// How long another writer may hold the file: each holds it for one line.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -134,7 +134,7 @@ impl File {
         let end = Instant::now() + PATIENCE;
         loop {
             let file = options().create(true).open(path).context(|| subject(path))?;
-            let file = lock(file, end).context(|| subject(path))?;
+            let file = lock_until(file, FlockArg::LockExclusiveNonblock, end).context(|| subject(path))?;
             if is_same_file(path, &file) {
                 return Ok(Self { path: path.into(), file, policy });
             }
@@ -149,7 +149,8 @@ impl File {
         let end = Instant::now() + PATIENCE;
         loop {
             let name = || path.display().to_string();
-            let current = lock(fs::File::open(path).context(name)?, end).context(name)?;
+            let current =
+                lock_until(fs::File::open(path).context(name)?, FlockArg::LockExclusiveNonblock, end).context(name)?;
             if !is_same_file(path, &current) {
                 continue;
             }
@@ -301,17 +302,6 @@ fn take_room(file: &fs::File, length: u64) -> nix::Result<()> {
     match fallocate(file, FallocateFlags::FALLOC_FL_KEEP_SIZE, length as i64, RESERVE) {
         Err(Errno::EOPNOTSUPP) => Ok(()),
         result => result,
-    }
-}
-
-fn lock(mut file: fs::File, end: Instant) -> nix::Result<Flock<fs::File>> {
-    loop {
-        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(locked) => return Ok(locked),
-            Err((back, Errno::EWOULDBLOCK)) if Instant::now() < end => file = back,
-            Err((_, errno)) => return Err(errno),
-        }
-        std::thread::sleep(Duration::from_millis(2));
     }
 }
 

@@ -46,7 +46,7 @@ impl Launch<'_> {
             ambient: self.plan.user != UserNamespace::Host,
             last_cap: self.plan.last_cap,
             // For us to write its maps, who have no rights over the host.
-            dumpable: self.in_user_namespace && matches!(self.plan.user, UserNamespace::Mapped(_)),
+            dumpable: self.plan.device_rules.is_some() && matches!(self.plan.user, UserNamespace::Mapped(_)),
         };
         let born = spawn(&request(self.cgroup.as_ref().map(Cgroup::clone_fd)));
         let moved = matches!(born, Err(Failed::Clone(Errno::EACCES)));

@@ -126,8 +126,7 @@ fn launch(
         fresh_network: raised.in_force && (wait_for_start || bundle.spec.hooks().is_some()),
         delegated: cgroup::delegation::users()?,
     };
-    let plan_host = plan_host(host, None)?;
-    let mut plan = plan::container(&bundle.spec, id, &plan_host, &plan_options)?;
+    let mut plan = plan::container(&bundle.spec, id, &plan_host(host, None)?, &plan_options)?;
     plan.warnings.extend(raised.warnings);
     let console = Console::connect(options.console_socket.as_deref(), plan.terminal)?;
     pause::before("state");
@@ -146,7 +145,6 @@ fn launch(
         notify: None,
         lent: None,
         warnings: plan.warnings.clone(),
-        in_user_namespace: plan_host.in_user_namespace,
     };
     let launched =
         launch.notify(options.notify_socket.as_deref(), wait_for_start).and_then(|()| launch.steps(id, wait_for_start));
@@ -174,7 +172,6 @@ struct Launch<'a> {
     notify: Option<notify::Proxy>,
     lent: Option<extras::Lent>,
     warnings: Vec<String>,
-    in_user_namespace: bool,
 }
 
 impl Launch<'_> {

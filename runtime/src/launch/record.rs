@@ -66,7 +66,7 @@ pub(crate) fn new_record(bundle: &Bundle, plan: &Plan, host: cgroup::Host, id: &
         hooks: [Moment::Started, Moment::Stopped].iter().any(|moment| !moment.of(spec.hooks().as_ref()).is_empty()),
         created: state::now(),
         owner: rootless::outer_uid(),
-        in_user_namespace: Some(rootless::in_namespace()),
+        in_user_namespace: Some(plan.device_rules.is_some()),
         annotations: spec.annotations().iter().flatten().map(|(key, value)| (key.clone(), value.clone())).collect(),
     })
 }

@@ -178,7 +178,7 @@ pub struct Plan {
     pub program: Program,
     /// The cgroup and its limits
     pub cgroup: cgroup::Plan,
-    /// The rules that what is bound has to keep, where no program can (bpf(2) in a user namespace)
+    /// The rules that what is bound has to keep; Some where wsbox is in a user namespace, as no program can keep them there (bpf(2))
     pub device_rules: Option<Vec<cgroup::Rule>>,
     /// Written by the parent: lowering it takes the host's CAP_SYS_RESOURCE
     pub oom_score_adj: Option<i32>,

@@ -16,6 +16,7 @@ use nix::fcntl::{AT_FDCWD, Flock, FlockArg, OFlag, openat};
 use nix::sys::stat::{Mode, fstat};
 use nix::unistd::{UnlinkatFlags, symlinkat, unlinkat};
 
+use super::lock_until;
 use crate::bundle::own::LAYERS;
 use crate::error::{Context, Error, Result};
 
@@ -51,14 +52,15 @@ fn hold_one(store: &Path, folder: &Path) -> Result<Flock<File>> {
     let store = open(AT_FDCWD, store, OFlag::O_DIRECTORY).context(context)?;
     // The store may be a user's, and we root: nothing in it leads elsewhere, nor makes us wait for its other end.
     let lock = open(&store, "lock", OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).context(context)?;
-    let lock = wait_for(File::from(lock)).map_err(|errno| {
-        let error = Error::system(context(), errno);
-        if errno == Errno::EWOULDBLOCK {
-            error.hint("`wsbox bundle gc` or `rm` has it for long: is it stopped?")
-        } else {
-            error
-        }
-    })?;
+    let lock =
+        lock_until(File::from(lock), FlockArg::LockSharedNonblock, Instant::now() + PATIENCE).map_err(|errno| {
+            let error = Error::system(context(), errno);
+            if errno == Errno::EWOULDBLOCK {
+                error.hint("`wsbox bundle gc` or `rm` has it for long: is it stopped?")
+            } else {
+                error
+            }
+        })?;
     let users = users(&store).context(context)?;
     match symlinkat(folder, &users, name(folder).as_str()) {
         // Of one before, in the same folder.
@@ -68,17 +70,7 @@ fn hold_one(store: &Path, folder: &Path) -> Result<Flock<File>> {
 }
 
 /// A removal takes its time; somebody who never lets go is not waited for.
-fn wait_for(mut lock: File) -> nix::Result<Flock<File>> {
-    const PATIENCE: Duration = Duration::from_secs(60);
-    let end = Instant::now() + PATIENCE;
-    loop {
-        match Flock::lock(lock, FlockArg::LockSharedNonblock) {
-            Err((back, Errno::EWOULDBLOCK)) if Instant::now() < end => lock = back,
-            result => return result.map_err(|(_, errno)| errno),
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// STORE/users, which is there since the store is, and its owner's.
 fn users(store: &OwnedFd) -> nix::Result<OwnedFd> {

@@ -17,6 +17,7 @@ use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
@@ -161,6 +162,20 @@ fn absent(error: Error, id: &str) -> Error {
     match error.errno() {
         Some(Errno::ENOENT | Errno::ENOTDIR) => does_not_exist(id),
         _ => error,
+    }
+}
+
+/// Waits for a lock that others hold, until `end`; `how` is one that does not wait.
+///
+/// # Errors
+/// EWOULDBLOCK if they still have it then.
+pub(crate) fn lock_until(mut file: File, how: FlockArg, end: Instant) -> nix::Result<Flock<File>> {
+    loop {
+        match Flock::lock(file, how) {
+            Err((back, Errno::EWOULDBLOCK)) if Instant::now() < end => file = back,
+            result => return result.map_err(|(_, errno)| errno),
+        }
+        std::thread::sleep(Duration::from_millis(2));
     }
 }
 

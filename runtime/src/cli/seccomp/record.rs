@@ -218,15 +218,16 @@ fn copy_of(bundle: &Path) -> Result<Temporary> {
     let copy = Temporary::new("record")?;
     let root = config["root"]["path"].as_str().unwrap_or("rootfs");
     if relative(root) {
-        let outside =
-            || Error::invalid("root.path", format!("{root} does not begin in the bundle, which can not be recorded"));
         let mut parts = Path::new(root).components().filter(|part| *part != Component::CurDir);
         match parts.next() {
             Some(Component::Normal(first)) => {
                 let link = copy.path().join(first);
                 std::os::unix::fs::symlink(bundle.join(first), &link).context(|| link.display().to_string())?;
             }
-            _ => return Err(outside().hint("make it absolute")),
+            _ => {
+                let why = format!("{root} does not begin in the bundle, which can not be recorded");
+                return Err(Error::invalid("root.path", why).hint("make it absolute"));
+            }
         }
     }
     if bundle.join(MARK).is_file() {
