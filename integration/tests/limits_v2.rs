@@ -175,13 +175,10 @@ fn a_parent_with_processes_is_named_with_the_way_out() {
         &top,
         &[&file, &format!("processes of its own, such as {pid}"), "another linux.cgroupsPath"],
     );
-    // Without a limit of a kind that takes whole processes it would be threads beside them.
-    refused(
-        &engine,
-        json!({"pids": {"limit": 9}}),
-        &top,
-        &["clone3", &format!("{ROOT}/{top}/wsbt-refused"), "cgroup.type"],
-    );
+    // A limit of a kind that takes threads would make it threaded for good.
+    let file = format!("linux.resources.pids.limit: write \"+pids\" to {ROOT}/{top}/cgroup.subtree_control");
+    refused(&engine, json!({"pids": {"limit": 9}}), &top, &[&file, "processes of its own"]);
+    assert_eq!(text(&top, "cgroup.subtree_control"), "");
     // Levels that were made for it are gone as well.
     refused(&engine, limits(), &format!("{top}/x/y"), &["device or resource busy"]);
     assert!(!at(&format!("{top}/x"), "").exists());

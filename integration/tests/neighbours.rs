@@ -11,6 +11,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use serde_json::json;
+use wsbox_integration::cgroup;
 use wsbox_integration::engine::until;
 use wsbox_integration::{Bundle, Door, Engine, Outcome, leftover, unique};
 
@@ -25,6 +26,55 @@ fn sleeping_in(engine: &Engine, cgroup: &str) -> (Bundle, String) {
 
 fn status(engine: &Engine, id: &str) -> String {
     engine.state(id)["status"].as_str().expect("a status").to_owned()
+}
+
+/// Levels that another made and takes away again are made once more, and limits are in force whoever enabled their controllers.
+#[test]
+fn beside_one_that_fails() {
+    let engine = Engine::new();
+    for _ in 0..10 {
+        let top = unique("level");
+        let at = |id: &str| format!("{top}/x/{id}");
+        let run = |args: &[&str], id: &str| {
+            let bundle = Bundle::hardened().args(args).set("/linux/cgroupsPath", json!(format!("/{}", at(id))));
+            bundle.write();
+            (engine.wsbox(&["run", "--detach", "--bundle", &path(&bundle), id]), bundle)
+        };
+        let ids = [unique("fails"), unique("lives"), unique("fails"), unique("lives")];
+        let barrier = std::sync::Barrier::new(ids.len());
+        let of = |id: &str| {
+            barrier.wait();
+            let lives = id.contains("lives");
+            let (outcome, _bundle) = run(if lives { &["sleep", "1000"] } else { &["/none"] }, id);
+            if lives {
+                outcome.ok();
+                assert_eq!(cgroup::text(&at(id), ["pids.max"; 2]), "256");
+                engine.wsbox(&["delete", "--force", id]).ok();
+            } else {
+                outcome.fails(127, &["/none"]);
+            }
+        };
+        std::thread::scope(|scope| {
+            ids.each_ref().map(|id| scope.spawn(|| of(id))).map(|thread| thread.join().unwrap())
+        });
+        remove_levels(&[&format!("{top}/x"), &top]);
+    }
+}
+
+/// Removes cgroups from every hierarchy.
+fn remove_levels(levels: &[&str]) {
+    let root = Path::new("/sys/fs/cgroup");
+    let hierarchies = fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path()).chain([root.to_owned()]);
+    for (hierarchy, level) in
+        hierarchies.flat_map(|hierarchy| levels.iter().map(move |level| (hierarchy.clone(), level)))
+    {
+        match fs::remove_dir(hierarchy.join(level)) {
+            Err(error) if !matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {
+                panic!("{}/{level}: {error}", hierarchy.display())
+            }
+            _ => {}
+        }
+    }
 }
 
 /// A cgroup that has processes is nobody else's to have: not itself, and not what contains it.

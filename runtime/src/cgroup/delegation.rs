@@ -53,15 +53,8 @@ pub(super) fn step_aside(root: &OwnedFd, level: &str) -> Result<()> {
     })
 }
 
-/// Whether there is no cgroup in `level` but the leaf.
-pub(super) fn alone(root: &OwnedFd, level: &str) -> bool {
-    open(root, level)
-        .and_then(|dir| tree::below(&dir))
-        .is_ok_and(|names| names.iter().all(|name| name.as_bytes() == LEAF.as_bytes()))
-}
-
 /// Moves them back, as far as they can be: not where controllers that others need are enabled.
-pub(super) fn step_back(root: &OwnedFd, level: &str) {
+fn step_back(root: &OwnedFd, level: &str) {
     let leaf = below(level, LEAF);
     if move_all(root, &leaf, level).is_ok() {
         let _ = unlinkat(root, leaf.as_str(), UnlinkatFlags::RemoveDir);

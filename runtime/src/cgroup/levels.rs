@@ -14,40 +14,20 @@ use super::delegation;
 use super::writes::{self, Write};
 use crate::error::{Error, Result};
 
-/// What was changed on the way to a cgroup, to be taken back if nothing comes of it.
+/// The levels that were made on the way to a cgroup, to be taken back if nothing comes of it.
+///
+/// Controllers that were enabled stay so: a cgroup that came beside ours meanwhile may have its limits by them, and to disable them
+/// would take those away without a word.
 #[derive(Debug, Default)]
-pub struct Changed {
-    made: Vec<String>,
-    /// Levels, and what disables the controllers that were enabled there
-    enabled: Vec<(String, String)>,
-    /// The level that the caller's processes were moved aside in
-    left: Option<String>,
-}
+pub struct Made(Vec<String>);
 
-impl Changed {
-    /// Takes it back, but for controllers that a cgroup beside ours may have its limits by: to disable them would take those away
-    /// without a word. A level with processes has no such child (cgroup-v2.rst, "No Internal Process Constraint"), and with a
-    /// controller left enabled it would stay threaded.
+impl Made {
+    /// Removes those that nobody else is in.
     pub fn undo(&self, root: &OwnedFd) {
-        for level in self.made.iter().rev() {
+        for level in self.0.iter().rev() {
             let _ = unlinkat(root, level.as_str(), UnlinkatFlags::RemoveDir);
         }
-        let aside = |level: &String| self.left.as_ref() == Some(level) && delegation::alone(root, level);
-        let free = |level: &String| has_processes(root, level) || aside(level);
-        for (level, value) in self.enabled.iter().rev().filter(|(level, _)| free(level)) {
-            let _ =
-                open(root, level, SUBTREE, OFlag::O_WRONLY).and_then(|file| nix::unistd::write(file, value.as_bytes()));
-        }
-        if let Some(level) = self.left.as_ref().filter(|level| aside(level)) {
-            delegation::step_back(root, level);
-        }
     }
-}
-
-fn has_processes(root: &OwnedFd, level: &str) -> bool {
-    let mut first = [0u8; 1];
-    let procs = open(root, level, "cgroup.procs", OFlag::O_RDONLY);
-    procs.and_then(|file| nix::unistd::read(file, &mut first)).is_ok_and(|count| count > 0)
 }
 
 /// The way from the root of the hierarchy down to a cgroup.
@@ -56,38 +36,36 @@ pub struct Levels<'a> {
     root: &'a OwnedFd,
     shown: &'a Path,
     path: &'a str,
-    changed: Changed,
+    made: Made,
 }
 
 impl<'a> Levels<'a> {
     /// To `path` below the root, which is `shown` in errors.
     pub fn new(root: &'a OwnedFd, shown: &'a Path, path: &'a str) -> Self {
-        Self { root, shown, path, changed: Changed::default() }
+        Self { root, shown, path, made: Made::default() }
     }
 
     /// Makes the cgroup, with the controllers that `limits` need.
     ///
     /// # Errors
-    /// What is refused, with the way out; what was done before is taken back.
-    pub fn walk(mut self, limits: &[Write]) -> Result<Changed> {
-        let result = self.enable(limits).and_then(|()| self.make());
-        match result {
-            Ok(()) => Ok(self.changed),
-            Err(error) => {
-                self.changed.undo(self.root);
-                Err(error)
+    /// What is refused, with the way out; what was made before is taken back.
+    pub fn walk(mut self, limits: &[Write]) -> Result<Made> {
+        let mut result = self.make(limits);
+        // A level may go between two steps, with another's cgroup that came to nothing.
+        for _ in 0..AGAIN {
+            if !result.as_ref().is_err_and(|error| error.errno() == Some(Errno::ENOENT)) {
+                break;
             }
+            result = self.make_above().map_err(|errno| self.not_made(errno)).and_then(|()| self.make(limits));
         }
+        result.inspect_err(|_| self.made.undo(self.root))?;
+        Ok(self.made)
     }
 
-    /// Makes the last level, and those above it if they are missing. To have made it is to own it: of two that want the same
-    /// one fails here.
-    fn make(&mut self) -> Result<()> {
-        let made = match self.mkdir(self.path) {
-            Err(Errno::ENOENT) => self.make_above().and_then(|()| self.mkdir(self.path)),
-            result => result,
-        };
-        made.map_err(|errno| match errno {
+    /// Makes the last level. To have made it is to own it: of two that want the same one fails here.
+    fn make(&mut self, limits: &[Write]) -> Result<()> {
+        self.enable(limits)?;
+        self.mkdir(self.path).map_err(|errno| match errno {
             Errno::EEXIST => super::taken(&self.shown.join(self.path)),
             _ => self.not_made(errno),
         })
@@ -97,7 +75,7 @@ impl<'a> Levels<'a> {
         for (end, _) in self.path.match_indices('/') {
             let level = &self.path[..end];
             match self.mkdir(level) {
-                Ok(()) => self.changed.made.push(level.to_owned()),
+                Ok(()) => self.made.0.push(level.to_owned()),
                 Err(Errno::EEXIST) => {}
                 // Read-only, or not ours to write: what is there already will do.
                 Err(errno) if open(self.root, level, "cgroup.procs", OFlag::O_PATH).is_err() => return Err(errno),
@@ -126,32 +104,36 @@ impl<'a> Levels<'a> {
             if missing.is_empty() {
                 continue;
             }
-            let each = |sign: &str| missing.iter().map(|name| format!("{sign}{name} ")).collect::<String>();
-            let add = || {
-                open(self.root, level, SUBTREE, OFlag::O_WRONLY)
-                    .and_then(|file| nix::unistd::write(file, each("+").as_bytes()))
-            };
-            let added = match add() {
-                // A user's own: wsbox is in it itself.
-                Err(Errno::EBUSY) if crate::rootless::is_user() && delegation::own()? == level => {
-                    delegation::step_aside(self.root, level)?;
-                    self.changed.left = Some(level.to_owned());
-                    add()
-                }
-                result => result,
-            };
-            added.map_err(|errno| self.not_enabled(errno, level, &missing, limits))?;
-            // At the real root they hold nobody back; that of a cgroup namespace may have processes that stepped aside.
-            if !level.is_empty() || self.changed.left.is_some() {
-                self.changed.enabled.push((level.to_owned(), each("-")));
+            let names: String = missing.iter().map(|name| format!("+{name} ")).collect();
+            let refused = |errno| self.not_enabled(errno, level, &missing, limits);
+            if self.is_busy(level) {
+                self.clear(level)?.map_err(refused)?;
             }
+            open(self.root, level, SUBTREE, OFlag::O_WRONLY)
+                .and_then(|file| nix::unistd::write(file, names.as_bytes()))
+                .map_err(refused)?;
         }
         Ok(())
     }
 
-    /// The first of the controllers that a level's file does not list; none if all are there.
+    /// Whether it has processes, and so no room for limits of others (cgroup-v2.rst, "No Internal Process Constraint"): with
+    /// controllers for threads the kernel would make it a threaded domain. The real root, which has no type, is exempt.
+    fn is_busy(&self, level: &str) -> bool {
+        let has = |file: &str| self.read(level, file).is_some_and(|text| !text.is_empty());
+        has("cgroup.type") && has("cgroup.procs")
+    }
+
+    /// A user's own has its processes, of which wsbox is one, moved aside, where they stay.
+    fn clear(&self, level: &str) -> Result<nix::Result<()>> {
+        if !crate::rootless::is_user() || delegation::own()? != level {
+            return Ok(Err(Errno::EBUSY));
+        }
+        delegation::step_aside(self.root, level).map(Ok)
+    }
+
+    /// The first of the controllers that a level's file does not list; none if all are there, or the level is gone.
     fn lacks<'c>(&self, level: &str, file: &str, controllers: &[&'c str]) -> Option<&'c str> {
-        let listed = self.read(level, file).unwrap_or_default();
+        let listed = self.read(level, file)?;
         let has = |name: &str| listed.split_whitespace().any(|listed| listed == name);
         controllers.iter().copied().find(|name| !has(name))
     }
@@ -210,6 +192,8 @@ fn open(root: &OwnedFd, level: &str, file: &str, flags: OFlag) -> nix::Result<Ow
     openat(root, name.as_str(), flags | OFlag::O_CLOEXEC, Mode::empty())
 }
 
+/// How often another may be in the way.
+const AGAIN: usize = 8;
 const SUBTREE: &str = "cgroup.subtree_control";
 
 /// What to do about a cgroup that takes no processes, only threads of one above (cgroup-v2.rst, "Threads").

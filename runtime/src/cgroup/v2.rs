@@ -13,7 +13,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::Mode;
 use nix::unistd::{AccessFlags, Pid, UnlinkatFlags, faccessat, unlinkat};
 
-use super::levels::{Changed, Levels};
+use super::levels::{Levels, Made};
 use super::writes::Write;
 use super::{Limits, ids, tree};
 use crate::error::{Context, Error, Result};
@@ -28,7 +28,7 @@ pub struct Group {
     path: String,
     dir: OwnedFd,
     shown: PathBuf,
-    changed: Changed,
+    made: Made,
 }
 
 impl Group {
@@ -36,10 +36,10 @@ impl Group {
     /// that need not wait.
     pub fn create(root: &Path, path: &str, writes: &[Write]) -> Result<Self> {
         let (shown, root_dir) = (root.join(path), open_root(root)?);
-        let changed = Levels::new(&root_dir, root, path).walk(writes)?;
+        let made = Levels::new(&root_dir, root, path).walk(writes)?;
         let dir =
-            open(&root_dir, path).context(|| shown.display().to_string()).inspect_err(|_| changed.undo(&root_dir))?;
-        Self { root: root_dir, path: path.into(), dir, shown, changed }.with(writes)
+            open(&root_dir, path).context(|| shown.display().to_string()).inspect_err(|_| made.undo(&root_dir))?;
+        Self { root: root_dir, path: path.into(), dir, shown, made }.with(writes)
     }
 
     /// Itself under those of the limits that need not wait; removed if one is not taken.
@@ -54,13 +54,13 @@ impl Group {
         let shown = root.join(path);
         let root = open_root(root)?;
         let dir = open(&root, path).context(|| format!("cgroup {}", shown.display()))?;
-        Ok(Self { root, path: path.into(), dir, shown, changed: Changed::default() })
+        Ok(Self { root, path: path.into(), dir, shown, made: Made::default() })
     }
 
-    /// Removes it, and what was changed on the way to it when it was made.
+    /// Removes it, and the levels that were made on the way to it.
     pub fn discard(&self) -> Result<()> {
         self.remove()?;
-        self.changed.undo(&self.root);
+        self.made.undo(&self.root);
         Ok(())
     }
 
