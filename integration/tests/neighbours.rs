@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
@@ -30,49 +31,46 @@ fn status(engine: &Engine, id: &str) -> String {
 
 /// Levels that another made and takes away again are made once more, and limits are in force whoever enabled their controllers.
 #[test]
-fn beside_one_that_fails() {
-    let engine = Engine::new();
-    for _ in 0..10 {
-        let top = unique("level");
-        let at = |id: &str| format!("{top}/x/{id}");
-        let run = |args: &[&str], id: &str| {
-            let bundle = Bundle::hardened().args(args).set("/linux/cgroupsPath", json!(format!("/{}", at(id))));
-            bundle.write();
-            (engine.wsbox(&["run", "--detach", "--bundle", &path(&bundle), id]), bundle)
-        };
-        let ids = [unique("fails"), unique("lives"), unique("fails"), unique("lives")];
-        let barrier = std::sync::Barrier::new(ids.len());
-        let of = |id: &str| {
-            barrier.wait();
-            let lives = id.contains("lives");
-            let (outcome, _bundle) = run(if lives { &["sleep", "1000"] } else { &["/none"] }, id);
-            if lives {
-                outcome.ok();
-                assert_eq!(cgroup::text(&at(id), ["pids.max"; 2]), "256");
-                engine.wsbox(&["delete", "--force", id]).ok();
-            } else {
-                outcome.fails(127, &["/none"]);
-            }
-        };
-        std::thread::scope(|scope| {
-            ids.each_ref().map(|id| scope.spawn(|| of(id))).map(|thread| thread.join().unwrap())
-        });
-        remove_levels(&[&format!("{top}/x"), &top]);
-    }
+fn beside_those_that_fail() {
+    let (engine, top, over) = (Engine::new(), unique("level"), AtomicBool::new(false));
+    let run = |args: &[&str], id: &str| {
+        let bundle = Bundle::hardened().args(args).set("/linux/cgroupsPath", json!(format!("/{top}/x/y/{id}")));
+        bundle.write();
+        (engine.wsbox(&["run", "--detach", "--bundle", &path(&bundle), id]), bundle)
+    };
+    let fail = || {
+        while !over.load(Ordering::Relaxed) {
+            run(&["/none"], &unique("fails")).0.fails(127, &["/none"]);
+        }
+    };
+    let live = || {
+        for _ in 0..40 {
+            let id = unique("lives");
+            let (outcome, _bundle) = run(&["sleep", "1000"], &id);
+            outcome.ok();
+            assert_eq!(cgroup::text(&format!("{top}/x/y/{id}"), ["pids.max"; 2]), "256");
+            engine.wsbox(&["delete", "--force", &id]).ok();
+            remove_levels(&top);
+        }
+    };
+    std::thread::scope(|scope| {
+        let failing = [scope.spawn(fail), scope.spawn(fail)];
+        let lived = scope.spawn(live).join();
+        over.store(true, Ordering::Relaxed);
+        failing.into_iter().for_each(|thread| thread.join().unwrap());
+        lived.unwrap();
+    });
+    remove_levels(&top);
+    assert!(!cgroup::dir("pids", &top).exists());
 }
 
-/// Removes cgroups from every hierarchy.
-fn remove_levels(levels: &[&str]) {
+/// Removes the levels that have nobody, in every hierarchy, as a run that failed does.
+fn remove_levels(top: &str) {
     let root = Path::new("/sys/fs/cgroup");
     let hierarchies = fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path()).chain([root.to_owned()]);
-    for (hierarchy, level) in
-        hierarchies.flat_map(|hierarchy| levels.iter().map(move |level| (hierarchy.clone(), level)))
-    {
-        match fs::remove_dir(hierarchy.join(level)) {
-            Err(error) if !matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {
-                panic!("{}/{level}: {error}", hierarchy.display())
-            }
-            _ => {}
+    for hierarchy in hierarchies {
+        for level in ["x/y", "x", ""] {
+            let _ = fs::remove_dir(hierarchy.join(top).join(level));
         }
     }
 }

@@ -106,12 +106,12 @@ impl<'a> Levels<'a> {
             }
             let names: String = missing.iter().map(|name| format!("+{name} ")).collect();
             let refused = |errno| self.not_enabled(errno, level, &missing, limits);
+            // Nobody moves where nothing can be enabled.
+            let file = open(self.root, level, SUBTREE, OFlag::O_WRONLY).map_err(refused)?;
             if self.is_busy(level) {
                 self.clear(level)?.map_err(refused)?;
             }
-            open(self.root, level, SUBTREE, OFlag::O_WRONLY)
-                .and_then(|file| nix::unistd::write(file, names.as_bytes()))
-                .map_err(refused)?;
+            nix::unistd::write(file, names.as_bytes()).map_err(refused)?;
         }
         Ok(())
     }
@@ -128,7 +128,10 @@ impl<'a> Levels<'a> {
         if !crate::rootless::is_user() || delegation::own()? != level {
             return Ok(Err(Errno::EBUSY));
         }
-        delegation::step_aside(self.root, level).map(Ok)
+        delegation::step_aside(self.root, level).map(Ok).map_err(|error| match error.errno() {
+            Some(Errno::EOPNOTSUPP) => error.hint(threaded(&self.shown(level))),
+            _ => error,
+        })
     }
 
     /// The first of the controllers that a level's file does not list; none if all are there, or the level is gone.
