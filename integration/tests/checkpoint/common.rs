@@ -72,8 +72,13 @@ impl World {
 
     /// It goes on from `number`, and goes on.
     pub fn goes_on(&self, id: &str, number: u64) {
-        until("the next number", || self.count(id) > 0);
-        let now = self.count(id);
+        // While it is written there is none.
+        let next = std::cell::Cell::new(0);
+        until("the next number", || {
+            next.set(self.count(id));
+            next.get() > 0
+        });
+        let now = next.get();
         assert!(now >= number, "{now} after {number}");
         until("further numbers", || self.count(id) > now);
     }

@@ -130,6 +130,10 @@ fn what_criu_does_not_restore() {
     world.describe(|all| all["rights"]["1"]["Seccomp_filters"] = json!("2"));
     fails("process: criu did not restore it: Seccomp_filters of thread 1 was 2, and is 1");
     fs::write(format!("{}/wsbox.json", world.images("one")), &description).unwrap();
+    // The profile's mode is in force, too.
+    world.describe(|all| all["rights"]["1"]["AppArmor"] = json!("box (complain)"));
+    fails("process: criu did not restore it: AppArmor of thread 1 was box (complain), and is unconfined");
+    fs::write(format!("{}/wsbox.json", world.images("one")), &description).unwrap();
     world.describe(|all| all["mounts"][0][1] = json!("rw"));
     fails("mounts: criu did not restore it: / was rw, and is ro");
     fs::write(format!("{}/wsbox.json", world.images("one")), &description).unwrap();
@@ -159,4 +163,25 @@ fn a_container_with_more_than_its_own() {
     world.checkpoint(&id, &[]).fails(1, &["checkpoint: process", "criu would lose it"]);
     let number = world.count(&id);
     world.goes_on(&id, number);
+}
+
+/// A daemon of an `exec` with more rights: its restore would be refused, so it is the dump that is.
+#[test]
+#[ignore = "criu on Linux 6.1: make test-guest-qemu"]
+fn a_process_with_more_than_the_config_gives() {
+    let world = World::new(confined());
+    let id = world.running();
+    let daemon = "setsid tail -f /dev/null </dev/null >/dev/null 2>&1 &";
+    world.engine.wsbox(&["exec", "--cap", "CAP_SYS_PTRACE", &id, "sh", "-c", daemon]).ok();
+    let words =
+        ["process.capabilities.bounding: CapBnd of thread ", "of the container is ", "it would not be restored"];
+    world.checkpoint(&id, &["--leave-running"]).fails(1, &words);
+    world.checkpoint(&id, &[]).fails(1, &words);
+    let number = world.count(&id);
+    world.goes_on(&id, number);
+    world.engine.wsbox(&["exec", &id, "sh", "-c", "kill $(pidof tail)"]).ok();
+    world.checkpoint(&id, &[]).ok();
+    let up = unique("up");
+    world.restore(&up, &[]).ok();
+    world.goes_on(&up, number);
 }

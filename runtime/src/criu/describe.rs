@@ -20,7 +20,7 @@ use crate::plan;
 use crate::validate::clean;
 
 const FILE: &str = "wsbox.json";
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 /// How long the file may be.
 const MOST: u64 = 64 << 20;
 /// Fields that criu restores as they were, whatever the bundle says by then.

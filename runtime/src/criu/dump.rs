@@ -9,6 +9,7 @@ use nix::sys::stat::stat;
 use nix::unistd::Pid;
 use oci_spec::runtime::{Linux, LinuxNamespaceType, Spec};
 
+use super::confined::{Confined, Difference, host_namespace};
 use super::describe::Description;
 use super::images::Images;
 use super::{Folders, Settings, make_folder, refuse};
@@ -167,7 +168,8 @@ impl Dump {
         }
         let mut description = Description::of(spec, filter, pid, cgroup)?;
         description.empty_network = self.empties_network(spec);
-        self.refuse_found(&description, spec, pid, cgroup)?;
+        refuse_found(&description, spec, filter.is_some(), pid)?;
+        refuse_strangers(pid, cgroup)?;
         self.all(&mut command, record, spec, pid, &description)?;
         // Before criu ends the container, that its images are of use; and once they are there, how long they are.
         description.write(&folders.images)?;
@@ -191,21 +193,33 @@ impl Dump {
         let new = spec.linux().as_ref().is_some_and(|linux| plan::is_new(linux, LinuxNamespaceType::Network));
         self.settings.empty_network || (new && !Moment::Creating.of(spec.hooks().as_ref()).is_empty())
     }
+}
 
-    /// What only the processes tell.
-    fn refuse_found(&self, description: &Description, spec: &Spec, first: Pid, cgroup: &Cgroup) -> Result<()> {
-        if let Some(number) = description.gave_up_by_itself(spec) {
-            let why =
-                format!("process {number} of the container has set no_new_privs itself: criu could not restore it");
-            return Err(Error::invalid("process.noNewPrivileges", why).hint("set it to true"));
+/// What only the processes tell: the restore would refuse it when the container is no more.
+fn refuse_found(description: &Description, spec: &Spec, filter: bool, first: Pid) -> Result<()> {
+    if let Some(number) = description.gave_up_by_itself(spec) {
+        let why = format!("process {number} of the container has set no_new_privs itself: criu could not restore it");
+        return Err(Error::invalid("process.noNewPrivileges", why).hint("set it to true"));
+    }
+    let refused = |field: String, why: String| {
+        let why = format!("{why}, which is not what the config gives: it would not be restored");
+        Err(Error::invalid(field, why).hint("end what `exec` started with other rights, and what it left"))
+    };
+    if let Some(kind) = spec.linux().as_ref().map_or(Ok(None), |linux| host_namespace(linux, first))? {
+        return refused("linux.namespaces".into(), format!("the {kind} namespace is the host's"));
+    }
+    let confined = Confined::new(spec, filter)?.check(&description.rights);
+    confined.or_else(|Difference { field, why }| refused(field, why))
+}
+
+/// Processes that are none of the first one's tree.
+fn refuse_strangers(first: Pid, cgroup: &Cgroup) -> Result<()> {
+    match cgroup.procs()?.into_iter().find(|pid| !descends(*pid, first)) {
+        Some(pid) => {
+            let why = format!("process {pid} of the container is none of its first process's: criu would lose it");
+            Err(Error::new(Kind::State, "checkpoint", why).hint("end what `exec` started"))
         }
-        match cgroup.procs()?.into_iter().find(|pid| !descends(*pid, first)) {
-            Some(pid) => {
-                let why = format!("process {pid} of the container is none of its first process's: criu would lose it");
-                Err(Error::new(Kind::State, "checkpoint", why).hint("end what `exec` started"))
-            }
-            None => Ok(()),
-        }
+        None => Ok(()),
     }
 }
 

@@ -3,6 +3,7 @@
 //! can not come back as the config has it is refused before criu is started (refuse.rs); what came back is looked at before it
 //! runs (verify.rs).
 
+mod confined;
 mod describe;
 mod dump;
 mod images;

@@ -3,12 +3,13 @@
 
 use std::collections::BTreeMap;
 
+use nix::errno::Errno;
 use nix::unistd::Pid;
 
 use crate::error::{Context, Error, Result};
 
 /// What is looked at.
-pub const NAMES: [&str; 12] = [
+pub const NAMES: [&str; 14] = [
     "Uid",
     "Gid",
     "Groups",
@@ -21,7 +22,15 @@ pub const NAMES: [&str; 12] = [
     "CapBnd",
     "CapAmb",
     "Umask",
+    APPARMOR,
+    LABEL,
 ];
+/// A thread's profile of AppArmor, with its mode.
+pub const APPARMOR: &str = "AppArmor";
+/// A thread's label of SELinux, or of what else this kernel has.
+pub const LABEL: &str = "Label";
+/// Where the kernel tells them.
+const LABELS: [(&str, &str); 2] = [(APPARMOR, "attr/apparmor/current"), (LABEL, "attr/current")];
 
 /// Name and value of one thread.
 pub type Rights = BTreeMap<String, String>;
@@ -35,7 +44,10 @@ pub fn of(pids: &[Pid], first: Pid) -> Result<BTreeMap<String, Rights>> {
     let outside = numbers(&outside).count().saturating_sub(1);
     let mut all = BTreeMap::new();
     for task in tasks(pids)? {
-        if let Some((number, rights)) = parse(&read(&task)?, outside) {
+        if let Some((number, mut rights)) = parse(&read(&task)?, outside) {
+            for (name, file) in LABELS {
+                rights.insert(name.to_owned(), label(format!("{task}/{file}"))?);
+            }
             add(&mut all, number, rights).map_err(|why| Error::invalid(task, why))?;
         }
     }
@@ -43,10 +55,7 @@ pub fn of(pids: &[Pid], first: Pid) -> Result<BTreeMap<String, Rights>> {
 }
 
 /// The folder of each thread of `pids`.
-///
-/// # Errors
-/// If one of them is gone.
-pub fn tasks(pids: &[Pid]) -> Result<Vec<String>> {
+fn tasks(pids: &[Pid]) -> Result<Vec<String>> {
     let mut found = Vec::new();
     for pid in pids {
         let tasks = format!("/proc/{pid}/task");
@@ -60,6 +69,17 @@ pub fn tasks(pids: &[Pid]) -> Result<Vec<String>> {
 fn read(task: &str) -> Result<String> {
     let file = format!("{task}/status");
     std::fs::read_to_string(&file).context(|| file)
+}
+
+/// Where the kernel has nothing of the kind everything is unconfined.
+fn label(file: String) -> Result<String> {
+    match std::fs::read_to_string(&file).context(|| file) {
+        Ok(text) => Ok(text.trim_matches(['\0', '\n']).to_owned()),
+        Err(error) if matches!(error.errno(), Some(Errno::ENOENT | Errno::EINVAL | Errno::EOPNOTSUPP)) => {
+            Ok("unconfined".into())
+        }
+        Err(error) => Err(error),
+    }
 }
 
 fn add(all: &mut BTreeMap<String, Rights>, number: String, rights: Rights) -> Result<(), String> {
@@ -118,10 +138,13 @@ mod tests {
     }
 
     #[test]
-    fn our_own_threads() {
-        let own = Pid::this();
-        let found = of(&[own], own).unwrap();
-        assert_eq!(found.values().next().unwrap().len(), NAMES.len());
-        assert!(of(&[Pid::from_raw(i32::MAX)], own).is_err());
+    fn the_threads_of_a_process() {
+        let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        let pid = Pid::from_raw(child.id() as i32);
+        let found = of(&[pid], pid);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(found.unwrap().values().next().unwrap().len(), NAMES.len());
+        assert!(of(&[Pid::from_raw(i32::MAX)], pid).is_err());
     }
 }
