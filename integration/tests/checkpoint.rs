@@ -6,6 +6,8 @@
 mod common;
 #[path = "checkpoint/confined.rs"]
 mod confined;
+#[path = "checkpoint/ended.rs"]
+mod ended;
 #[path = "checkpoint/failing.rs"]
 mod failing;
 #[path = "checkpoint/life.rs"]

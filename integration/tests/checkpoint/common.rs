@@ -2,6 +2,7 @@
 //! Containers that count, and their images.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 use serde_json::{Value, json};
 use wsbox_integration::engine::{Outcome, until};
@@ -116,4 +117,10 @@ impl World {
 /// A hook that adds `name` to `log`, and ends with `code`.
 pub fn hook(name: &str, log: &str, code: i32) -> Value {
     json!([{"path": "/bin/sh", "args": ["sh", "-c", format!("cat >/dev/null; echo {name} >> {log}; exit {code}")]}])
+}
+
+/// A shell script that can be executed.
+pub fn program(path: &str, script: &str) {
+    fs::write(path, format!("#!/bin/sh\n{script}\n")).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
 }

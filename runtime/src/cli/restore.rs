@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `wsbox restore`
 
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 
 use super::checkpoint::Images;
+use super::interrupt::Interrupt;
 use super::{Global, create, foreground, log};
 use crate::bundle::Bundle;
 use crate::criu::{self, Restore};
@@ -45,7 +47,7 @@ pub struct Arguments {
 }
 
 impl Arguments {
-    fn restore(&self, global: &Global, bundle: &Bundle) -> Result<Process> {
+    fn restore(&self, global: &Global, bundle: &Bundle, interrupt: &Interrupt) -> Result<Process> {
         if self.console_socket.is_some() {
             return Err(Error::invalid(
                 "--console-socket",
@@ -58,7 +60,7 @@ impl Arguments {
             profile: global.profile,
             lsm: (self.lsm_profile.clone(), self.lsm_mount_context.clone()),
         };
-        criu::restore(&global.root(), &self.id, bundle, &wanted)
+        criu::restore(&global.root(), &self.id, bundle, &wanted, interrupt.as_fd())
     }
 }
 
@@ -66,8 +68,10 @@ pub fn run(global: &Global, arguments: Arguments) -> Result<u8> {
     validate::container_id(&arguments.id)?;
     let bundle = create::open_bundle(&arguments.bundle)?;
     let signals = if arguments.detach { None } else { Some(foreground::Signals::block()?) };
+    // criu may hang: then they end it, and after that they are the payload's.
+    let interrupt = Interrupt::hold()?;
     let (root, id) = (global.root(), &arguments.id);
-    let process = arguments.restore(global, &bundle)?;
+    let process = arguments.restore(global, &bundle, &interrupt)?;
     process.warnings.iter().for_each(|warning| log::warning(warning));
     let told = arguments.tell.tell(&process).and_then(|()| global.trail.started());
     told.inspect_err(|_| drop(lifecycle::delete(&root, id, true)))?;

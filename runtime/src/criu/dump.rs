@@ -57,7 +57,7 @@ pub fn checkpoint(root: &Root, id: &str, wanted: &Dump) -> Result<Vec<String>> {
     refuse::check(&bundle.spec)?;
     refuse_monitored(&record)?;
     wanted.check()?;
-    wanted.settings.check("checkpoint")?;
+    wanted.settings.check("checkpoint", None)?;
     refuse::check_host(cgroup::Host::detect()?)?;
     wanted.dump_frozen(&record, &bundle.spec, filter.as_deref())?;
     if wanted.leave_running || wanted.pre_dump {

@@ -17,14 +17,17 @@ mod talk;
 mod verify;
 
 use std::fs::{DirBuilder, File};
-use std::io::{Read, Seek};
+use std::io::{ErrorKind, Read, Seek};
+use std::os::fd::BorrowedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::unistd::Pid;
 
 use crate::error::{Context, Error, Kind, Result};
+use crate::sys::pidfd;
 use images::Images;
 
 pub use dump::{Dump, checkpoint};
@@ -57,22 +60,25 @@ impl Settings {
     ///
     /// # Errors
     /// criu is not there, or does not work on this kernel.
-    fn check(&self, command: &str) -> Result<()> {
+    fn check(&self, command: &str, signals: Option<BorrowedFd<'_>>) -> Result<()> {
         let subject = self.criu.display().to_string();
-        match self.program("check").stdin(Stdio::null()).output() {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+        let said: File = memfd_create(c"criu", MFdFlags::MFD_CLOEXEC).context(|| "memfd".into())?.into();
+        let stderr = said.try_clone().context(|| "memfd".into())?;
+        let spawned = self.program("check").stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr).spawn();
+        let child = spawned.map_err(|error| match error.kind() {
+            ErrorKind::NotFound => {
                 let program = find(&self.criu);
-                Err(Error::invalid(command, format!("criu is not installed: there is no {}", program.display()))
-                    .hint("install the package criu, or name the program with --criu"))
+                Error::invalid(command, format!("criu is not installed: there is no {}", program.display()))
+                    .hint("install the package criu, or name the program with --criu")
             }
-            Err(error) => Err(Error::invalid(command, format!("{subject}: {}", error.to_string().to_lowercase()))),
-            Ok(output) if !output.status.success() => {
-                let text = String::from_utf8_lossy(&output.stderr).into_owned();
-                let first = text.lines().next().unwrap_or("`criu check` failed").to_owned();
-                Err(Error::invalid(command, format!("{subject} does not work on this host: {first}")))
-            }
-            Ok(_) => Ok(()),
+            _ => Error::invalid(command, format!("{subject}: {}", error.to_string().to_lowercase())),
+        })?;
+        if end(child, signals)?.success() {
+            return Ok(());
         }
+        let text = words(said);
+        let first = if text.is_empty() { "`criu check` failed" } else { &text };
+        Err(Error::invalid(command, format!("{subject} does not work on this host: {first}")))
     }
 
     /// criu with nothing of the caller's: neither environment nor files of settings change what it does.
@@ -104,6 +110,17 @@ impl Settings {
         let why = if why.is_empty() { status.to_string() } else { why };
         Error::new(Kind::System, what, format!("criu {verb} failed: {why}")).hint(format!("see {}", log.display()))
     }
+}
+
+/// Waits for the end of a child, or until one of `signals` comes, which ends it.
+fn end(mut child: Child, signals: Option<BorrowedFd<'_>>) -> Result<ExitStatus> {
+    let ended = pidfd::open(Pid::from_raw(child.id() as i32)).context(|| "pidfd of criu".into());
+    let waited = ended.and_then(|ended| talk::wait(None, &ended, signals).map(drop));
+    if waited.is_err() {
+        let _ = child.kill();
+    }
+    let status = child.wait().context(|| "wait for criu".into());
+    waited.and(status)
 }
 
 /// The file of a program: one without a folder is looked for in our [`PATH`], not the caller's.

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
 
@@ -46,11 +46,12 @@ pub struct Restore {
     pub lsm: (Option<String>, Option<String>),
 }
 
-/// Restores a container as `id`, with what `bundle` says of its cgroup, mounts and network.
+/// Restores a container as `id`, with what `bundle` says of its cgroup, mounts and network. `signals` can be read once the caller has
+/// had enough.
 ///
 /// # Errors
 /// What failed, on which field; nothing is left of it.
-pub fn restore(root: &Root, id: &str, bundle: &Bundle, wanted: &Restore) -> Result<Process> {
+pub fn restore(root: &Root, id: &str, bundle: &Bundle, wanted: &Restore, signals: BorrowedFd<'_>) -> Result<Process> {
     validate::container_id(id)?;
     let raised = profile::raise(bundle, wanted.profile)?;
     let bundle = &*raised.bundle;
@@ -58,7 +59,7 @@ pub fn restore(root: &Root, id: &str, bundle: &Bundle, wanted: &Restore) -> Resu
     bundle.refuse_foreign_annotations()?;
     launch::lsm::check(&bundle.spec)?;
     refuse::check(&bundle.spec)?;
-    wanted.settings.check("restore")?;
+    wanted.settings.check("restore", Some(signals))?;
     let host = cgroup::Host::detect()?;
     refuse::check_host(host)?;
     wanted.check()?;
@@ -90,6 +91,7 @@ pub fn restore(root: &Root, id: &str, bundle: &Bundle, wanted: &Restore) -> Resu
     let (first, verified) = (None, false);
     let mut restoring = Restoring {
         wanted,
+        signals,
         bundle,
         plan: &plan,
         folders,
@@ -172,6 +174,7 @@ fn make(
 /// A restore under way.
 struct Restoring<'a> {
     wanted: &'a Restore,
+    signals: BorrowedFd<'a>,
     bundle: &'a Bundle,
     plan: &'a Plan,
     folders: Folders,
@@ -192,11 +195,12 @@ impl Restoring<'_> {
         self.cgroup.confine(Pid::this())?;
         self.folder.keep(&self.bundle.config, filter)?;
         let talk = Talk::new()?;
-        let mut stage = Stage::new(self.folder.path(), self.bundle, self.plan, &self.cgroup)?;
+        let script = talk.script(&self.cgroup.saved().place().1)?;
+        let mut stage = Stage::new(self.folder.path(), script, self.bundle, self.plan, &self.cgroup)?;
         let (mut command, said) = self.wanted.settings.command("restore", &self.folders, self.empties_network())?;
         // What comes from the caller's terminal is ours: criu and its script must not die of it before the payload was looked at.
         command.process_group(0);
-        let handed = self.arguments(&mut command, &mut stage, &talk)?;
+        let handed = self.arguments(&mut command, &mut stage)?;
         let process = self.bundle.spec.process().as_ref();
         let no_new_privileges = process.and_then(|process| process.no_new_privileges()).unwrap_or_default();
         let child = stage.start(&mut command, no_new_privileges)?;
@@ -214,9 +218,9 @@ impl Restoring<'_> {
     }
 
     /// What criu is to do; what comes back must stay open until it runs.
-    fn arguments(&self, command: &mut Command, stage: &mut Stage, talk: &Talk) -> Result<Vec<OwnedFd>> {
+    fn arguments(&self, command: &mut Command, stage: &mut Stage) -> Result<Vec<OwnedFd>> {
         command.args(["--restore-detached", "--restore-sibling", "--manage-cgroups=soft"]);
-        command.arg("--root").arg(stage.root()).arg("--action-script").arg(talk.script());
+        command.arg("--root").arg(stage.root()).arg("--action-script").arg(stage.script());
         command.arg("--cgroup-root").arg(self.cgroup.saved().place().0);
         let (profile, context) = &self.wanted.lsm;
         for (flag, value) in [("--lsm-profile", profile), ("--lsm-mount-context", context)] {
@@ -276,7 +280,7 @@ impl Restoring<'_> {
     }
 
     fn answer(&mut self, criu: &OwnedFd, talk: &Talk) -> Result<()> {
-        while let Some((moment, pid)) = talk.next(criu)? {
+        while let Some((moment, pid)) = talk.next(criu, self.signals)? {
             match moment {
                 Moment::Namespaces => self.run_hooks(pid)?,
                 Moment::Ready => self.ready(pid)?,

@@ -3,7 +3,9 @@
 //! the state folder. All of it goes with criu; nobody on the host sees it.
 
 use std::fs::File;
+use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 
@@ -25,13 +27,15 @@ use crate::plan::{Plan, Source};
 use crate::sys::keyring;
 use crate::sys::mount::{attach, open_tree};
 
-/// The root's name on the stage.
+/// The root's name on the stage, and the script's.
 const ROOT: &str = "root";
+const SCRIPT: &str = "script";
 const EMPTY: &str = "wsbox-empty";
 
 /// Detached trees by their names.
 pub struct Stage {
     folder: PathBuf,
+    script: String,
     trees: Vec<(String, OwnedFd)>,
     below: Vec<Below>,
 }
@@ -48,7 +52,7 @@ impl Stage {
     ///
     /// # Errors
     /// The source that is not there, by its field.
-    pub fn new(folder: &Path, bundle: &Bundle, plan: &Plan, cgroup: &Cgroup) -> Result<Self> {
+    pub fn new(folder: &Path, script: String, bundle: &Bundle, plan: &Plan, cgroup: &Cgroup) -> Result<Self> {
         let (root, init) = (bundle.open_root()?, memfd::init()?);
         let mut opener = Opener {
             bundle: &bundle.path,
@@ -65,12 +69,17 @@ impl Stage {
             plan.sources.iter().filter_map(|source| Some((name(source, bundle)?, source))).collect();
         let sources: Vec<Source> = named.iter().map(|(_, source)| (*source).clone()).collect();
         let trees = named.into_iter().map(|(name, _)| name).zip(opener.open(&sources)?).collect();
-        Ok(Self { folder: folder.to_owned(), trees, below: Vec::new() })
+        Ok(Self { folder: folder.to_owned(), script, trees, below: Vec::new() })
     }
 
     /// Where the root will be.
     pub fn root(&self) -> PathBuf {
         self.folder.join(ROOT)
+    }
+
+    /// Where criu's script will be: it is criu's own, and does not go with us.
+    pub fn script(&self) -> PathBuf {
+        self.folder.join(SCRIPT)
     }
 
     /// criu's arguments for the mounts that its images name: `[(place, name)]`.
@@ -124,9 +133,12 @@ impl Stage {
         let none: Option<&Path> = None;
         let slave = mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SLAVE, none);
         slave.context(|| "a mount namespace for criu".into())?;
-        let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+        let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
         let made = mount(Some("tmpfs"), &self.folder, Some("tmpfs"), flags, Some("mode=700,size=1m"));
         made.context(|| format!("a tmpfs on {}", self.folder.display()))?;
+        let mut script = File::options();
+        let script = script.write(true).create_new(true).mode(0o500).open(self.script());
+        script.and_then(|mut file| file.write_all(self.script.as_bytes())).context(|| "criu's script".into())?;
         self.trees
             .iter()
             .try_for_each(|(name, tree)| place(&self.folder.join(name), tree).context(|| format!("mount {name}")))?;

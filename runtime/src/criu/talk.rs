@@ -3,15 +3,15 @@
 
 use std::fs::File;
 use std::io::Write;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
+use nix::fcntl::{OFlag, readlink};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::{Pid, pipe2, read};
 
-use crate::error::{Context, Error, Result};
-use crate::launch::memfd;
+use crate::error::{Context, Error, Kind, Result};
 
 /// When criu asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,9 +22,8 @@ pub enum Moment {
     Ready,
 }
 
-/// The script and its pipes.
+/// Our ends and criu's of two pipes.
 pub struct Talk {
-    script: OwnedFd,
     asks: (OwnedFd, OwnedFd),
     answers: (OwnedFd, OwnedFd),
 }
@@ -33,32 +32,24 @@ impl Talk {
     /// A new one.
     pub fn new() -> Result<Self> {
         let pipe = || pipe2(OFlag::O_CLOEXEC).context(|| "pipe".into());
-        let (asks, answers) = (pipe()?, pipe()?);
-        let ours = |fd: &OwnedFd| format!("/proc/{}/fd/{}", std::process::id(), fd.as_raw_fd());
-        let text = text(&ours(&asks.1), &ours(&answers.0));
-        Ok(Self { script: memfd::executable(c"wsbox-criu", text.as_bytes())?, asks, answers })
+        Ok(Self { asks: pipe()?, answers: pipe()? })
     }
 
-    /// Where the script is, for as long as we are there: criu executes it by its path, and takes no arguments for it.
-    pub fn script(&self) -> String {
-        format!("/proc/{}/fd/{}", std::process::id(), self.script.as_raw_fd())
+    /// The script of a container with this cgroup. It has to be there for as long as criu is: one that criu can not execute it takes for a bad
+    /// answer, and lets the payload run.
+    ///
+    /// # Errors
+    /// If the kernel does not tell our pipes.
+    pub fn script(&self, cgroup: &Path) -> Result<String> {
+        Ok(text(&pipe(&self.asks.1)?, &pipe(&self.answers.0)?, cgroup))
     }
 
     /// The next question and the pid of the first process; none once criu, whose pidfd is given, has ended.
     ///
     /// # Errors
-    /// If what comes is no question.
-    pub fn next(&self, criu: &OwnedFd) -> Result<Option<(Moment, Pid)>> {
-        let mut fds =
-            [PollFd::new(self.asks.0.as_fd(), PollFlags::POLLIN), PollFd::new(criu.as_fd(), PollFlags::POLLIN)];
-        loop {
-            match poll(&mut fds, PollTimeout::NONE) {
-                Err(Errno::EINTR) => {}
-                result => break result.map(drop).context(|| "poll".into())?,
-            }
-        }
-        let asked = fds[0].revents().is_some_and(|events| events.contains(PollFlags::POLLIN));
-        if asked { self.question().map(Some) } else { Ok(None) }
+    /// If what comes is no question, or one of `signals` comes first.
+    pub fn next(&self, criu: &OwnedFd, signals: BorrowedFd<'_>) -> Result<Option<(Moment, Pid)>> {
+        if wait(Some(self.asks.0.as_fd()), criu, Some(signals))? { self.question().map(Some) } else { Ok(None) }
     }
 
     /// One write of the script's, below PIPE_BUF: it comes whole.
@@ -84,24 +75,59 @@ impl Talk {
     }
 }
 
+/// Waits until criu asks, or has ended: whether it asks.
+///
+/// # Errors
+/// If one of the caller's signals comes: criu may never come to its end.
+pub fn wait(asks: Option<BorrowedFd<'_>>, ended: &OwnedFd, signals: Option<BorrowedFd<'_>>) -> Result<bool> {
+    let all = [signals, asks, Some(ended.as_fd())].into_iter().enumerate();
+    let (numbers, mut fds): (Vec<_>, Vec<_>) =
+        all.filter_map(|(number, fd)| Some((number, PollFd::new(fd?, PollFlags::POLLIN)))).unzip();
+    loop {
+        match poll(&mut fds, PollTimeout::NONE) {
+            Err(Errno::EINTR) => {}
+            result => break result.map(drop).context(|| "poll".into())?,
+        }
+    }
+    let first = fds.iter().position(|fd| fd.revents().is_some_and(|events| events.contains(PollFlags::POLLIN)));
+    match first.map(|at| numbers[at]) {
+        Some(0) => {
+            Err(Error::new(Kind::State, "restore", "a signal came before the container ran, and criu was ended")
+                .hint("nothing is left of it: restore it again"))
+        }
+        number => Ok(number == Some(1)),
+    }
+}
+
 /// The one answer that lets criu go on.
 const GOOD: &str = "go on\n";
 
+/// A pipe's path, for as long as we are there, and its name: a path of ours may lead to somebody else's once we are gone.
+fn pipe(fd: &OwnedFd) -> Result<(String, String)> {
+    let path = format!("/proc/{}/fd/{}", std::process::id(), fd.as_raw_fd());
+    let name = readlink(path.as_str()).context(|| "pipe".into())?.to_string_lossy().into_owned();
+    Ok((path, name))
+}
+
 /// Whatever else comes, and also if we are gone by then: criu does not heed how the script ends before it lets the payload run, so the script ends
-/// the first process, and with it all of the pid namespace.
-fn text(asks: &str, answers: &str) -> String {
+/// the first process, and with it all of the pid namespace. Then criu itself and the script, all of our group: without us it would wait for its dead
+/// forever. But not before everyone whom it holds is sure to die: who is let go runs.
+fn text((asks, asks_name): &(String, String), (answers, answers_name): &(String, String), cgroup: &Path) -> String {
     format!(
         "#!/bin/sh\ntrap '' HUP INT QUIT TERM PIPE\n\
          case $CRTOOLS_SCRIPT_ACTION in setup-namespaces|pre-resume) ;; *) exit 0 ;; esac\n\
+         [ \"$(readlink {asks})\" = '{asks_name}' ] && [ \"$(readlink {answers})\" = '{answers_name}' ] && \
          echo \"$CRTOOLS_SCRIPT_ACTION $CRTOOLS_INIT_PID\" >{asks} && read -r answer <{answers} && \
-         [ \"$answer\" = '{}' ] && exit 0\nkill -KILL \"$CRTOOLS_INIT_PID\"\nexit 1\n",
-        GOOD.trim()
+         [ \"$answer\" = '{good}' ] && exit 0\n\
+         kill -KILL \"$CRTOOLS_INIT_PID\"\necho 1 >'{cgroup}/cgroup.kill' && kill -KILL 0\nexit 1\n",
+        good = GOOD.trim(),
+        cgroup = cgroup.to_string_lossy().replace('\'', "'\\''"),
     )
 }
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::process::ExitStatusExt;
+    use std::os::unix::process::{CommandExt, ExitStatusExt};
     use std::process::{Child, Command};
 
     use super::*;
@@ -110,12 +136,17 @@ mod tests {
     /// A payload, and the script at work for it.
     fn asked(talk: &Talk) -> (Child, Child) {
         let payload = Command::new("sleep").arg("1000").spawn().unwrap();
-        let mut script = Command::new(talk.script());
-        script.env("CRTOOLS_SCRIPT_ACTION", "pre-resume").env("CRTOOLS_INIT_PID", payload.id().to_string());
+        let mut script = Command::new("/bin/sh");
+        script
+            .process_group(0)
+            .args(["-c", &talk.script("/no/such".as_ref()).unwrap()])
+            .env("CRTOOLS_SCRIPT_ACTION", "pre-resume")
+            .env("CRTOOLS_INIT_PID", payload.id().to_string());
         let script = script.spawn().unwrap();
         let criu = pidfd::open(Pid::from_raw(script.id() as i32)).unwrap();
         let pid = Pid::from_raw(payload.id() as i32);
-        assert_eq!(talk.next(&criu).unwrap(), Some((Moment::Ready, pid)));
+        let signals = nix::unistd::pipe().unwrap();
+        assert_eq!(talk.next(&criu, signals.0.as_fd()).unwrap(), Some((Moment::Ready, pid)));
         (payload, script)
     }
 
@@ -126,6 +157,21 @@ mod tests {
         talk.go_on().unwrap();
         assert!(script.wait().unwrap().success());
         assert!(payload.try_wait().unwrap().is_none());
+        payload.kill().unwrap();
+        payload.wait().unwrap();
+    }
+
+    #[test]
+    fn a_signal_comes_first() {
+        let talk = Talk::new().unwrap();
+        let (mut payload, mut script) = asked(&talk);
+        let (read, write) = nix::unistd::pipe().unwrap();
+        nix::unistd::write(&write, b"x").unwrap();
+        let criu = pidfd::open(Pid::from_raw(script.id() as i32)).unwrap();
+        let error = talk.next(&criu, read.as_fd()).unwrap_err().to_string();
+        assert!(error.starts_with("restore: a signal came before the container ran"), "{error}");
+        talk.go_on().unwrap();
+        assert!(script.wait().unwrap().success());
         payload.kill().unwrap();
         payload.wait().unwrap();
     }

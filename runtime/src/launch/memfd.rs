@@ -22,8 +22,7 @@ pub fn init() -> Result<OwnedFd> {
     executable(c"wsbox-init", INIT)
 }
 
-/// A file that can be executed.
-pub fn executable(name: &CStr, bytes: &[u8]) -> Result<OwnedFd> {
+fn executable(name: &CStr, bytes: &[u8]) -> Result<OwnedFd> {
     let flag = MFdFlags::from_bits_retain(libc::MFD_EXEC);
     // Before Linux 6.3 there is no such flag, and every memfd can be executed.
     let fd = create(name, flag)
