@@ -156,7 +156,7 @@ impl Dump {
     fn dump(&self, record: &Record, spec: &Spec, filter: Option<&[u8]>, cgroup: &Cgroup) -> Result<()> {
         make_folder("--image-path", &self.settings.images)?;
         let images = Images::open("--image-path", &self.settings.images)?;
-        self.parent.as_ref().map_or(Ok(()), |parent| images.check_parent(parent))?;
+        self.parent.as_ref().map_or(Ok(()), |parent| images.before(parent).map(drop))?;
         let verb = if self.pre_dump { "pre-dump" } else { "dump" };
         let folders = Folders::new(images, &self.settings.work, verb)?;
         let (mut command, said) = self.settings.command(verb, &folders, self.empties_network(spec))?;

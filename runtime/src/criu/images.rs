@@ -10,10 +10,11 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat, renameat};
+use nix::fcntl::{AtFlags, OFlag, openat, renameat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
 use nix::unistd::{Uid, UnlinkatFlags, unlinkat};
 
+use super::way;
 use crate::error::{Context, Error, Result};
 
 /// How many pre-dumps may lie below each other.
@@ -24,6 +25,7 @@ const PARENT: &str = "parent";
 /// The folders, each opened once: that of the images, then its parent, and so on.
 pub struct Images {
     flag: String,
+    path: PathBuf,
     folders: Vec<OwnedFd>,
 }
 
@@ -34,14 +36,8 @@ impl Images {
     /// If others than the caller and root can change what is in it, by the file.
     pub fn open(flag: &str, path: &Path) -> Result<Self> {
         let flag = format!("{flag} {}", path.display());
-        let first = openat(AT_FDCWD, path, folder_flags() | OFlag::O_NOFOLLOW, Mode::empty());
-        let first = first.map_err(|errno| match errno {
-            Errno::ENOTDIR | Errno::ELOOP => {
-                Error::invalid(flag.clone(), "is no folder, or a symbolic link to one").hint("name the folder itself")
-            }
-            errno => Error::system(flag.clone(), errno),
-        })?;
-        Self::below(flag, first)
+        let (folder, path) = open(&flag, path)?;
+        Self::below(flag, path, folder)
     }
 
     /// Opens a folder of logs, which may have other things in it: in `log` criu has to write to no other file.
@@ -50,15 +46,14 @@ impl Images {
     /// If others can put names into the folder, or the log is a link.
     pub fn of_logs(flag: &str, path: &Path, log: &str) -> Result<Self> {
         let flag = format!("{flag} {}", path.display());
-        let folder =
-            openat(AT_FDCWD, path, folder_flags() | OFlag::O_NOFOLLOW, Mode::empty()).context(|| flag.clone())?;
+        let (folder, path) = open(&flag, path)?;
         check_owner(&fstat(&folder).context(|| flag.clone())?, &flag)?;
         match fstatat(&folder, log, AtFlags::AT_SYMLINK_NOFOLLOW) {
             Ok(found) if kind(&found) != SFlag::S_IFREG => {
                 Err(Error::invalid(format!("{flag}/{log}"), "is no regular file, and criu would write to it")
                     .hint("remove it"))
             }
-            Ok(_) | Err(Errno::ENOENT) => Ok(Self { flag, folders: vec![folder] }),
+            Ok(_) | Err(Errno::ENOENT) => Ok(Self { flag, path, folders: vec![folder] }),
             Err(errno) => Err(Error::system(format!("{flag}/{log}"), errno)),
         }
     }
@@ -66,35 +61,36 @@ impl Images {
     /// Looks at the folder again: criu has written to it.
     pub fn again(self) -> Result<Self> {
         let first = self.folders.into_iter().next();
-        Self::below(self.flag, first.ok_or_else(|| Error::system("the folder of images", Errno::ENOENT))?)
+        Self::below(self.flag, self.path, first.ok_or_else(|| Error::system("the folder of images", Errno::ENOENT))?)
     }
 
-    fn below(flag: String, first: OwnedFd) -> Result<Self> {
+    fn below(flag: String, path: PathBuf, first: OwnedFd) -> Result<Self> {
         let mut folders = vec![first];
         while let Some(last) = folders.last() {
             let name = format!("{flag}{}", "/parent".repeat(folders.len() - 1));
             check_folder(last, &name)?;
-            let next = match openat(last, PARENT, folder_flags(), Mode::empty()) {
-                // One that leads nowhere may lead somewhere by the time criu looks.
-                Err(Errno::ENOENT) if fstatat(last, PARENT, AtFlags::AT_SYMLINK_NOFOLLOW).is_err() => break,
-                result => result.context(|| format!("{name}/{PARENT}"))?,
-            };
+            // One that leads nowhere may lead somewhere by the time criu looks.
+            if fstatat(last, PARENT, AtFlags::AT_SYMLINK_NOFOLLOW) == Err(Errno::ENOENT) {
+                break;
+            }
+            let shown = (1..folders.len()).fold(path.clone(), |path, _| path.join(PARENT));
+            let next = folder_from(last, &shown, PARENT.as_ref(), &format!("{name}/{PARENT}"))?;
             if folders.len() > MOST {
                 return Err(Error::invalid(flag, format!("has more than {MOST} pre-dumps below each other")));
             }
             folders.push(next);
         }
-        Ok(Self { flag, folders })
+        Ok(Self { flag, path, folders })
     }
 
-    /// Looks at the pre-dump that the next dump is to build on.
+    /// The pre-dump that the next dump is to build on.
     ///
     /// # Errors
     /// As [`Images::open`].
-    pub fn check_parent(&self, parent: &Path) -> Result<()> {
+    pub fn before(&self, parent: &Path) -> Result<Self> {
         let name = format!("--parent-path {}", parent.display());
-        let folder = openat(self.folder(), parent, folder_flags(), Mode::empty()).context(|| name.clone())?;
-        Self::below(name, folder).map(drop)
+        let folder = folder_from(self.folder(), &self.path, parent, &name)?;
+        Self::below(name, self.path.join(parent), folder)
     }
 
     fn folder(&self) -> &OwnedFd {
@@ -185,6 +181,27 @@ impl Images {
         let stat = fstatat(folder, name, AtFlags::AT_SYMLINK_NOFOLLOW).context(subject)?;
         if kind(&stat) == SFlag::S_IFREG { Ok(stat.st_size as u64) } else { Err(odd()) }
     }
+}
+
+/// The folder at `path`, and its absolute path.
+fn open(flag: &str, path: &Path) -> Result<(OwnedFd, PathBuf)> {
+    let path = std::path::absolute(path).context(|| flag.to_owned())?;
+    let (above, name) = (path.parent().unwrap_or(&path), path.file_name().unwrap_or(OsStr::new(".")));
+    let above = way::to(if path.file_name().is_some() { above } else { &path }, flag)?;
+    let folder = openat(&above, name, folder_flags() | OFlag::O_NOFOLLOW, Mode::empty());
+    let folder = folder.map_err(|errno| match errno {
+        Errno::ENOTDIR | Errno::ELOOP => {
+            Error::invalid(flag, "is no folder, or a symbolic link to one").hint("name the folder itself")
+        }
+        errno => Error::system(flag, errno),
+    })?;
+    Ok((folder, path))
+}
+
+/// The folder at `path`, which may be a link, seen from another one.
+fn folder_from(from: &OwnedFd, shown: &Path, path: &Path, name: &str) -> Result<OwnedFd> {
+    let found = way::from(from.as_fd(), shown, path, name)?;
+    openat(found, ".", folder_flags(), Mode::empty()).context(|| name.to_owned())
 }
 
 fn folder_flags() -> OFlag {

@@ -100,9 +100,9 @@ fn links_are_refused() {
 fn a_pre_dump_is_looked_at_before() {
     let (folder, other) = (Folder::new("new"), Folder::new("before"));
     let relative = Path::new("..").join(other.0.file_name().unwrap());
-    assert!(folder.open().unwrap().check_parent(&relative).is_ok());
+    assert!(folder.open().unwrap().before(&relative).is_ok());
     other.file("pages-1.img", "pages").mode("pages-1.img", 0o666);
-    let error = folder.open().unwrap().check_parent(&relative).unwrap_err().to_string();
+    let error = folder.open().unwrap().before(&relative).err().unwrap().to_string();
     assert!(error.starts_with("--parent-path ") && error.contains("pages-1.img: can be written"), "{error}");
 }
 
@@ -141,4 +141,15 @@ fn lengths_are_of_images_alone() {
     for name in ["/etc/x.img", "../x.img", "a/x.img", "parent/../x.img", "parent/", "", "dump.log"] {
         fails(name, "is no name of an image");
     }
+}
+
+#[test]
+fn links_to_pre_dumps_are_looked_at_on_their_way() {
+    let (folder, other) = (Folder::new("far"), Folder::new("open"));
+    other.parent().file("parent/pages-1.img", "pages");
+    symlink(other.0.join("parent"), folder.0.join("parent")).unwrap();
+    assert!(folder.open().is_ok());
+    other.mode("", 0o777);
+    folder.fails(&format!("/parent: {} above it can be written by others (mode 0777)", other.0.display()));
+    other.mode("", 0o700);
 }

@@ -15,6 +15,7 @@ mod rights;
 mod stage;
 mod talk;
 mod verify;
+mod way;
 
 use std::fs::{DirBuilder, File};
 use std::io::{ErrorKind, Read, Seek};
@@ -23,6 +24,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
+use nix::errno::Errno;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::Pid;
 
@@ -175,8 +177,12 @@ impl Folders {
 
 /// A folder for images or logs, which nobody else may read: memory is in them.
 fn make_folder(flag: &str, path: &Path) -> Result<()> {
-    let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
-    made.context(|| format!("{flag} {}", path.display()))
+    let flag = format!("{flag} {}", path.display());
+    // As far as it is there: what is made there is ours.
+    way::to(path, &flag)
+        .map(drop)
+        .or_else(|error| if error.errno() == Some(Errno::ENOENT) { Ok(()) } else { Err(error) })?;
+    DirBuilder::new().recursive(true).mode(0o700).create(path).context(|| flag)
 }
 
 #[cfg(test)]
