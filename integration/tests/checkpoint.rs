@@ -10,6 +10,8 @@ mod confined;
 mod ended;
 #[path = "checkpoint/failing.rs"]
 mod failing;
+#[path = "checkpoint/folders.rs"]
+mod folders;
 #[path = "checkpoint/life.rs"]
 mod life;
 #[path = "checkpoint/refused.rs"]

@@ -14,6 +14,7 @@ use sha2::{Digest, Sha256};
 use super::images::Images;
 use super::mountinfo;
 use super::rights::{self, Rights};
+use super::room::Room;
 use crate::cgroup::Cgroup;
 use crate::error::{Context, Error, Result};
 use crate::plan;
@@ -23,6 +24,9 @@ const FILE: &str = "wsbox.json";
 const VERSION: u32 = 3;
 /// How long the file may be.
 const MOST: u64 = 64 << 20;
+/// For the names and lengths of the images of a thread, and of all else.
+const ROOM_OF_A_THREAD: usize = 1 << 10;
+const ROOM: usize = 1 << 20;
 /// Fields that criu restores as they were, whatever the bundle says by then.
 const FIELDS: [&str; 19] = [
     "process.user",
@@ -99,10 +103,24 @@ impl Description {
         self.rights.iter().find(|(_, rights)| !asked && gave_up(rights)).map(|(number, _)| number.as_str())
     }
 
-    /// Writes it.
-    pub fn write(&self, images: &Images) -> Result<()> {
-        let bytes = serde_json::to_vec(self).map_err(|error| Error::invalid(FILE, error.to_string()))?;
-        images.write(FILE, &bytes)
+    /// Writes it, and makes room for it with the lengths of all images: those of pre-dumps, which are there, and those of this dump.
+    ///
+    /// # Errors
+    /// If there is not as much, or nobody would read as much again.
+    pub fn begin(&self, images: &Images, before: &BTreeMap<String, u64>) -> Result<Room> {
+        let (bytes, before) = (serialized(self)?, serialized(before)?.len() + before.len() * "parent/".len());
+        let most = (bytes.len() + before + self.rights.len() * ROOM_OF_A_THREAD + ROOM) as u64;
+        if most > MOST {
+            let why = format!("could become longer than {MOST} bytes, with {} threads", self.rights.len());
+            return Err(Error::invalid(FILE, why).hint("make fewer pre-dumps below each other, or fewer threads"));
+        }
+        images.room(FILE, 0)?.write(&bytes)?;
+        images.room(FILE, most)
+    }
+
+    /// Writes it whole.
+    pub fn finish(&self, room: Room) -> Result<()> {
+        room.write(&serialized(self)?)
     }
 
     /// Reads it.
@@ -146,6 +164,10 @@ impl Description {
         }
         if self.filter != filter.map(digest) { Err(differs("linux.seccomp")) } else { Ok(()) }
     }
+}
+
+fn serialized(value: &impl Serialize) -> Result<Vec<u8>> {
+    serde_json::to_vec(value).map_err(|error| Error::invalid(FILE, error.to_string()))
 }
 
 fn digest(bytes: &[u8]) -> String {

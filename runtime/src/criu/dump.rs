@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `checkpoint`: a dump of a container that runs, or before it one or more of its memory only.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -156,7 +157,7 @@ impl Dump {
     fn dump(&self, record: &Record, spec: &Spec, filter: Option<&[u8]>, cgroup: &Cgroup) -> Result<()> {
         make_folder("--image-path", &self.settings.images)?;
         let images = Images::open("--image-path", &self.settings.images)?;
-        self.parent.as_ref().map_or(Ok(()), |parent| images.before(parent).map(drop))?;
+        let before = self.parent.as_ref().map(|parent| images.before(parent)).transpose()?;
         let verb = if self.pre_dump { "pre-dump" } else { "dump" };
         let folders = Folders::new(images, &self.settings.work, verb)?;
         let (mut command, said) = self.settings.command(verb, &folders, self.empties_network(spec))?;
@@ -171,13 +172,13 @@ impl Dump {
         refuse_found(&description, spec, filter.is_some(), pid)?;
         refuse_strangers(pid, cgroup)?;
         self.all(&mut command, record, spec, pid, &description)?;
+        let before = before.map_or_else(|| Ok(BTreeMap::new()), |images| images.lengths())?;
         // Before criu ends the container, that its images are of use; and once they are there, how long they are.
-        description.write(&folders.images)?;
+        let room = description.begin(&folders.images, &before)?;
         self.run(&mut command, verb, said, &folders.work)?;
         let finish = || {
-            let images = folders.images.again()?;
-            description.lengths = Some(images.lengths()?);
-            description.write(&images)
+            description.lengths = Some(folders.images.again()?.lengths()?);
+            description.finish(room)
         };
         finish()
             .map_err(|error: Error| error.hint("criu has ended: what it wrote can not be restored without wsbox.json"))

@@ -5,15 +5,16 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, openat, renameat};
+use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
-use nix::unistd::{Uid, UnlinkatFlags, unlinkat};
+use nix::unistd::Uid;
 
+use super::room::Room;
 use super::way;
 use crate::error::{Context, Error, Result};
 
@@ -122,19 +123,14 @@ impl Images {
         Ok(bytes)
     }
 
-    /// Writes a file of the folder whole: a reader sees the one before or this one.
-    pub fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
-        let subject = || format!("{}/{name}", self.flag);
-        let new = format!("{name}.tmp");
-        match unlinkat(self.folder(), new.as_str(), UnlinkatFlags::NoRemoveDir) {
-            Err(Errno::ENOENT) => {}
-            result => result.context(subject)?,
-        }
-        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let file = openat(self.folder(), new.as_str(), flags, Mode::from_bits_truncate(0o600)).context(subject)?;
-        let mut file = File::from(file);
-        file.write_all(bytes).and_then(|()| file.sync_all()).context(subject)?;
-        renameat(self.folder(), new.as_str(), self.folder(), name).context(subject)
+    /// Room for a file of the folder.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn room(&self, name: &str, length: u64) -> Result<Room> {
+        let subject = format!("{}/{name}", self.flag);
+        let folder = self.folder().try_clone().context(|| subject.clone())?;
+        Room::new(folder, name, subject, length)
     }
 
     /// The length of each image, also of the pre-dumps, by its path: criu 3.17 waits forever for the rest of one that was cut.

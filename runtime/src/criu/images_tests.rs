@@ -111,8 +111,11 @@ fn files_are_read_and_written_whole() {
     let folder = Folder::new("files");
     let images = folder.open().unwrap();
     symlink("/no/such", folder.0.join("wsbox.json.tmp")).unwrap();
-    images.write("wsbox.json", b"one").unwrap();
-    images.write("wsbox.json", b"two").unwrap();
+    images.room("wsbox.json", 0).unwrap().write(b"one").unwrap();
+    // Shorter or longer than its room; and one that was never written leaves nothing.
+    images.room("wsbox.json", 1).unwrap().write(b"other").unwrap();
+    images.room("wsbox.json", 9000).unwrap().write(b"two").unwrap();
+    drop(images.room("wsbox.json", 9000).unwrap());
     assert_eq!(images.read("wsbox.json", 3).unwrap(), b"two");
     let mode = fs::metadata(folder.0.join("wsbox.json")).unwrap().permissions().mode();
     assert_eq!((mode & 0o777, fs::read_dir(&folder.0).unwrap().count()), (0o600, 1));

@@ -12,6 +12,7 @@ mod read_only;
 mod refuse;
 mod restore;
 mod rights;
+mod room;
 mod stage;
 mod talk;
 mod verify;
