@@ -5,18 +5,19 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 
-use nix::poll::PollTimeout;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::Pid;
 use oci_spec::runtime::{Hook, Hooks};
 use serde_json::json;
 
 use crate::error::{Context, Error, Kind, Result};
-use crate::state::{Record, process};
+use crate::state::Record;
 use crate::sys::pidfd;
 
 /// How much of what a hook said on stderr an error repeats, in bytes.
@@ -64,22 +65,35 @@ impl Moment {
 /// # Errors
 /// The hook that failed, by its field, and what it said.
 pub fn run(moment: Moment, hooks: Option<&Hooks>, record: &Record) -> Result<()> {
-    moment.of(hooks).iter().try_for_each(|(field, hook)| one(field, hook, moment, record))
+    run_until(moment, hooks, record, None)
+}
+
+/// As [`run`], but ends one that is at work once `signals` can be read.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_until(
+    moment: Moment,
+    hooks: Option<&Hooks>,
+    record: &Record,
+    signals: Option<BorrowedFd<'_>>,
+) -> Result<()> {
+    moment.of(hooks).iter().try_for_each(|(field, hook)| one(field, hook, moment, record, signals))
 }
 
 /// Runs all hooks of `moment`, whose failures change nothing any more: one sentence for each.
 pub fn run_all(moment: Moment, hooks: Option<&Hooks>, record: &Record) -> Vec<String> {
     let failed =
-        |(field, hook): &(String, &Hook)| one(field, hook, moment, record).err().map(|error| error.to_string());
+        |(field, hook): &(String, &Hook)| one(field, hook, moment, record, None).err().map(|error| error.to_string());
     moment.of(hooks).iter().filter_map(failed).collect()
 }
 
-fn one(field: &str, hook: &Hook, moment: Moment, record: &Record) -> Result<()> {
+fn one(field: &str, hook: &Hook, moment: Moment, record: &Record, signals: Option<BorrowedFd<'_>>) -> Result<()> {
     let stderr = memfd_create(c"hook", MFdFlags::MFD_CLOEXEC).context(|| format!("{field}: memfd"))?;
     let mut said = File::from(stderr);
     let state = stdin(moment.status(), moment.pid(record), record)?;
     let mut child = spawn(hook, state, &said).context(|| format!("{field}: {}", hook.path().display()))?;
-    let status = wait(&mut child, hook, field)?;
+    let status = wait(&mut child, hook, field, signals)?;
     if status.success() {
         return Ok(());
     }
@@ -142,15 +156,33 @@ fn named<'a>(kind: &str, list: &'a Option<Vec<Hook>>) -> Vec<(String, &'a Hook)>
     list.iter().flatten().enumerate().map(|(at, hook)| (format!("hooks.{kind}[{at}]"), hook)).collect()
 }
 
-fn wait(child: &mut Child, hook: &Hook, field: &str) -> Result<ExitStatus> {
-    if let Some(seconds) = hook.timeout() {
+fn wait(child: &mut Child, hook: &Hook, field: &str, signals: Option<BorrowedFd<'_>>) -> Result<ExitStatus> {
+    if hook.timeout().is_some() || signals.is_some() {
         let pidfd = pidfd::open(Pid::from_raw(child.id() as i32)).context(|| field.into())?;
-        let limit = PollTimeout::try_from(seconds.saturating_mul(1000)).unwrap_or(PollTimeout::MAX);
-        if !process::wait(&pidfd, limit)? {
+        if let Err(why) = end(&pidfd, hook.timeout(), signals)? {
             let _ = child.kill();
             let _ = child.wait();
-            return Err(Error::new(Kind::System, field, format!("did not end within {seconds} s, and was killed")));
+            return Err(Error::new(Kind::System, field, format!("{why}, and was killed")));
         }
     }
     child.wait().context(|| format!("{field}: wait"))
+}
+
+/// Waits for the end of a process, or why there is none to wait for any more.
+fn end(pidfd: &OwnedFd, seconds: Option<i64>, signals: Option<BorrowedFd<'_>>) -> Result<Result<(), String>> {
+    let limit = seconds.map(|seconds| PollTimeout::try_from(seconds.saturating_mul(1000)).unwrap_or(PollTimeout::MAX));
+    let mut fds = vec![PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+    fds.extend(signals.map(|signals| PollFd::new(signals, PollFlags::POLLIN)));
+    let came = loop {
+        match poll(&mut fds, limit.unwrap_or(PollTimeout::NONE)) {
+            Err(Errno::EINTR) => {}
+            result => break result.context(|| "poll a pidfd".into())?,
+        }
+    };
+    let ended = fds[0].any().unwrap_or_default();
+    Ok(match came {
+        0 => Err(format!("did not end within {} s", seconds.unwrap_or_default())),
+        _ if ended => Ok(()),
+        _ => Err("did not end before a signal came".into()),
+    })
 }

@@ -25,6 +25,11 @@ fn stopped(file: &str) -> bool {
 
 /// `restore` with this criu, until what it tells in `file` is stopped: then a signal ends it all.
 fn hangs(world: &World, criu: &str, detach: bool, file: &str, signal: Signal) {
+    let words = "restore: a signal came before the container ran, and criu was ended";
+    hangs_with(world, criu, detach, file, signal, words);
+}
+
+fn hangs_with(world: &World, criu: &str, detach: bool, file: &str, signal: Signal, words: &str) {
     let (up, path, images) = (unique("up"), world.path(), world.images("one"));
     world.bundle.write();
     let fixed = ["--criu", criu, "restore", "--bundle", &path, "--image-path", &images];
@@ -34,7 +39,7 @@ fn hangs(world: &World, criu: &str, detach: bool, file: &str, signal: Signal) {
     // And all that it was asked to do is done.
     std::thread::sleep(std::time::Duration::from_millis(300));
     kill(Pid::from_raw(child.id() as i32), signal).unwrap();
-    finish(child).fails(1, &["restore: a signal came before the container ran, and criu was ended"]);
+    finish(child).fails(1, &[words]);
     assert!(!stopped(file), "criu is left");
     world.nothing_left(&up);
     fs::remove_file(file).unwrap();
@@ -62,6 +67,10 @@ fn a_criu_that_hangs() {
     let mut world = world.with("/hooks", hooks);
     hangs(&world, "criu", true, &file, Signal::SIGTERM);
     hangs(&world, "criu", false, &file, Signal::SIGINT);
+    let stop = format!("echo $$ >{file}; kill -STOP $$");
+    world.bundle.config["hooks"] = json!({"createRuntime": [{"path": "/bin/sh", "args": ["sh", "-c", stop]}]});
+    let words = "hooks.createRuntime[0]: did not end before a signal came, and was killed";
+    hangs_with(&world, "criu", true, &file, Signal::SIGTERM, words);
     world.bundle.config["hooks"] = json!({});
     world.restore(&up, &[]).ok();
     world.goes_on(&up, number);

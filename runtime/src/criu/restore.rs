@@ -304,7 +304,7 @@ impl Restoring<'_> {
             return Ok(());
         }
         self.record.process = Some(process);
-        hooks::run(Hooks::Creating, hooks, &self.record)
+        hooks::run_until(Hooks::Creating, hooks, &self.record, Some(self.signals))
     }
 
     fn ready(&mut self, pid: Pid) -> Result<()> {
