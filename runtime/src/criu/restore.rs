@@ -258,6 +258,8 @@ impl Restoring<'_> {
         let criu = pidfd::open(group).context(|| "pidfd of criu".into());
         let followed = criu.and_then(|criu| self.answer(&criu, talk));
         if followed.is_err() || !self.verified {
+            // A criu that others kill as it asks us lets go of whom it holds, and no option of ptrace(2) of 3.17's has them die with it: they run
+            // until here.
             // First what it would let run, then criu itself with its script, which is not waited for yet: it would wait for its dead
             // forever.
             if let Some((_, first)) = &self.first {
