@@ -6,9 +6,8 @@ DEMO    := target/demo
 PREFIX  := /usr/local
 PACKAGES := busybox-static procps
 TEST_PACKAGES := $(PACKAGES) runc uidmap libcap2-bin keyutils musl-tools gcc docker.io containerd podman containernetworking-plugins tini iptables iproute2 docker-compose prometheus systemd skopeo umoci docker-registry openssl mmdebstrap zstd
-# The guest's host side (qemu for test-guest-qemu), and what is in its image.
+# The guest's host side, and what is in its image.
 GUEST_PACKAGES := user-mode-linux mmdebstrap e2fsprogs cpio util-linux gcc libc6-dev jq
-GUEST_QEMU_PACKAGES := $(GUEST_PACKAGES) qemu-system-x86 qemu-system-common
 GUEST_IMAGE := systemd systemd-sysv dbus dbus-user-session libpam-systemd udev kmod linux-image-cloud-amd64 uidmap jq libcap2-bin keyutils \
 	docker.io containerd podman runc crun containernetworking-plugins tini iptables iproute2 docker-compose busybox-static procps bsdutils criu tar
 BENCH_PACKAGES := $(TEST_PACKAGES) crun strace
@@ -37,7 +36,6 @@ test-guest: guest toolchain
 
 ## test-guest-qemu: what user-mode Linux lacks, on an emulated machine with two CPUs
 test-guest-qemu: guest toolchain
-	@sh integration/packages.sh "$(SUDO)" $(GUEST_QEMU_PACKAGES)
 	@TARGET=$(TARGET) integration/guest/test.sh qemu $(GUEST_IMAGE)
 
 ## bench: wsbox beside crun, runc and the floor

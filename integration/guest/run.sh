@@ -16,15 +16,18 @@ run_uml() { # one CPU: its threads hand over to each other at every fault and ca
 }
 
 run_qemu() {
-	local socket=$tmp/fs
-	/usr/lib/qemu/virtiofsd --socket-path="$socket" -o source="$share" -o sandbox=chroot 2>/dev/null &
-	until [ -S "$socket" ]; do sleep 0.1; done
-	exec qemu-system-x86_64 -M q35 -accel tcg,thread=multi -cpu max -smp 2 -m "$mem" \
+	local root dir
+	root=$("$(dirname "$0")/qemu.sh")
+	for dir in "$image" "$share" "$tmp"; do mkdir -p "$root$dir" && mount --bind "$dir" "$root$dir"; done
+	for dir in dev proc; do mount --rbind /$dir "$root/$dir"; done
+	chroot "$root" /usr/lib/qemu/virtiofsd --socket-path="$tmp/fs" -o source="$share" -o sandbox=chroot 2>/dev/null &
+	until [ -S "$tmp/fs" ]; do sleep 0.1; done
+	exec chroot "$root" qemu-system-x86_64 -M q35 -accel tcg,thread=multi -cpu max -smp 2 -m "$mem" \
 		-nodefaults -no-user-config -no-reboot -display none -serial stdio -kernel "$image/vmlinuz" -initrd "$image/initrd.gz" \
 		-append 'console=ttyS0 panic=-1 quiet mitigations=off nokaslr apparmor=0 guest-session='"$session" \
 		-drive file="$image/disk",format=raw,if=none,id=disk,snapshot=on,cache=unsafe -device virtio-blk-pci,drive=disk \
 		-object memory-backend-memfd,id=mem,size="${mem}M",share=on -numa node,memdev=mem \
-		-chardev socket,id=fs,path="$socket" -device vhost-user-fs-pci,chardev=fs,tag=share
+		-chardev socket,id=fs,path="$tmp/fs" -device vhost-user-fs-pci,chardev=fs,tag=share
 }
 
 engine=${GUEST:-uml} mem=${GUEST_MEM:-2048}
@@ -35,7 +38,7 @@ fi
 [ $# -ge 3 ] || { echo "usage: run.sh IMAGE DIR COMMAND..." >&2; exit 2; }
 case $engine in
 uml) need /usr/bin/linux.uml user-mode-linux ;;
-qemu) need qemu-system-x86_64 qemu-system-x86 && need /usr/lib/qemu/virtiofsd qemu-system-common ;;
+qemu) need mmdebstrap mmdebstrap && "$(dirname "$0")/qemu.sh" >/dev/null ;;
 *) echo "guest: GUEST is uml or qemu, not $engine" >&2 && exit 2 ;;
 esac
 image=$(realpath "$1") share=$(realpath "$2")

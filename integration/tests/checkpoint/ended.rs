@@ -114,3 +114,26 @@ fn wsbox_is_killed() {
     world.restore(&up, &[]).ok();
     until("a further number", || number() != before);
 }
+
+/// A dump is not ended half-way: the signal waits.
+#[test]
+#[ignore = "criu on Linux 6.1: make test-guest-qemu"]
+fn a_signal_comes_while_it_dumps() {
+    let (world, up) = (World::new(confined()), unique("up"));
+    let (id, criu, file) = (world.running(), world.images("criu"), world.images("pids"));
+    let number = world.count(&id);
+    program(&criu, &format!("[ $1 != dump ] || {{ echo $$ >{file}; kill -STOP $$; }}\nexec criu \"$@\""));
+    let args = ["--criu", &criu, "checkpoint", "--image-path", &world.images("one"), &id];
+    let child = world.engine.command(&args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    until("a criu that is stopped", || stopped(&file));
+    kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM).unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    let stopped = fs::read_to_string(&file).unwrap().trim().parse().unwrap();
+    kill(Pid::from_raw(stopped), Signal::SIGCONT).unwrap();
+    // The images are whole, then it ends as the signal says.
+    assert_eq!(finish(child).code, 143);
+    world.engine.wsbox(&["delete", "--force", &id]).ok();
+    world.nothing_left(&id);
+    world.restore(&up, &[]).ok();
+    world.goes_on(&up, number);
+}

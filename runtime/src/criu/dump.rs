@@ -3,9 +3,11 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use nix::sys::stat::stat;
 use nix::unistd::Pid;
 use oci_spec::runtime::{Linux, LinuxNamespaceType, Spec};
@@ -60,7 +62,9 @@ pub fn checkpoint(root: &Root, id: &str, wanted: &Dump) -> Result<Vec<String>> {
     wanted.check()?;
     wanted.settings.check("checkpoint", None)?;
     refuse::check_host(cgroup::Host::detect()?)?;
-    wanted.dump_frozen(&record, &bundle.spec, filter.as_deref())?;
+    let held = hold()?;
+    let dumped = wanted.dump_frozen(&record, &bundle.spec, filter.as_deref());
+    dumped.and(held.thread_set_mask().context(|| "signals".into()))?;
     if wanted.leave_running || wanted.pre_dump {
         return Ok(Vec::new());
     }
@@ -69,6 +73,13 @@ pub fn checkpoint(root: &Root, id: &str, wanted: &Dump) -> Result<Vec<String>> {
     }
     // Still under its lock: by its name alone another could be meant by now.
     lifecycle::delete_locked(root, folder, id, true)
+}
+
+/// Holds back what ends us, until the images are whole and nothing is frozen: a criu that is ended half-way leaves its parasite in the
+/// payload. Returns the mask that was.
+fn hold() -> Result<SigSet> {
+    let ends = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT]);
+    ends.thread_swap_mask(SigmaskHow::SIG_BLOCK).context(|| "signals".into())
 }
 
 fn not_running(id: &str, status: Status) -> Error {
@@ -185,7 +196,8 @@ impl Dump {
     }
 
     fn run(&self, command: &mut Command, verb: &str, said: File, work: &Images) -> Result<()> {
-        let status = command.status().context(|| self.settings.criu.display().to_string())?;
+        // What comes from the caller's terminal is ours.
+        let status = command.process_group(0).status().context(|| self.settings.criu.display().to_string())?;
         if status.success() { Ok(()) } else { Err(self.settings.failed("checkpoint", verb, status, said, work)) }
     }
 
