@@ -28,10 +28,7 @@ pub const ECANCELED: i32 = 125;
 pub const EBADMSG: i32 = 74;
 
 pub const AT_FDCWD: i32 = -100;
-const AT_SYMLINK_NOFOLLOW: u32 = 0x100;
-const AT_EACCESS: u32 = 0x200;
 const AT_EMPTY_PATH: u32 = 0x1000;
-const AT_RECURSIVE: u32 = 0x8000;
 
 pub const O_WRONLY: u64 = 1;
 pub const O_RDWR: u64 = 2;
@@ -50,12 +47,6 @@ pub const RESOLVE_NO_MAGICLINKS: u64 = 0x02;
 pub const RESOLVE_NO_SYMLINKS: u64 = 0x04;
 pub const RESOLVE_BENEATH: u64 = 0x08;
 pub const RESOLVE_IN_ROOT: u64 = 0x10;
-
-const OPEN_TREE_CLONE: u32 = 1;
-const MOVE_MOUNT_F_EMPTY_PATH: u32 = 0x4;
-const MOVE_MOUNT_T_EMPTY_PATH: u32 = 0x40;
-const CLONE_PARENT: u64 = 0x8000;
-const CLONE_PIDFD: u64 = 0x1000;
 
 macro_rules! numbers {
     ($($name:ident $x86_64:literal $aarch64:literal)*) => {
@@ -200,93 +191,6 @@ pub fn map(fd: i32, len: usize) -> Result<&'static mut [u8]> {
     Ok(unsafe { core::slice::from_raw_parts_mut(at as *mut u8, len) })
 }
 
-#[repr(C)]
-struct IoVec {
-    base: *mut u8,
-    len: usize,
-}
-
-#[repr(C)]
-struct MsgHdr {
-    name: *const u8,
-    name_len: u32,
-    iov: *mut IoVec,
-    iov_len: usize,
-    control: *mut u8,
-    control_len: usize,
-    flags: u32,
-}
-
-/// Room for FDS_PER_MESSAGE descriptors: a cmsghdr (length, SOL_SOCKET, SCM_RIGHTS) and the numbers.
-#[repr(C, align(8))]
-pub struct Rights {
-    len: usize,
-    level: i32,
-    kind: i32,
-    pub fds: [i32; 254],
-}
-
-impl Rights {
-    pub const fn new() -> Self {
-        Self { len: 0, level: 1, kind: 1, fds: [-1; 254] }
-    }
-
-    /// How many descriptors the kernel put in.
-    pub fn count(&self) -> usize {
-        if self.level == 1 && self.kind == 1 { self.len.saturating_sub(16) / 4 } else { 0 }
-    }
-}
-
-/// Receives one message with its descriptors, close-on-exec: the number of bytes, 0 at the end of the stream.
-pub fn receive(socket: i32, data: &mut [u8], rights: &mut Rights) -> Result<usize> {
-    const MSG_CMSG_CLOEXEC: u32 = 0x4000_0000;
-    rights.len = 0;
-    let mut iov = IoVec { base: data.as_mut_ptr(), len: data.len() };
-    let mut header = MsgHdr {
-        name: core::ptr::null(),
-        name_len: 0,
-        iov: &mut iov,
-        iov_len: 1,
-        control: (rights as *mut Rights).cast(),
-        control_len: size_of::<Rights>(),
-        flags: 0,
-    };
-    loop {
-        match sys!(RECVMSG, socket, &raw mut header, MSG_CMSG_CLOEXEC) {
-            Err(EINTR) => continue,
-            result => return result,
-        }
-    }
-}
-
-/// Sends one message, with `fd` if there is one.
-pub fn send(socket: i32, data: &[u8], fd: Option<i32>) -> Result<()> {
-    const MSG_NOSIGNAL: u32 = 0x4000;
-    let mut rights = Rights::new();
-    rights.len = 20;
-    rights.fds[0] = fd.unwrap_or(-1);
-    let mut iov = IoVec { base: data.as_ptr().cast_mut(), len: data.len() };
-    let header = MsgHdr {
-        name: core::ptr::null(),
-        name_len: 0,
-        iov: &mut iov,
-        iov_len: 1,
-        control: (&raw mut rights).cast(),
-        control_len: if fd.is_some() { 24 } else { 0 },
-        flags: 0,
-    };
-    sys!(SENDMSG, socket, &raw const header, MSG_NOSIGNAL).map(drop)
-}
-
-pub fn accept(socket: i32) -> Result<i32> {
-    loop {
-        match sys!(ACCEPT4, socket, 0usize, 0usize, O_CLOEXEC) {
-            Err(EINTR) => continue,
-            result => return result.map(|fd| fd as i32),
-        }
-    }
-}
-
 pub fn setns(fd: i32, flags: u32) -> Result<()> {
     sys!(SETNS, fd, flags).map(drop)
 }
@@ -344,54 +248,6 @@ pub fn umask(mask: u32) {
     let _ = sys!(UMASK, mask);
 }
 
-pub fn propagate(flags: u64) -> Result<()> {
-    sys!(MOUNT, 0usize, c"/", 0usize, flags, 0usize).map(drop)
-}
-
-pub fn fsopen(kind: &CStr) -> Result<i32> {
-    const FSOPEN_CLOEXEC: u32 = 1;
-    sys!(FSOPEN, kind, FSOPEN_CLOEXEC).map(|fd| fd as i32)
-}
-
-/// Sets a string, or a flag where `value` is none.
-pub fn fsconfig(context: i32, key: &CStr, value: Option<&CStr>) -> Result<()> {
-    const FSCONFIG_SET_FLAG: u32 = 0;
-    const FSCONFIG_SET_STRING: u32 = 1;
-    match value {
-        Some(value) => sys!(FSCONFIG, context, FSCONFIG_SET_STRING, key, value, 0u32),
-        None => sys!(FSCONFIG, context, FSCONFIG_SET_FLAG, key, 0usize, 0u32),
-    }
-    .map(drop)
-}
-
-/// Makes the superblock of a context and a detached mount of it.
-pub fn fsmount(context: i32, attributes: u64) -> Result<i32> {
-    const FSCONFIG_CMD_CREATE: u32 = 6;
-    const FSMOUNT_CLOEXEC: u32 = 1;
-    sys!(FSCONFIG, context, FSCONFIG_CMD_CREATE, 0usize, 0usize, 0u32)?;
-    sys!(FSMOUNT, context, FSMOUNT_CLOEXEC, attributes).map(|fd| fd as i32)
-}
-
-/// A detached copy of the mount at `path` below `dir` (of `dir` itself where the path is empty).
-pub fn open_tree(dir: i32, path: &CStr, recursive: bool) -> Result<i32> {
-    let depth = if recursive { AT_RECURSIVE } else { 0 };
-    sys!(OPEN_TREE, dir, path, OPEN_TREE_CLONE | O_CLOEXEC as u32 | AT_EMPTY_PATH | depth).map(|fd| fd as i32)
-}
-
-pub fn mount_setattr(mount: i32, set: u64, propagation: u64, recursive: bool) -> Result<()> {
-    let attributes = [set, 0, propagation, 0];
-    let depth = if recursive { AT_RECURSIVE } else { 0 };
-    sys!(MOUNT_SETATTR, mount, c"", AT_EMPTY_PATH | depth, attributes.as_ptr(), size_of_val(&attributes)).map(drop)
-}
-
-pub fn move_mount(from: i32, to: i32) -> Result<()> {
-    sys!(MOVE_MOUNT, from, c"", to, c"", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH).map(drop)
-}
-
-pub fn move_mount_to_root(from: i32) -> Result<()> {
-    sys!(MOVE_MOUNT, from, c"", AT_FDCWD, c"/", MOVE_MOUNT_F_EMPTY_PATH).map(drop)
-}
-
 pub fn fchdir(dir: i32) -> Result<()> {
     sys!(FCHDIR, dir).map(drop)
 }
@@ -403,93 +259,6 @@ pub fn chdir(path: &CStr) -> Result<()> {
 /// The raw call, which says "(unreachable)" where libc would not.
 pub fn getcwd(buffer: &mut [u8]) -> Result<usize> {
     sys!(GETCWD, buffer.as_mut_ptr(), buffer.len())
-}
-
-pub fn pivot_root_here() -> Result<()> {
-    sys!(PIVOT_ROOT, c".", c".").map(drop)
-}
-
-pub fn detach_here() -> Result<()> {
-    const MNT_DETACH: u32 = 2;
-    sys!(UMOUNT2, c".", MNT_DETACH).map(drop)
-}
-
-/// openat2(2); EAGAIN (a rename raced with a `..`) and EINTR are tried again.
-pub fn openat2(dir: i32, path: &CStr, flags: u64, mode: u64, resolve: u64) -> Result<i32> {
-    let how = [flags | O_CLOEXEC, mode, resolve];
-    loop {
-        match sys!(OPENAT2, dir, path, how.as_ptr(), size_of_val(&how)) {
-            Err(EAGAIN | EINTR) => continue,
-            result => return result.map(|fd| fd as i32),
-        }
-    }
-}
-
-pub fn mkdirat(dir: i32, name: &CStr, mode: u32) -> Result<()> {
-    sys!(MKDIRAT, dir, name, mode).map(drop)
-}
-
-/// The text of a link, without a NUL: its length.
-pub fn readlinkat(dir: i32, name: &CStr, buffer: &mut [u8]) -> Result<usize> {
-    sys!(READLINKAT, dir, name, buffer.as_mut_ptr(), buffer.len())
-}
-
-pub fn chown(fd: i32, uid: u32) -> Result<()> {
-    sys!(FCHOWNAT, fd, c"", uid, u32::MAX, AT_EMPTY_PATH).map(drop)
-}
-
-/// What a file is.
-#[derive(Clone, Copy)]
-pub struct Stat {
-    pub ino: u64,
-    pub mode: u32,
-    pub rdev: u64,
-}
-
-impl Stat {
-    pub fn is_dir(&self) -> bool {
-        self.mode & 0o170000 == 0o040000
-    }
-
-    pub fn is_fifo(&self) -> bool {
-        self.mode & 0o170000 == 0o010000
-    }
-
-    pub fn is_file(&self) -> bool {
-        self.mode & 0o170000 == 0o100000
-    }
-}
-
-/// struct stat: 144 bytes on x86_64, 128 on aarch64, with the mode in different places (asm/stat.h).
-fn decode(raw: &[u64; 18]) -> Stat {
-    #[cfg(target_arch = "x86_64")]
-    return Stat { ino: raw[1], mode: raw[3] as u32, rdev: raw[5] };
-    #[cfg(target_arch = "aarch64")]
-    return Stat { ino: raw[1], mode: raw[2] as u32, rdev: raw[4] };
-}
-
-pub fn fstat(fd: i32) -> Result<Stat> {
-    let mut raw = [0u64; 18];
-    sys!(NEWFSTATAT, fd, c"", raw.as_mut_ptr(), AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW)?;
-    Ok(decode(&raw))
-}
-
-pub fn stat(path: &CStr) -> Result<Stat> {
-    let mut raw = [0u64; 18];
-    sys!(NEWFSTATAT, AT_FDCWD, path, raw.as_mut_ptr(), 0u32)?;
-    Ok(decode(&raw))
-}
-
-/// The file system's magic number.
-pub fn fs_type(fd: i32) -> Result<u64> {
-    let mut raw = [0u64; 16];
-    sys!(FSTATFS, fd, raw.as_mut_ptr())?;
-    Ok(raw[0])
-}
-
-pub fn may_execute(path: &CStr) -> Result<()> {
-    const X_OK: u32 = 1;
-    sys!(FACCESSAT2, AT_FDCWD, path, X_OK, AT_EACCESS).map(drop)
 }
 
 pub fn dup_onto(from: i32, to: i32) -> Result<()> {
@@ -525,7 +294,13 @@ pub fn capset(effective: u64, permitted: u64, inheritable: u64) -> Result<()> {
 }
 
 // After the macro that they are written with.
+mod files;
+mod message;
+mod mount;
 mod notify;
 mod process;
+pub use files::*;
+pub use message::*;
+pub use mount::*;
 pub use notify::*;
 pub use process::*;

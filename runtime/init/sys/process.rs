@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Filters, signals, children and execve: the second half of sys.rs.
+//! Filters, signals, children and execve.
 
 use core::ffi::CStr;
 
 use super::*;
+
+const CLONE_PARENT: u64 = 0x8000;
+const CLONE_PIDFD: u64 = 0x1000;
 
 /// Installs a filter of 8-byte instructions; `filter` must be a multiple of them.
 pub fn seccomp(filter: &[u8], flags: u32) -> Result<i32> {
