@@ -21,6 +21,8 @@ mod mounts;
 mod namespaces;
 #[path = "docker/network.rs"]
 mod network;
+#[path = "docker/privileged.rs"]
+mod privileged;
 #[path = "docker/remapped.rs"]
 mod remapped;
 #[path = "docker/run.rs"]

@@ -96,6 +96,10 @@ fn directory(mount: &OwnedFd, name: &str, mode: u32) -> nix::Result<()> {
 fn extra(mount: &OwnedFd, dev: &Dev, wanted: &LinuxDevice, owner: &Owner<'_>, field: &str) -> Result<()> {
     let path = crate::validate::clean(&wanted.path().to_string_lossy());
     let name = path.strip_prefix("/dev/").ok_or_else(|| Error::invalid(field, "is not below /dev"))?;
+    // Among all devices of the host, as Docker's --privileged names them; ours leads to the container's own terminals.
+    if name == "ptmx" && (wanted.major(), wanted.minor()) == (5, 2) {
+        return Ok(());
+    }
     // The links lead out of the mount, into the host's own /proc as long as we make it.
     if let Some((link, _)) = LINKS.iter().find(|(link, _)| name.split('/').next() == Some(link)) {
         return Err(Error::invalid(format!("{field}.path"), format!("{path}: /dev/{link} is wsbox's own link")));
