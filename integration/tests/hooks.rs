@@ -47,6 +47,19 @@ impl Log {
 
 const ALL: [(&str, &str); 4] = [("poststop", ""), ("poststart", ""), ("createRuntime", ""), ("prestart", "")];
 
+/// In the foreground wsbox holds back what is for the payload: a hook, and what it leaves, can be ended by all signals.
+#[test]
+fn they_begin_with_no_signal_blocked() {
+    let (log, engine) = (Log::new(), Engine::new());
+    let masks = log.0.path().join("masks");
+    let script = format!("grep SigBlk /proc/self/status >>{}", masks.display());
+    let hooks = ALL.map(|(kind, _)| (kind, script.as_str()));
+    let bundle = Bundle::hardened().set("/hooks", log.hooks(&hooks)).args(&["true"]);
+    bundle.write();
+    engine.wsbox(&["run", "--bundle", &bundle.path().display().to_string(), &unique("masks")]).ok();
+    assert_eq!(fs::read_to_string(masks).unwrap(), "SigBlk:\t0000000000000000\n".repeat(4));
+}
+
 #[test]
 fn they_run_in_order_with_the_state() {
     for door in Door::ALL {

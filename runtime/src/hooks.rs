@@ -18,7 +18,7 @@ use serde_json::json;
 
 use crate::error::{Context, Error, Kind, Result};
 use crate::state::Record;
-use crate::sys::pidfd;
+use crate::sys::{pidfd, signals};
 
 /// How much of what a hook said on stderr an error repeats, in bytes.
 const WORDS: u64 = 1024;
@@ -83,8 +83,19 @@ pub fn run_until(
 
 /// Runs all hooks of `moment`, whose failures change nothing any more: one sentence for each.
 pub fn run_all(moment: Moment, hooks: Option<&Hooks>, record: &Record) -> Vec<String> {
-    let failed =
-        |(field, hook): &(String, &Hook)| one(field, hook, moment, record, None).err().map(|error| error.to_string());
+    run_all_until(moment, hooks, record, None)
+}
+
+/// As [`run_all`], but ends those that are at work once `signals` can be read.
+pub fn run_all_until(
+    moment: Moment,
+    hooks: Option<&Hooks>,
+    record: &Record,
+    signals: Option<BorrowedFd<'_>>,
+) -> Vec<String> {
+    let failed = |(field, hook): &(String, &Hook)| {
+        one(field, hook, moment, record, signals).err().map(|error| error.to_string())
+    };
     moment.of(hooks).iter().filter_map(failed).collect()
 }
 
@@ -112,6 +123,7 @@ fn spawn(hook: &Hook, state: OwnedFd, stderr: &File) -> std::io::Result<Child> {
     let mut command = Command::new(hook.path());
     command.arg0(first).args(rest).env_clear().envs(variables);
     command.stdin(Stdio::from(state)).stdout(Stdio::null()).stderr(stderr.try_clone()?);
+    signals::unblock(&mut command);
     command.spawn()
 }
 

@@ -25,7 +25,7 @@ fn images_that_are_not_whole() {
         let path = file.unwrap().path();
         let whole = fs::read(&path).unwrap();
         fs::write(&path, &whole[..whole.len() / 2]).unwrap();
-        world.restore(&up, &[]).fails(1, &["--image-path ", "bytes, criu wrote"]);
+        world.restore(&up, &[]).fails(1, &["--image-path ", " bytes, criu wrote "]);
         world.nothing_left(&up);
         // As long as it was, and nonsense: then criu says so.
         if !path.display().to_string().contains("pages") {
@@ -35,8 +35,8 @@ fn images_that_are_not_whole() {
         }
         fs::write(&path, whole).unwrap();
     }
-    world.describe(|all| all["lengths"] = json!(null));
-    world.restore(&up, &[]).fails(1, &["wsbox.json: lengths: are missing, so the checkpoint was not finished"]);
+    world.describe(|all| all["images"] = json!(null));
+    world.restore(&up, &[]).fails(1, &["wsbox.json: images: is missing"]);
     world.nothing_left(&up);
     fs::write(format!("{}/wsbox.json", world.images("one")), &description).unwrap();
     world.restore(&up, &[]).ok();

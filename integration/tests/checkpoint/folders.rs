@@ -51,17 +51,25 @@ fn a_disk_that_is_full_at_the_end() {
     world.goes_on(&up, number);
 }
 
-/// Without room for all that belongs to the images criu is not started.
+/// Without room for all that belongs to the images criu is not started, and those of an earlier dump are as they were.
 #[test]
 #[ignore = "criu on Linux 6.1: make test-guest-qemu"]
 fn a_disk_that_is_full_before() {
-    let world = World::new(confined());
+    let (world, up) = (World::new(confined()), unique("up"));
     let id = world.running();
-    let disk = Disk::new(&world.images("one"), "512k");
+    let disk = Disk::new(&world.images("one"), "24m");
+    world.checkpoint(&id, &["--leave-running"]).ok();
+    let _ = std::io::copy(&mut std::io::repeat(0), &mut fs::File::create(disk.0.join("full")).unwrap());
+    let log = fs::metadata(disk.0.join("dump.log")).unwrap().modified().unwrap();
     world.checkpoint(&id, &[]).fails(1, &["wsbox.json: no space left on device"]);
-    assert!(!disk.0.join("dump.log").exists() && !disk.0.join("wsbox.json.tmp").exists());
+    assert_eq!(fs::metadata(disk.0.join("dump.log")).unwrap().modified().unwrap(), log);
+    assert!(!disk.0.join("wsbox.json.tmp").exists());
     let number = world.count(&id);
     world.goes_on(&id, number);
+    fs::remove_file(disk.0.join("full")).unwrap();
+    world.engine.wsbox(&["delete", "--force", &id]).ok();
+    world.restore(&up, &[]).ok();
+    world.goes_on(&up, 1);
 }
 
 /// Who can rename a folder on the way could put other images in its place.

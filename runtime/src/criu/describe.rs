@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::images::Images;
+use super::images::{Images, Listing};
 use super::mountinfo;
 use super::rights::{self, Rights};
 use super::room::Room;
@@ -24,9 +24,8 @@ const FILE: &str = "wsbox.json";
 const VERSION: u32 = 3;
 /// How long the file may be.
 const MOST: u64 = 64 << 20;
-/// For the names and lengths of the images of a thread, and of all else.
-const ROOM_OF_A_THREAD: usize = 1 << 10;
-const ROOM: usize = 1 << 20;
+/// More than the listing of the images takes.
+const ROOM: u64 = 1 << 10;
 /// Fields that criu restores as they were, whatever the bundle says by then.
 const FIELDS: [&str; 19] = [
     "process.user",
@@ -66,8 +65,8 @@ pub struct Description {
     pub rights: BTreeMap<String, Rights>,
     /// Whether nothing of its network namespace is in the images
     pub empty_network: bool,
-    /// How long the images are, once all of them are there
-    pub lengths: Option<BTreeMap<String, u64>>,
+    /// The images, once all of them are there
+    pub images: Option<Listing>,
     /// Mounts that are not in the images: where, and criu's name for them
     pub external: Vec<(String, String)>,
 }
@@ -89,7 +88,7 @@ impl Description {
             filter: filter.map(digest),
             descriptors: once(descriptors),
             empty_network: false,
-            lengths: None,
+            images: None,
             rights: rights::of(&cgroup.procs()?, pid)?,
             external: external(spec, &mounts)?,
             mounts: options(mounts),
@@ -103,19 +102,19 @@ impl Description {
         self.rights.iter().find(|(_, rights)| !asked && gave_up(rights)).map(|(number, _)| number.as_str())
     }
 
-    /// Writes it, and makes room for it with the lengths of all images: those of pre-dumps, which are there, and those of this dump.
+    /// Makes room for it, and removes that of an earlier dump: criu is about to write over its images.
     ///
     /// # Errors
-    /// If there is not as much, or nobody would read as much again.
-    pub fn begin(&self, images: &Images, before: &BTreeMap<String, u64>) -> Result<Room> {
-        let (bytes, before) = (serialized(self)?, serialized(before)?.len() + before.len() * "parent/".len());
-        let most = (bytes.len() + before + self.rights.len() * ROOM_OF_A_THREAD + ROOM) as u64;
+    /// If there is none, or nobody would read as much again.
+    pub fn begin(&self, images: &Images) -> Result<Room> {
+        let most = serialized(self)?.len() as u64 + ROOM;
         if most > MOST {
-            let why = format!("could become longer than {MOST} bytes, with {} threads", self.rights.len());
-            return Err(Error::invalid(FILE, why).hint("make fewer pre-dumps below each other, or fewer threads"));
+            let why = format!("would be longer than {MOST} bytes, with {} threads", self.rights.len());
+            return Err(Error::invalid(FILE, why).hint("end some of them"));
         }
-        images.room(FILE, 0)?.write(&bytes)?;
-        images.room(FILE, most)
+        let room = images.room(FILE, most)?;
+        images.remove(FILE)?;
+        Ok(room)
     }
 
     /// Writes it whole.
@@ -129,7 +128,8 @@ impl Description {
     /// If there is none, or it is another version's, or of a checkpoint that did not come to its end.
     pub fn read(images: &Images) -> Result<Self> {
         let bytes = images.read(FILE, MOST);
-        let bytes = bytes.map_err(|error| error.hint("only images of `wsbox checkpoint` can be restored"))?;
+        let bytes = bytes
+            .map_err(|error| error.hint("only images of a `wsbox checkpoint` that came to its end can be restored"))?;
         Self::parse(&bytes)
     }
 
@@ -140,8 +140,8 @@ impl Description {
             return Err(bad(format!("is of version {}, this wsbox knows {VERSION}", value["version"])));
         }
         let found: Self = serde_json::from_value(value).map_err(|error| bad(error.to_string()))?;
-        if found.lengths.as_ref().is_none_or(BTreeMap::is_empty) {
-            return Err(bad("lengths: are missing, so the checkpoint was not finished".into()));
+        if found.images.is_none() {
+            return Err(bad("images: is missing".into()));
         }
         match found.descriptors.iter().flatten().find(|name| !is_descriptor(name)) {
             Some(name) => Err(bad(format!("descriptors: {name:?} is no pipe, socket, file or tty of criu's"))),
@@ -333,7 +333,7 @@ mod tests {
 
     fn described() -> Value {
         json!({"version": VERSION, "fields": {}, "filter": null, "descriptors": ["pipe:[7]", null, null],
-            "mounts": [], "rights": {}, "empty_network": false, "lengths": {"inventory.img": 1}, "external": []})
+            "mounts": [], "rights": {}, "empty_network": false, "images": {"images": 1, "bytes": 1, "digest": ""}, "external": []})
     }
 
     fn parsed(pointer: &str, value: Value) -> Result<Description> {
@@ -343,11 +343,10 @@ mod tests {
     }
 
     #[test]
-    fn an_unfinished_checkpoint_is_refused() {
+    fn without_its_images_it_is_refused() {
         assert!(parsed("/filter", Value::Null).is_ok());
-        for value in [Value::Null, json!({})] {
-            assert!(parsed("/lengths", value).unwrap_err().to_string().contains("was not finished"));
-        }
+        assert!(parsed("/images", Value::Null).unwrap_err().to_string().contains("images: is missing"));
+        assert!(parsed("/images", json!({})).is_err());
         assert!(parsed("/version", json!(1)).unwrap_err().to_string().contains("is of version 1"));
     }
 

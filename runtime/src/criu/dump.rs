@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `checkpoint`: a dump of a container that runs, or before it one or more of its memory only.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -168,7 +167,7 @@ impl Dump {
     fn dump(&self, record: &Record, spec: &Spec, filter: Option<&[u8]>, cgroup: &Cgroup) -> Result<()> {
         make_folder("--image-path", &self.settings.images)?;
         let images = Images::open("--image-path", &self.settings.images)?;
-        let before = self.parent.as_ref().map(|parent| images.before(parent)).transpose()?;
+        self.parent.as_ref().map_or(Ok(()), |parent| images.check_parent(parent))?;
         let verb = if self.pre_dump { "pre-dump" } else { "dump" };
         let folders = Folders::new(images, &self.settings.work, verb)?;
         let (mut command, said) = self.settings.command(verb, &folders, self.empties_network(spec))?;
@@ -183,12 +182,11 @@ impl Dump {
         refuse_found(&description, spec, filter.is_some(), pid)?;
         refuse_strangers(pid, cgroup)?;
         self.all(&mut command, record, spec, pid, &description)?;
-        let before = before.map_or_else(|| Ok(BTreeMap::new()), |images| images.lengths())?;
-        // Before criu ends the container, that its images are of use; and once they are there, how long they are.
-        let room = description.begin(&folders.images, &before)?;
+        // Before criu ends the container: without it the images are of no use.
+        let room = description.begin(&folders.images)?;
         self.run(&mut command, verb, said, &folders.work)?;
         let finish = || {
-            description.lengths = Some(folders.images.again()?.lengths()?);
+            description.images = Some(folders.images.again()?.listing()?);
             description.finish(room)
         };
         finish()

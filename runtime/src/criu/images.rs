@@ -7,12 +7,15 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
-use nix::unistd::Uid;
+use nix::unistd::{Uid, UnlinkatFlags, unlinkat};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use super::room::Room;
 use super::way;
@@ -22,6 +25,15 @@ use crate::error::{Context, Error, Result};
 const MOST: usize = 1024;
 /// criu's link to the pre-dump.
 const PARENT: &str = "parent";
+
+/// How many images there are and how long together, with a digest of their names and lengths: criu 3.17 waits forever for the rest of one
+/// that was cut. As short for many as for few, whatever the payload has criu write.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listing {
+    images: usize,
+    bytes: u64,
+    digest: String,
+}
 
 /// The folders, each opened once: that of the images, then its parent, and so on.
 pub struct Images {
@@ -84,14 +96,14 @@ impl Images {
         Ok(Self { flag, path, folders })
     }
 
-    /// The pre-dump that the next dump is to build on.
+    /// Looks at the pre-dump that the next dump is to build on.
     ///
     /// # Errors
     /// As [`Images::open`].
-    pub fn before(&self, parent: &Path) -> Result<Self> {
+    pub fn check_parent(&self, parent: &Path) -> Result<()> {
         let name = format!("--parent-path {}", parent.display());
         let folder = folder_from(self.folder(), &self.path, parent, &name)?;
-        Self::below(name, self.path.join(parent), folder)
+        Self::below(name, self.path.join(parent), folder).map(drop)
     }
 
     fn folder(&self) -> &OwnedFd {
@@ -123,6 +135,14 @@ impl Images {
         Ok(bytes)
     }
 
+    /// Removes a file of the folder, if it is there.
+    pub fn remove(&self, name: &str) -> Result<()> {
+        match unlinkat(self.folder(), name, UnlinkatFlags::NoRemoveDir) {
+            Err(Errno::ENOENT) => Ok(()),
+            result => result.context(|| format!("{}/{name}", self.flag)),
+        }
+    }
+
     /// Room for a file of the folder.
     ///
     /// # Errors
@@ -133,49 +153,40 @@ impl Images {
         Room::new(folder, name, subject, length)
     }
 
-    /// The length of each image, also of the pre-dumps, by its path: criu 3.17 waits forever for the rest of one that was cut.
+    /// What images there are, also of the pre-dumps.
     ///
     /// # Errors
     /// If a folder can not be read.
-    pub fn lengths(&self) -> Result<BTreeMap<String, u64>> {
+    pub fn listing(&self) -> Result<Listing> {
         let mut found = BTreeMap::new();
         for (depth, folder) in self.folders.iter().enumerate() {
             for (name, stat) in entries(folder, &self.flag)? {
-                let name = name.to_string_lossy().into_owned();
-                if kind(&stat) == SFlag::S_IFREG && name.ends_with(".img") {
-                    found.insert(format!("{}{name}", "parent/".repeat(depth)), stat.st_size as u64);
+                if kind(&stat) == SFlag::S_IFREG && name.as_bytes().ends_with(b".img") {
+                    found.insert((depth, name), stat.st_size as u64);
                 }
             }
         }
-        Ok(found)
+        let mut digest = Sha256::new();
+        for ((depth, name), length) in &found {
+            digest.update(format!("{depth} {length} {} ", name.len()));
+            digest.update(name.as_bytes());
+        }
+        let digest = digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        Ok(Listing { images: found.len(), bytes: found.values().sum(), digest })
     }
 
     /// Compares what is there with what was.
     ///
     /// # Errors
-    /// The first image that is not there, or of another length; or what is no name of one.
-    pub fn check(&self, wanted: &BTreeMap<String, u64>) -> Result<()> {
-        for (path, length) in wanted {
-            let found = self.length(path)?;
-            if found != *length {
-                let why = format!("has {found} bytes, criu wrote {length}");
-                return Err(Error::invalid(format!("{}/{path}", self.flag), why));
-            }
+    /// If an image is not there, is another's, or of another length.
+    pub fn check(&self, wanted: &Listing) -> Result<()> {
+        let found = self.listing()?;
+        if found == *wanted {
+            return Ok(());
         }
-        Ok(())
-    }
-
-    fn length(&self, path: &str) -> Result<u64> {
-        let subject = || format!("{}/{path}", self.flag);
-        let odd = || Error::invalid(format!("{}/wsbox.json", self.flag), format!("{path:?} is no name of an image"));
-        let name = path.trim_start_matches("parent/");
-        if !name.ends_with(".img") || name.contains('/') {
-            return Err(odd());
-        }
-        let folder = self.folders.get((path.len() - name.len()) / "parent/".len());
-        let folder = folder.ok_or_else(|| Error::system(subject(), Errno::ENOENT))?;
-        let stat = fstatat(folder, name, AtFlags::AT_SYMLINK_NOFOLLOW).context(subject)?;
-        if kind(&stat) == SFlag::S_IFREG { Ok(stat.st_size as u64) } else { Err(odd()) }
+        let (images, bytes) = (found.images, found.bytes);
+        let why = format!("has {images} images of {bytes} bytes, criu wrote {} of {}", wanted.images, wanted.bytes);
+        Err(Error::invalid(self.flag.clone(), why).hint("names and lengths have to be as `wsbox checkpoint` left them"))
     }
 }
 

@@ -127,23 +127,25 @@ fn files_are_read_and_written_whole() {
 }
 
 #[test]
-fn lengths_are_of_images_alone() {
-    let folder = Folder::new("lengths");
+fn a_listing_is_of_images_alone() {
+    let folder = Folder::new("listing");
     folder.file("core-1.img", "core").file("dump.log", "log").parent().file("parent/pages-1.img", "pages");
     let images = folder.open().unwrap();
-    let lengths = images.lengths().unwrap();
-    let expected = [("core-1.img".to_owned(), 4), ("parent/pages-1.img".to_owned(), 5)];
-    assert_eq!(lengths, BTreeMap::from(expected));
-    assert!(images.check(&lengths).is_ok());
-    let fails = |name: &str, words: &str| {
-        let error = images.check(&BTreeMap::from([(name.to_owned(), 1)])).unwrap_err().to_string();
-        assert!(error.contains(words), "{name}: {error}");
+    let listing = images.listing().unwrap();
+    assert_eq!((listing.images, listing.bytes), (2, 9));
+    let fails = |words: &str| {
+        let error = images.check(&listing).unwrap_err().to_string();
+        assert!(error.contains(words), "{error}");
     };
-    fails("core-1.img", "has 4 bytes, criu wrote 1");
-    fails("parent/parent/pages-1.img", "no such file");
-    for name in ["/etc/x.img", "../x.img", "a/x.img", "parent/../x.img", "parent/", "", "dump.log"] {
-        fails(name, "is no name of an image");
-    }
+    folder.file("dump.log", "longer");
+    assert!(images.check(&listing).is_ok());
+    folder.file("core-1.img", "cor");
+    fails("has 2 images of 8 bytes, criu wrote 2 of 9");
+    // The same together, and not each.
+    folder.file("parent/pages-1.img", "pages!");
+    fails("has 2 images of 9 bytes, criu wrote 2 of 9");
+    folder.file("core-1.img", "core").file("parent/pages-1.img", "pages").file("core-2.img", "");
+    fails("has 3 images of 9 bytes");
 }
 
 #[test]

@@ -2,7 +2,6 @@
 //! `restore`: a new container from images. Folder, record and cgroup are made as for any other; in place of the init criu brings
 //! the processes back, and asks twice: for the hooks, and before anything runs.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
@@ -76,7 +75,7 @@ pub fn restore(root: &Root, id: &str, bundle: &Bundle, wanted: &Restore, signals
     };
     let plan = plan::container(&bundle.spec, id, &launch::plan_host(host, None)?, &options)?;
     let filter = plan.filter.as_ref().map(exec::save_filter);
-    images.check(description.lengths.as_ref().unwrap_or(&BTreeMap::new()))?;
+    description.images.as_ref().map_or(Ok(()), |listing| images.check(listing))?;
     description.must_match(&bundle.spec, filter.as_deref())?;
     let folders = Folders::new(images, &wanted.settings.work, "restore")?;
     let folder = root.create(id)?;
@@ -208,7 +207,8 @@ impl Restoring<'_> {
         self.follow(child, &talk, said)?;
         self.record.status = Status::Running;
         self.folder.write(&self.record)?;
-        let failed = hooks::run_all(Hooks::Started, self.bundle.spec.hooks().as_ref(), &self.record);
+        let hooks = self.bundle.spec.hooks().as_ref();
+        let failed = hooks::run_all_until(Hooks::Started, hooks, &self.record, Some(self.signals));
         self.warnings.extend(failed);
         Ok(())
     }
@@ -282,7 +282,7 @@ impl Restoring<'_> {
     }
 
     fn answer(&mut self, criu: &OwnedFd, talk: &Talk) -> Result<()> {
-        while let Some((moment, pid)) = talk.next(criu, self.signals)? {
+        while let Some((moment, pid)) = talk.next(criu, self.signals())? {
             match moment {
                 Moment::Namespaces => self.run_hooks(pid)?,
                 Moment::Ready => self.ready(pid)?,
@@ -290,6 +290,11 @@ impl Restoring<'_> {
             talk.go_on()?;
         }
         Ok(())
+    }
+
+    /// None once the payload may run: from then on they are for it.
+    fn signals(&self) -> Option<BorrowedFd<'_>> {
+        (!self.verified).then_some(self.signals)
     }
 
     fn remember(&mut self, pid: Pid) -> Result<state::Process> {

@@ -48,8 +48,8 @@ impl Talk {
     ///
     /// # Errors
     /// If what comes is no question, or one of `signals` comes first.
-    pub fn next(&self, criu: &OwnedFd, signals: BorrowedFd<'_>) -> Result<Option<(Moment, Pid)>> {
-        if wait(Some(self.asks.0.as_fd()), criu, Some(signals))? { self.question().map(Some) } else { Ok(None) }
+    pub fn next(&self, criu: &OwnedFd, signals: Option<BorrowedFd<'_>>) -> Result<Option<(Moment, Pid)>> {
+        if wait(Some(self.asks.0.as_fd()), criu, signals)? { self.question().map(Some) } else { Ok(None) }
     }
 
     /// One write of the script's, below PIPE_BUF: it comes whole.
@@ -135,18 +135,22 @@ mod tests {
 
     /// A payload, and the script at work for it.
     fn asked(talk: &Talk) -> (Child, Child) {
+        asked_in(talk, "/no/such".as_ref())
+    }
+
+    fn asked_in(talk: &Talk, cgroup: &Path) -> (Child, Child) {
         let payload = Command::new("sleep").arg("1000").spawn().unwrap();
         let mut script = Command::new("/bin/sh");
         script
             .process_group(0)
-            .args(["-c", &talk.script("/no/such".as_ref()).unwrap()])
+            .args(["-c", &talk.script(cgroup).unwrap()])
             .env("CRTOOLS_SCRIPT_ACTION", "pre-resume")
             .env("CRTOOLS_INIT_PID", payload.id().to_string());
         let script = script.spawn().unwrap();
         let criu = pidfd::open(Pid::from_raw(script.id() as i32)).unwrap();
         let pid = Pid::from_raw(payload.id() as i32);
         let signals = nix::unistd::pipe().unwrap();
-        assert_eq!(talk.next(&criu, signals.0.as_fd()).unwrap(), Some((Moment::Ready, pid)));
+        assert_eq!(talk.next(&criu, Some(signals.0.as_fd())).unwrap(), Some((Moment::Ready, pid)));
         (payload, script)
     }
 
@@ -168,7 +172,7 @@ mod tests {
         let (read, write) = nix::unistd::pipe().unwrap();
         nix::unistd::write(&write, b"x").unwrap();
         let criu = pidfd::open(Pid::from_raw(script.id() as i32)).unwrap();
-        let error = talk.next(&criu, read.as_fd()).unwrap_err().to_string();
+        let error = talk.next(&criu, Some(read.as_fd())).unwrap_err().to_string();
         assert!(error.starts_with("restore: a signal came before the container ran"), "{error}");
         talk.go_on().unwrap();
         assert!(script.wait().unwrap().success());
@@ -184,5 +188,20 @@ mod tests {
         drop(answer);
         assert!(!script.wait().unwrap().success());
         assert_eq!(payload.wait().unwrap().signal(), Some(libc::SIGKILL));
+    }
+
+    #[test]
+    fn all_of_the_cgroup_goes_and_criu_with_it() {
+        let cgroup = std::env::temp_dir().join(format!("wsbox-it's-{}", std::process::id()));
+        std::fs::create_dir(&cgroup).unwrap();
+        let talk = Talk::new().unwrap();
+        let (mut payload, mut script) = asked_in(&talk, &cgroup);
+        let Talk { answers: (_ours, answer), .. } = talk;
+        drop(answer);
+        assert_eq!(script.wait().unwrap().signal(), Some(libc::SIGKILL));
+        assert_eq!(payload.wait().unwrap().signal(), Some(libc::SIGKILL));
+        let written = std::fs::read_to_string(cgroup.join("cgroup.kill"));
+        std::fs::remove_dir_all(&cgroup).unwrap();
+        assert_eq!(written.unwrap(), "1\n");
     }
 }

@@ -15,4 +15,5 @@ pub mod pidfd;
 pub mod rlimit;
 pub mod sched;
 pub mod scm;
+pub mod signals;
 pub mod tty;
