@@ -100,9 +100,9 @@ fn links_are_refused() {
 fn a_pre_dump_is_looked_at_before() {
     let (folder, other) = (Folder::new("new"), Folder::new("before"));
     let relative = Path::new("..").join(other.0.file_name().unwrap());
-    assert!(folder.open().unwrap().before(&relative).is_ok());
+    assert!(folder.open().unwrap().check_parent(&relative).is_ok());
     other.file("pages-1.img", "pages").mode("pages-1.img", 0o666);
-    let error = folder.open().unwrap().before(&relative).err().unwrap().to_string();
+    let error = folder.open().unwrap().check_parent(&relative).err().unwrap().to_string();
     assert!(error.starts_with("--parent-path ") && error.contains("pages-1.img: can be written"), "{error}");
 }
 
