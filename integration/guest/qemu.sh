@@ -14,7 +14,7 @@ if [ ! -e "$root" ]; then
 	rm -rf --one-file-system "$root.new"
 	mmdebstrap --quiet --variant=extract --include=qemu-system-x86,qemu-system-common --dpkgopt='path-exclude=/usr/share/doc/*' \
 		bookworm "$root.new" "${APT_SOURCES:-/etc/apt/sources.list.d/debian.sources}" >&2
-	mkdir -p "$root.new"/{dev,proc}
+	mkdir -p "$root.new"/{dev,proc,image,share}
 	mv "$root.new" "$root"
 fi
 touch "$root"

@@ -16,18 +16,21 @@ run_uml() { # one CPU: its threads hand over to each other at every fault and ca
 }
 
 run_qemu() {
-	local root dir
+	local root
 	root=$("$(dirname "$0")/qemu.sh")
-	for dir in "$image" "$share" "$tmp"; do mkdir -p "$root$dir" && mount --bind "$dir" "$root$dir"; done
-	for dir in dev proc; do mount --rbind /$dir "$root/$dir"; done
-	chroot "$root" /usr/lib/qemu/virtiofsd --socket-path="$tmp/fs" -o source="$share" -o sandbox=chroot 2>/dev/null &
+	mount --bind "$image" "$root/image"
+	mount --bind "$share" "$root/share"
+	mount --bind "$tmp" "$root/tmp"
+	mount --rbind /dev "$root/dev"
+	mount --rbind /proc "$root/proc"
+	chroot "$root" /usr/lib/qemu/virtiofsd --socket-path=/tmp/fs -o source=/share -o sandbox=chroot 2>/dev/null &
 	until [ -S "$tmp/fs" ]; do sleep 0.1; done
 	exec chroot "$root" qemu-system-x86_64 -M q35 -accel tcg,thread=multi -cpu max -smp 2 -m "$mem" \
-		-nodefaults -no-user-config -no-reboot -display none -serial stdio -kernel "$image/vmlinuz" -initrd "$image/initrd.gz" \
+		-nodefaults -no-user-config -no-reboot -display none -serial stdio -kernel /image/vmlinuz -initrd /image/initrd.gz \
 		-append 'console=ttyS0 panic=-1 quiet mitigations=off nokaslr apparmor=0 guest-session='"$session" \
-		-drive file="$image/disk",format=raw,if=none,id=disk,snapshot=on,cache=unsafe -device virtio-blk-pci,drive=disk \
+		-drive file=/image/disk,format=raw,if=none,id=disk,snapshot=on,cache=unsafe -device virtio-blk-pci,drive=disk \
 		-object memory-backend-memfd,id=mem,size="${mem}M",share=on -numa node,memdev=mem \
-		-chardev socket,id=fs,path="$tmp/fs" -device vhost-user-fs-pci,chardev=fs,tag=share
+		-chardev socket,id=fs,path=/tmp/fs -device vhost-user-fs-pci,chardev=fs,tag=share
 }
 
 engine=${GUEST:-uml} mem=${GUEST_MEM:-2048}
