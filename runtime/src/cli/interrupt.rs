@@ -15,10 +15,12 @@ impl Interrupt {
     /// For all threads that are started from here on, too.
     pub fn hold() -> Result<Self> {
         let mut set = SigSet::empty();
-        // Who started us with one ignored (nohup(1)) does not want it to end anything; blocked, it would be queued all the same.
-        let ignored = ignored()?;
-        let ends = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
-        ends.into_iter().filter(|signal| ignored & (1 << (*signal as u32 - 1)) == 0).for_each(|signal| set.add(signal));
+        set.add(Signal::SIGINT);
+        set.add(Signal::SIGTERM);
+        // Blocked, it would be queued though nohup(1) has it ignored; a shell ignores SIGINT for any job in the background.
+        if !ignores(Signal::SIGHUP)? {
+            set.add(Signal::SIGHUP);
+        }
         set.thread_block().context(|| "block signals".into())?;
         let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
         SignalFd::with_flags(&set, flags).context(|| "signalfd".into()).map(Self)
@@ -30,12 +32,13 @@ impl Interrupt {
     }
 }
 
-/// The signals that are ignored, a bit for each (proc_pid_status(5)).
-fn ignored() -> Result<u64> {
+/// Whether we were started with a signal ignored (proc_pid_status(5)).
+fn ignores(signal: Signal) -> Result<bool> {
     let file = "/proc/self/status";
     let status = std::fs::read_to_string(file).context(|| file.into())?;
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    Ok(mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or_default())
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or_default();
+    Ok(mask & (1 << (signal as u32 - 1)) != 0)
 }
 
 impl AsFd for Interrupt {
