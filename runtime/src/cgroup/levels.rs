@@ -53,7 +53,7 @@ impl<'a> Levels<'a> {
         let mut result = self.make(limits);
         // A level may go between two steps, with another's cgroup that came to nothing.
         for _ in 0..AGAIN {
-            if !result.as_ref().is_err_and(|error| error.errno() == Some(Errno::ENOENT)) {
+            if !result.as_ref().is_err_and(|error| matches!(error.errno(), Some(Errno::ENOENT | Errno::ENODEV))) {
                 break;
             }
             result = self.make_above().map_err(|errno| self.not_made(errno)).and_then(|()| self.make(limits));
@@ -107,6 +107,9 @@ impl<'a> Levels<'a> {
             let names: String = missing.iter().map(|name| format!("+{name} ")).collect();
             let refused = |errno| self.not_enabled(errno, level, &missing, limits);
             // Nobody moves where nothing can be enabled.
+            if self.lacks(level, "cgroup.controllers", &missing).is_some() {
+                return Err(refused(Errno::ENOENT));
+            }
             let file = open(self.root, level, SUBTREE, OFlag::O_WRONLY).map_err(refused)?;
             if self.is_busy(level) {
                 self.clear(level)?.map_err(refused)?;

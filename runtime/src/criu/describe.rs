@@ -20,7 +20,7 @@ use crate::error::{Context, Error, Result};
 use crate::plan;
 use crate::validate::clean;
 
-const FILE: &str = "wsbox.json";
+pub const FILE: &str = "wsbox.json";
 const VERSION: u32 = 3;
 /// How long the file may be.
 const MOST: u64 = 64 << 20;
@@ -113,7 +113,7 @@ impl Description {
             return Err(Error::invalid(FILE, why).hint("end some of them"));
         }
         let room = images.room(FILE, most)?;
-        images.remove(FILE)?;
+        images.forget()?;
         Ok(room)
     }
 
@@ -333,7 +333,7 @@ mod tests {
 
     fn described() -> Value {
         json!({"version": VERSION, "fields": {}, "filter": null, "descriptors": ["pipe:[7]", null, null],
-            "mounts": [], "rights": {}, "empty_network": false, "images": {"images": 1, "bytes": 1, "digest": ""}, "external": []})
+            "mounts": [], "rights": {}, "empty_network": false, "images": {"images": 1, "bytes": 1, "digest": "", "memory": true}, "external": []})
     }
 
     fn parsed(pointer: &str, value: Value) -> Result<Description> {

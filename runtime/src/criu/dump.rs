@@ -175,6 +175,7 @@ impl Dump {
         command.arg("--tree").arg(pid.to_string());
         self.memory(&mut command);
         if self.pre_dump {
+            folders.images.forget()?;
             return self.run(&mut command, verb, said, &folders.work);
         }
         let mut description = Description::of(spec, filter, pid, cgroup)?;
@@ -186,7 +187,7 @@ impl Dump {
         let room = description.begin(&folders.images)?;
         self.run(&mut command, verb, said, &folders.work)?;
         let finish = || {
-            description.images = Some(folders.images.again()?.listing()?);
+            description.images = Some(folders.images.again()?.listing(self.page_server.is_none())?);
             description.finish(room)
         };
         finish()

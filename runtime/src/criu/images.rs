@@ -17,6 +17,7 @@ use nix::unistd::{Uid, UnlinkatFlags, unlinkat};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::describe::FILE;
 use super::room::Room;
 use super::way;
 use crate::error::{Context, Error, Result};
@@ -33,6 +34,8 @@ pub struct Listing {
     images: usize,
     bytes: u64,
     digest: String,
+    /// Those of memory are among them: a page server writes its own
+    memory: bool,
 }
 
 /// The folders, each opened once: that of the images, then its parent, and so on.
@@ -135,11 +138,11 @@ impl Images {
         Ok(bytes)
     }
 
-    /// Removes a file of the folder, if it is there.
-    pub fn remove(&self, name: &str) -> Result<()> {
-        match unlinkat(self.folder(), name, UnlinkatFlags::NoRemoveDir) {
+    /// Removes the description of an earlier dump: criu is about to write over its images.
+    pub fn forget(&self) -> Result<()> {
+        match unlinkat(self.folder(), FILE, UnlinkatFlags::NoRemoveDir) {
             Err(Errno::ENOENT) => Ok(()),
-            result => result.context(|| format!("{}/{name}", self.flag)),
+            result => result.context(|| format!("{}/{FILE}", self.flag)),
         }
     }
 
@@ -153,15 +156,17 @@ impl Images {
         Room::new(folder, name, subject, length)
     }
 
-    /// What images there are, also of the pre-dumps.
+    /// What images there are, also of the pre-dumps; those of `memory` too, if it is here.
     ///
     /// # Errors
     /// If a folder can not be read.
-    pub fn listing(&self) -> Result<Listing> {
+    pub fn listing(&self, memory: bool) -> Result<Listing> {
         let mut found = BTreeMap::new();
         for (depth, folder) in self.folders.iter().enumerate() {
             for (name, stat) in entries(folder, &self.flag)? {
-                if kind(&stat) == SFlag::S_IFREG && name.as_bytes().ends_with(b".img") {
+                let bytes = name.as_bytes();
+                let is_memory = bytes.starts_with(b"pages-") || bytes.starts_with(b"pagemap-");
+                if kind(&stat) == SFlag::S_IFREG && bytes.ends_with(b".img") && (memory || !is_memory) {
                     found.insert((depth, name), stat.st_size as u64);
                 }
             }
@@ -172,7 +177,7 @@ impl Images {
             digest.update(name.as_bytes());
         }
         let digest = digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-        Ok(Listing { images: found.len(), bytes: found.values().sum(), digest })
+        Ok(Listing { images: found.len(), bytes: found.values().sum(), digest, memory })
     }
 
     /// Compares what is there with what was.
@@ -180,7 +185,7 @@ impl Images {
     /// # Errors
     /// If an image is not there, is another's, or of another length.
     pub fn check(&self, wanted: &Listing) -> Result<()> {
-        let found = self.listing()?;
+        let found = self.listing(wanted.memory)?;
         if found == *wanted {
             return Ok(());
         }

@@ -131,7 +131,7 @@ fn a_listing_is_of_images_alone() {
     let folder = Folder::new("listing");
     folder.file("core-1.img", "core").file("dump.log", "log").parent().file("parent/pages-1.img", "pages");
     let images = folder.open().unwrap();
-    let listing = images.listing().unwrap();
+    let listing = images.listing(true).unwrap();
     assert_eq!((listing.images, listing.bytes), (2, 9));
     let fails = |words: &str| {
         let error = images.check(&listing).unwrap_err().to_string();
@@ -146,6 +146,9 @@ fn a_listing_is_of_images_alone() {
     fails("has 2 images of 9 bytes, criu wrote 2 of 9");
     folder.file("core-1.img", "core").file("parent/pages-1.img", "pages").file("core-2.img", "");
     fails("has 3 images of 9 bytes");
+    let elsewhere = images.listing(false).unwrap();
+    folder.file("pages-2.img", "from a page server").file("pagemap-2.img", "");
+    assert!(images.check(&elsewhere).is_ok());
 }
 
 #[test]
