@@ -87,7 +87,8 @@ if [ ! -e "$cache/$key" ]; then
 	echo "guest: building the image $cache/$key" >&2
 	build "$cache/$key" "$@" >&2
 	# Images that nobody has used for a week.
-	find "$cache" -mindepth 1 -maxdepth 1 -type d -mtime +7 -exec rm -rf {} +
+	find "$cache" -mindepth 1 -maxdepth 1 -type d -mtime +7 -regextype posix-extended \
+		-regex '.*/([0-9a-f]{16}|qemu-bookworm)(\.new)?' -exec rm -rf --one-file-system {} +
 fi
 touch "$cache/$key"
 echo "$cache/$key"

@@ -61,9 +61,9 @@ pub fn checkpoint(root: &Root, id: &str, wanted: &Dump) -> Result<Vec<String>> {
     wanted.check()?;
     wanted.settings.check("checkpoint", None)?;
     refuse::check_host(cgroup::Host::detect()?)?;
-    let held = hold()?;
+    let held = (!wanted.serves()).then(hold).transpose()?;
     let dumped = wanted.dump_frozen(&record, &bundle.spec, filter.as_deref());
-    dumped.and(held.thread_set_mask().context(|| "signals".into()))?;
+    dumped.and(held.map_or(Ok(()), |held| held.thread_set_mask().context(|| "signals".into())))?;
     if wanted.leave_running || wanted.pre_dump {
         return Ok(Vec::new());
     }
@@ -96,6 +96,11 @@ fn refuse_monitored(record: &Record) -> Result<()> {
 }
 
 impl Dump {
+    /// With lazy pages criu waits for who restores them, if anybody does: that can be ended.
+    fn serves(&self) -> bool {
+        self.settings.flags.contains(&"--lazy-pages")
+    }
+
     fn check(&self) -> Result<()> {
         if self.parent.as_ref().is_some_and(|parent| parent.is_absolute()) {
             return Err(Error::invalid("--parent-path", "has to be relative to --image-path: criu keeps it as a link"));
@@ -130,7 +135,7 @@ impl Dump {
         }
         if let Some((address, port)) = &self.page_server {
             // With lazy pages criu serves them there itself.
-            let server = (!self.settings.flags.contains(&"--lazy-pages")).then_some("--page-server");
+            let server = (!self.serves()).then_some("--page-server");
             command.args(server).args(["--address", address, "--port", port]);
         }
         if let Some(fd) = self.status_fd {
@@ -196,7 +201,10 @@ impl Dump {
 
     fn run(&self, command: &mut Command, verb: &str, said: File, work: &Images) -> Result<()> {
         // What comes from the caller's terminal is ours.
-        let status = command.process_group(0).status().context(|| self.settings.criu.display().to_string())?;
+        if !self.serves() {
+            command.process_group(0);
+        }
+        let status = command.status().context(|| self.settings.criu.display().to_string())?;
         if status.success() { Ok(()) } else { Err(self.settings.failed("checkpoint", verb, status, said, work)) }
     }
 
