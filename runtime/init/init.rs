@@ -9,6 +9,7 @@
 #![no_main]
 #![deny(unsafe_op_in_unsafe_fn, clippy::undocumented_unsafe_blocks)]
 
+mod console;
 // The other half of it is the parent's.
 #[allow(dead_code)]
 mod counts;

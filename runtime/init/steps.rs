@@ -4,21 +4,20 @@
 use core::ffi::CStr;
 
 use crate::paths::Paths;
-use crate::program::{DEST_IN_PROC, DEST_LIKE_SLOT, DEST_NO_SYMLINKS, DEST_NOFOLLOW, Op, ROOT, Report, SLOTS};
+use crate::program::{DEST_IN_PROC, DEST_LIKE_SLOT, DEST_NO_SYMLINKS, DEST_NOFOLLOW, Op, ROOT, Report};
 use crate::sys::{self, *};
 use crate::{Init, Step, operation, word};
 
 pub const PR_SET_DUMPABLE: u32 = 4;
 const PR_CAPBSET_DROP: u32 = 24;
 const PR_CAP_AMBIENT: u32 = 47;
-const DEVPTS_SUPER_MAGIC: u64 = 0x1cd1;
 /// linux/sched.h
 const CLONE_NEWTIME: u32 = 0x80;
 const NEW_LISTENER: u32 = 1 << 3;
 const PROC_SUPER_MAGIC: u64 = 0x9fa0;
 
 /// Within the root, whatever the links in it say, and through no magic link.
-const INSIDE: u64 = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS;
+pub const INSIDE: u64 = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS;
 
 impl Init {
     pub fn carry_out(&mut self, step: Step) -> Result<()> {
@@ -160,49 +159,6 @@ impl Init {
         sys::chdir(c"/")
     }
 
-    fn console(&self, devpts: u32, uid: u32, bind: bool, size: u32) -> Result<()> {
-        let master = self.open_ptmx(devpts)?;
-        let slave = open_peer(master)?;
-        sys::chown(slave, uid)?;
-        if size != 0 {
-            set_window_size(master, size)?;
-        }
-        self.report(Report::Console, 0, 0, Some(master))?;
-        if bind {
-            self.bind_console(self.fd(devpts)?, master)?;
-        }
-        sys::close(master);
-        take_terminal(slave)
-    }
-
-    /// Slot SLOTS stands for the devpts that a running container has at /dev/pts: it is checked, for it may be anything
-    /// by now (CVE-2025-52565).
-    fn open_ptmx(&self, devpts: u32) -> Result<i32> {
-        const PTMX: u64 = 5 << 8 | 2;
-        let flags = O_RDWR | O_NOCTTY | O_NOFOLLOW;
-        let master = if devpts as usize == SLOTS {
-            sys::openat2(AT_FDCWD, c"/dev/pts/ptmx", flags, 0, RESOLVE_NO_MAGICLINKS)?
-        } else {
-            sys::openat2(self.fd(devpts)?, c"ptmx", flags, 0, RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS)?
-        };
-        let stat = sys::fstat(master)?;
-        if sys::fs_type(master)? != DEVPTS_SUPER_MAGIC || stat.ino != 2 || stat.rdev != PTMX {
-            return Err(EINVAL);
-        }
-        Ok(master)
-    }
-
-    fn bind_console(&self, devpts: i32, master: i32) -> Result<()> {
-        const TIOCGPTN: u32 = 0x8004_5430;
-        let mut number = [0u32];
-        sys::ioctl_buffer(master, TIOCGPTN, &mut number)?;
-        let mut name = [0u8; 12];
-        let tree = sys::open_tree(devpts, decimal(number[0], &mut name)?, false)?;
-        let target =
-            sys::openat2(self.fd(ROOT)?, c"dev/console", O_PATH | O_NOFOLLOW, 0, INSIDE | RESOLVE_NO_SYMLINKS)?;
-        attach_and_close(tree, target)
-    }
-
     /// Effective, permitted and inheritable set, `u64` each.
     fn capset(&self, at: u32) -> Result<()> {
         let sets = self.data(at, 24)?;
@@ -302,7 +258,7 @@ fn own_pipes(uid: u32) {
     }
 }
 
-fn attach_and_close(tree: i32, target: i32) -> Result<()> {
+pub fn attach_and_close(tree: i32, target: i32) -> Result<()> {
     let attached = sys::move_mount(tree, target);
     sys::close(tree);
     sys::close(target);
@@ -362,44 +318,6 @@ fn lo_up() -> Result<()> {
     let result = sys::ioctl_buffer(socket, SIOCSIFFLAGS, &mut request);
     sys::close(socket);
     result
-}
-
-/// The slave by its master, never by name (ioctl_tty(2), TIOCGPTPEER).
-fn open_peer(master: i32) -> Result<i32> {
-    const TIOCSPTLCK: u32 = 0x4004_5431;
-    const TIOCGPTPEER: u32 = 0x5441;
-    sys::ioctl_buffer(master, TIOCSPTLCK, &mut [0])?;
-    sys::ioctl(master, TIOCGPTPEER, (O_RDWR | O_NOCTTY | O_CLOEXEC) as usize)
-}
-
-fn set_window_size(master: i32, size: u32) -> Result<()> {
-    const TIOCSWINSZ: u32 = 0x5414;
-    // struct winsize: rows and columns, 16 bits each, then the pixels.
-    let words = if cfg!(target_endian = "little") { [size >> 16 | size << 16, 0] } else { [size, 0] };
-    sys::ioctl_buffer(master, TIOCSWINSZ, &mut { words })
-}
-
-fn take_terminal(slave: i32) -> Result<()> {
-    const TIOCSCTTY: u32 = 0x540e;
-    sys::ioctl(slave, TIOCSCTTY, 0)?;
-    for stdio in 0..3 {
-        sys::dup_onto(slave, stdio)?;
-    }
-    sys::close(slave);
-    Ok(())
-}
-
-/// `number` in decimal, in `buffer`.
-fn decimal(mut number: u32, buffer: &mut [u8; 12]) -> Result<&CStr> {
-    let mut at = buffer.len() - 1;
-    loop {
-        at -= 1;
-        buffer[at] = b'0' + (number % 10) as u8;
-        number /= 10;
-        if number == 0 {
-            return CStr::from_bytes_with_nul(&buffer[at..]).map_err(|_| EBADMSG);
-        }
-    }
 }
 
 fn keyring() -> Result<()> {

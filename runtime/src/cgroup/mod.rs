@@ -7,6 +7,7 @@ mod beside;
 mod compat;
 pub mod delegation;
 mod devices;
+mod host;
 mod ids;
 mod levels;
 mod met;
@@ -28,13 +29,14 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, openat};
 use nix::sys::stat::Mode;
-use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 use nix::unistd::Pid;
 use oci_spec::runtime::LinuxDevice;
 use serde::{Deserialize, Serialize};
 
 pub use beside::{monitors, remove_monitors};
 pub use devices::{Rule, allowed as device_allowed, rules as device_rules};
+pub use host::Host;
+use host::V2_ROOT;
 pub use met::{Level, Met};
 pub use oom::Oom;
 pub use place::Place;
@@ -47,56 +49,8 @@ use writes::Write;
 
 use crate::error::{Context, Error, Result};
 
-const V2_ROOT: &str = "/sys/fs/cgroup";
-const HYBRID_ROOT: &str = "/sys/fs/cgroup/unified";
-
 /// v1's "no limit" for memory is the largest multiple of a page.
 const NO_MEMORY_LIMIT: u64 = i64::MAX as u64 & !0xfff;
-
-/// How this host's hierarchies are laid out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Host {
-    /// cgroup v2 alone, at /sys/fs/cgroup
-    V2,
-    /// v1 controllers, and a cgroup2 without any at /sys/fs/cgroup/unified
-    Hybrid,
-}
-
-impl Host {
-    /// Looks at the mounts: one or two statfs(2).
-    ///
-    /// # Errors
-    /// If there is no cgroup2.
-    pub fn detect() -> Result<Self> {
-        let is_v2 = |path: &str| statfs(path).is_ok_and(|fs| fs.filesystem_type() == CGROUP2_SUPER_MAGIC);
-        if is_v2(V2_ROOT) {
-            Ok(Host::V2)
-        } else if cfg!(feature = "cgroup-compat") && is_v2(HYBRID_ROOT) {
-            Ok(Host::Hybrid)
-        } else {
-            let error = Error::invalid(V2_ROOT, "there is no cgroup v2 hierarchy on this host");
-            Err(error.hint(format!("mkdir -p {HYBRID_ROOT} && mount -t cgroup2 cgroup2 {HYBRID_ROOT}")))
-        }
-    }
-
-    fn root(self) -> &'static str {
-        match self {
-            Host::V2 => V2_ROOT,
-            Host::Hybrid => HYBRID_ROOT,
-        }
-    }
-
-    /// The v1 hierarchies by their controllers, as /proc/self/cgroup lists them (cgroups(7)); none on a v2 host.
-    pub fn v1_hierarchies(self) -> Result<Vec<String>> {
-        if self == Host::V2 {
-            return Ok(Vec::new());
-        }
-        let file = "/proc/self/cgroup";
-        let text = std::fs::read_to_string(file).context(|| file.into())?;
-        let controllers = text.lines().filter_map(|line| line.split(':').nth(1));
-        Ok(controllers.filter(|controllers| !controllers.is_empty()).map(str::to_owned).collect())
-    }
-}
 
 /// Where a container's cgroup is: what state.json keeps.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -23,6 +23,7 @@ mod listen;
 mod log;
 mod metrics;
 mod output;
+mod parser;
 mod pause;
 mod plan;
 mod ps;
@@ -42,13 +43,14 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
+use clap::{ArgAction, ArgMatches, Args, Command, FromArgMatches};
 
 use crate::audit as audit_log;
 use crate::error::Result;
 use crate::profile::Profile;
 use crate::state::Root;
 pub use crate::sys::arena::Arena;
+use parser::{named, parser, with_values, wrong_usage};
 
 /// Behind the name: docker and podman look for the word in the first line of `--version`.
 const VERSION: &str = concat!("version ", env!("CARGO_PKG_VERSION"), "\nspec: 1.3.0");
@@ -280,56 +282,6 @@ pub(crate) fn warn(message: &str) {
     log::warning(message);
 }
 
-fn subcommand(entry: &Entry) -> Command {
-    let command = (entry.augment)(Command::new(entry.name)).about(entry.about).hide(entry.hidden);
-    if entry.examples.is_empty() { command } else { command.after_help(format!("Examples:\n{}", entry.examples)) }
-}
-
-/// The parser. With `only`, it knows that one command: building all of them costs more than `state` does.
-fn parser(only: Option<&Entry>) -> Command {
-    let command = Global::augment_args(Command::new("wsbox"))
-        .version(VERSION)
-        .disable_version_flag(true)
-        .about("Runs untrusted workspaces in hardened Linux containers")
-        .subcommand_required(true)
-        .arg_required_else_help(true);
-    match only {
-        Some(entry) => command.subcommand(subcommand(entry)),
-        None => command.subcommands(COMMANDS.iter().map(subcommand)),
-    }
-}
-
-/// Go's flags, which are runc's, take `--force=true` as well.
-fn with_values(command: Command, args: &[OsString]) -> Command {
-    let valued = |arg: &str| arg.starts_with('-') && (arg.ends_with("=true") || arg.ends_with("=false"));
-    if !args.iter().filter_map(|arg| arg.to_str()).any(valued) {
-        return command;
-    }
-    let change = |arg: Arg| match arg.get_action() {
-        ArgAction::SetTrue => {
-            let arg = arg.action(ArgAction::Set).num_args(0..=1).require_equals(true);
-            arg.default_missing_value("true").default_value("false").value_parser(clap::value_parser!(bool))
-        }
-        _ => arg,
-    };
-    command.mut_args(change).mut_subcommands(|command| command.mut_args(change))
-}
-
-/// The command that the arguments can only mean: the first word that is neither a flag nor a flag's value.
-fn named(args: &[OsString]) -> Option<&'static Entry> {
-    let mut args = args.iter().skip(1).map(|arg| arg.to_str().unwrap_or_default());
-    while let Some(arg) = args.next() {
-        match arg {
-            "--root" | "--log" | "--log-format" | "--rootless" | "--profile" | "--criu" | "--audit-log"
-            | "--audit-options" => drop(args.next()),
-            arg if arg.starts_with("--") && arg.contains('=') => {}
-            "--debug" | "--systemd-cgroup" => {}
-            arg => return COMMANDS.iter().find(|entry| entry.name == arg),
-        }
-    }
-    None
-}
-
 /// Parses the arguments, runs the command, prints one error; the exit code is the command's.
 pub fn main() -> ExitCode {
     let mut args: Vec<OsString> = std::env::args_os().collect();
@@ -388,28 +340,6 @@ fn end_trail(global: &Global, done: Result<u8>) -> Result<u8> {
             Err(error)
         }
     }
-}
-
-/// Help and versions are printed as they are. All else is an error like others, with runc's exit code, and also in the file of `--log`,
-/// for engines look nowhere else.
-fn wrong_usage(args: &[OsString], error: &clap::Error) -> ExitCode {
-    let _ = error.print();
-    if !error.use_stderr() {
-        return ExitCode::SUCCESS;
-    }
-    // Those before the command alone: behind it are the payload's words.
-    let global = args.iter().take_while(|arg| COMMANDS.iter().all(|entry| *arg != entry.name));
-    let global: Vec<_> = global.filter_map(|arg| arg.to_str()).collect();
-    let flag = |name: &str| {
-        global.iter().enumerate().find_map(|(at, arg)| match arg.strip_prefix(name)? {
-            "" => global.get(at + 1).copied(),
-            value => value.strip_prefix('='),
-        })
-    };
-    let text = error.to_string();
-    let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
-    log::to_file("error", &message, flag("--log").map(PathBuf::from).as_deref(), flag("--log-format") == Some("json"));
-    ExitCode::FAILURE
 }
 
 fn dispatch(global: &Global, matches: &ArgMatches) -> Result<u8> {
