@@ -41,7 +41,7 @@ fi
 [ $# -ge 3 ] || { echo "usage: run.sh IMAGE DIR COMMAND..." >&2; exit 2; }
 case $engine in
 uml) need /usr/bin/linux.uml user-mode-linux ;;
-qemu) need mmdebstrap mmdebstrap && "$(dirname "$0")/qemu.sh" >/dev/null ;;
+qemu) "$(dirname "$0")/qemu.sh" >/dev/null || exit 125 ;;
 *) echo "guest: GUEST is uml or qemu, not $engine" >&2 && exit 2 ;;
 esac
 image=$(realpath "$1") share=$(realpath "$2")

@@ -9,15 +9,14 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 
-use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::PollTimeout;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::Pid;
 use oci_spec::runtime::{Hook, Hooks};
 use serde_json::json;
 
 use crate::error::{Context, Error, Kind, Result};
-use crate::state::Record;
+use crate::state::{Record, process};
 use crate::sys::{pidfd, signals};
 
 /// How much of what a hook said on stderr an error repeats, in bytes.
@@ -64,39 +63,16 @@ impl Moment {
 ///
 /// # Errors
 /// The hook that failed, by its field, and what it said.
-pub fn run(moment: Moment, hooks: Option<&Hooks>, record: &Record) -> Result<()> {
-    run_until(moment, hooks, record, None)
-}
-
-/// As [`run`], but ends one that is at work once `signals` can be read.
-///
-/// # Errors
-/// As [`run`].
-pub fn run_until(
-    moment: Moment,
-    hooks: Option<&Hooks>,
-    record: &Record,
-    signals: Option<BorrowedFd<'_>>,
-) -> Result<()> {
+pub fn run(moment: Moment, hooks: Option<&Hooks>, record: &Record, signals: Option<BorrowedFd<'_>>) -> Result<()> {
     moment.of(hooks).iter().try_for_each(|(field, hook)| one(field, hook, moment, record, signals))
 }
 
-/// Runs all hooks of `moment`, whose failures change nothing any more: one sentence for each.
-pub fn run_all(moment: Moment, hooks: Option<&Hooks>, record: &Record) -> Vec<String> {
-    run_all_until(moment, hooks, record, None)
-}
-
-/// As [`run_all`], but ends those that are at work once `signals` can be read.
-pub fn run_all_until(
-    moment: Moment,
-    hooks: Option<&Hooks>,
-    record: &Record,
-    signals: Option<BorrowedFd<'_>>,
-) -> Vec<String> {
-    let failed = |(field, hook): &(String, &Hook)| {
-        one(field, hook, moment, record, signals).err().map(|error| error.to_string())
-    };
-    moment.of(hooks).iter().filter_map(failed).collect()
+/// The same where failures change nothing any more: one sentence for each.
+pub fn run_all(moment: Moment, hooks: Option<&Hooks>, record: &Record, signals: Option<BorrowedFd<'_>>) -> Vec<String> {
+    let each = moment.of(hooks).into_iter();
+    each.filter_map(|(field, hook)| one(&field, hook, moment, record, signals).err())
+        .map(|error| error.to_string())
+        .collect()
 }
 
 fn one(field: &str, hook: &Hook, moment: Moment, record: &Record, signals: Option<BorrowedFd<'_>>) -> Result<()> {
@@ -183,18 +159,10 @@ fn wait(child: &mut Child, hook: &Hook, field: &str, signals: Option<BorrowedFd<
 /// Waits for the end of a process, or why there is none to wait for any more.
 fn end(pidfd: &OwnedFd, seconds: Option<i64>, signals: Option<BorrowedFd<'_>>) -> Result<Result<(), String>> {
     let limit = seconds.map(|seconds| PollTimeout::try_from(seconds.saturating_mul(1000)).unwrap_or(PollTimeout::MAX));
-    let mut fds = vec![PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
-    fds.extend(signals.map(|signals| PollFd::new(signals, PollFlags::POLLIN)));
-    let came = loop {
-        match poll(&mut fds, limit.unwrap_or(PollTimeout::NONE)) {
-            Err(Errno::EINTR) => {}
-            result => break result.context(|| "poll a pidfd".into())?,
-        }
-    };
-    let ended = fds[0].any().unwrap_or_default();
-    Ok(match came {
-        0 => Err(format!("did not end within {} s", seconds.unwrap_or_default())),
-        _ if ended => Ok(()),
-        _ => Err("did not end before a signal came".into()),
+    let fds: Vec<_> = std::iter::once(pidfd.as_fd()).chain(signals).collect();
+    Ok(match process::first(&fds, limit.unwrap_or(PollTimeout::NONE))? {
+        Some(0) => Ok(()),
+        Some(_) => Err("did not end before a signal came".into()),
+        None => Err(format!("did not end within {} s", seconds.unwrap_or_default())),
     })
 }

@@ -98,21 +98,22 @@ impl<'a> Levels<'a> {
         self.make_above().map_err(|errno| self.not_made(errno))?;
         let path = self.path;
         for level in std::iter::once("").chain(path.match_indices('/').map(|(end, _)| &path[..end])) {
-            let listed = self.read(level, SUBTREE).unwrap_or_default();
-            let lacks = |name: &&str| listed.split_whitespace().all(|listed| listed != *name);
-            let missing: Vec<&str> = controllers.iter().copied().filter(lacks).collect();
+            let missing = self.unlisted(level, SUBTREE, &controllers).unwrap_or_else(|| controllers.clone());
             if missing.is_empty() {
                 continue;
             }
             let names: String = missing.iter().map(|name| format!("+{name} ")).collect();
             let refused = |errno| self.not_enabled(errno, level, &missing, limits);
             // Nobody moves where nothing can be enabled.
-            if self.lacks(level, "cgroup.controllers", &missing).is_some() {
+            if self.lacks(level, &missing).is_some() {
                 return Err(refused(Errno::ENOENT));
             }
             let file = open(self.root, level, SUBTREE, OFlag::O_WRONLY).map_err(refused)?;
             if self.is_busy(level) {
-                self.clear(level)?.map_err(refused)?;
+                if !is_own(level)? {
+                    return Err(refused(Errno::EBUSY));
+                }
+                self.clear(level)?;
             }
             nix::unistd::write(file, names.as_bytes()).map_err(refused)?;
         }
@@ -126,22 +127,24 @@ impl<'a> Levels<'a> {
         has("cgroup.type") && has("cgroup.procs")
     }
 
-    /// A user's own has its processes, of which wsbox is one, moved aside, where they stay.
-    fn clear(&self, level: &str) -> Result<nix::Result<()>> {
-        if !crate::rootless::is_user() || delegation::own()? != level {
-            return Ok(Err(Errno::EBUSY));
-        }
-        delegation::step_aside(self.root, level).map(Ok).map_err(|error| match error.errno() {
+    /// Moves the processes of a user's own level aside, of which wsbox is one; they stay there.
+    fn clear(&self, level: &str) -> Result<()> {
+        delegation::step_aside(self.root, level).map_err(|error| match error.errno() {
             Some(Errno::EOPNOTSUPP) => error.hint(threaded(&self.shown(level))),
             _ => error,
         })
     }
 
-    /// The first of the controllers that a level's file does not list; none if all are there, or the level is gone.
-    fn lacks<'c>(&self, level: &str, file: &str, controllers: &[&'c str]) -> Option<&'c str> {
+    /// The first of the controllers that a level does not have; none if all are there, or the level is gone.
+    fn lacks<'c>(&self, level: &str, controllers: &[&'c str]) -> Option<&'c str> {
+        self.unlisted(level, "cgroup.controllers", controllers)?.first().copied()
+    }
+
+    /// The controllers that a level's file does not list; none if it can not be read.
+    fn unlisted<'c>(&self, level: &str, file: &str, controllers: &[&'c str]) -> Option<Vec<&'c str>> {
         let listed = self.read(level, file)?;
         let has = |name: &str| listed.split_whitespace().any(|listed| listed == name);
-        controllers.iter().copied().find(|name| !has(name))
+        Some(controllers.iter().copied().filter(|name| !has(name)).collect())
     }
 
     fn read(&self, level: &str, file: &str) -> Option<String> {
@@ -169,7 +172,7 @@ impl<'a> Levels<'a> {
             let write = limits.iter().find(|write| write.controller() == name);
             write.map_or("linux.resources", |write| write.field.as_str()).to_owned()
         };
-        if let Some(name) = self.lacks(level, "cgroup.controllers", controllers) {
+        if let Some(name) = self.lacks(level, controllers) {
             let why = format!(
                 "needs the {name} controller, which {} does not list",
                 dir.join("cgroup.controllers").display()
@@ -191,6 +194,11 @@ impl<'a> Levels<'a> {
             _ => not_ours(error, errno, self.shown),
         }
     }
+}
+
+/// Whether a user's containers are there, and the user's other processes too.
+fn is_own(level: &str) -> Result<bool> {
+    Ok(crate::rootless::is_user() && delegation::own()? == level)
 }
 
 fn open(root: &OwnedFd, level: &str, file: &str, flags: OFlag) -> nix::Result<OwnedFd> {

@@ -134,19 +134,24 @@ impl Description {
     }
 
     fn parse(bytes: &[u8]) -> Result<Self> {
-        let bad = |why: String| Error::invalid(FILE, why).hint("make the checkpoint again");
         let value: Value = serde_json::from_slice(bytes).map_err(|error| bad(error.to_string()))?;
         if value["version"] != VERSION {
             return Err(bad(format!("is of version {}, this wsbox knows {VERSION}", value["version"])));
         }
         let found: Self = serde_json::from_value(value).map_err(|error| bad(error.to_string()))?;
-        if found.images.is_none() {
-            return Err(bad("images: is missing".into()));
-        }
+        found.listing()?;
         match found.descriptors.iter().flatten().find(|name| !is_descriptor(name)) {
             Some(name) => Err(bad(format!("descriptors: {name:?} is no pipe, socket, file or tty of criu's"))),
             None => Ok(found),
         }
+    }
+
+    /// The images that belong to it.
+    ///
+    /// # Errors
+    /// If it was never written whole.
+    pub fn listing(&self) -> Result<&Listing> {
+        self.images.as_ref().ok_or_else(|| bad("images: is missing".into()))
     }
 
     /// Compares it with the config that the container is to be restored with: criu restores what was.
@@ -166,11 +171,16 @@ impl Description {
     }
 }
 
+fn bad(why: String) -> Error {
+    Error::invalid(FILE, why).hint("make the checkpoint again")
+}
+
 fn serialized(value: &impl Serialize) -> Result<Vec<u8>> {
     serde_json::to_vec(value).map_err(|error| Error::invalid(FILE, error.to_string()))
 }
 
-fn digest(bytes: &[u8]) -> String {
+/// SHA-256, in hexadecimal.
+pub fn digest(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

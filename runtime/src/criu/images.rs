@@ -15,9 +15,8 @@ use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
 use nix::unistd::{Uid, UnlinkatFlags, unlinkat};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
-use super::describe::FILE;
+use super::describe::{FILE, digest};
 use super::room::Room;
 use super::way;
 use crate::error::{Context, Error, Result};
@@ -171,13 +170,12 @@ impl Images {
                 }
             }
         }
-        let mut digest = Sha256::new();
+        let mut text = Vec::new();
         for ((depth, name), length) in &found {
-            digest.update(format!("{depth} {length} {} ", name.len()));
-            digest.update(name.as_bytes());
+            text.extend(format!("{depth} {length} {} ", name.len()).as_bytes());
+            text.extend(name.as_bytes());
         }
-        let digest = digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-        Ok(Listing { images: found.len(), bytes: found.values().sum(), digest, memory })
+        Ok(Listing { images: found.len(), bytes: found.values().sum(), digest: digest(&text), memory })
     }
 
     /// Compares what is there with what was.

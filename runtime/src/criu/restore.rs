@@ -75,7 +75,7 @@ pub fn restore(root: &Root, id: &str, bundle: &Bundle, wanted: &Restore, signals
     };
     let plan = plan::container(&bundle.spec, id, &launch::plan_host(host, None)?, &options)?;
     let filter = plan.filter.as_ref().map(exec::save_filter);
-    description.images.as_ref().map_or(Ok(()), |listing| images.check(listing))?;
+    images.check(description.listing()?)?;
     description.must_match(&bundle.spec, filter.as_deref())?;
     let folders = Folders::new(images, &wanted.settings.work, "restore")?;
     let folder = root.create(id)?;
@@ -208,7 +208,7 @@ impl Restoring<'_> {
         self.record.status = Status::Running;
         self.folder.write(&self.record)?;
         let hooks = self.bundle.spec.hooks().as_ref();
-        let failed = hooks::run_all_until(Hooks::Started, hooks, &self.record, Some(self.signals));
+        let failed = hooks::run_all(Hooks::Started, hooks, &self.record, Some(self.signals));
         self.warnings.extend(failed);
         Ok(())
     }
@@ -311,7 +311,7 @@ impl Restoring<'_> {
             return Ok(());
         }
         self.record.process = Some(process);
-        hooks::run_until(Hooks::Creating, hooks, &self.record, Some(self.signals))
+        hooks::run(Hooks::Creating, hooks, &self.record, Some(self.signals))
     }
 
     fn ready(&mut self, pid: Pid) -> Result<()> {
@@ -342,7 +342,7 @@ impl Restoring<'_> {
         let removed = self.cgroup.kill_all().and_then(|()| self.cgroup.discard());
         // A hook that ran may have made what another takes back (runtime.md, "Lifecycle").
         if self.record.process.is_some() {
-            hooks::run_all(Hooks::Stopped, self.bundle.spec.hooks().as_ref(), &self.record);
+            hooks::run_all(Hooks::Stopped, self.bundle.spec.hooks().as_ref(), &self.record, None);
         }
         if removed.is_ok() {
             let _ = self.folder.remove(None);

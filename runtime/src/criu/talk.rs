@@ -6,12 +6,12 @@ use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use nix::errno::Errno;
 use nix::fcntl::{OFlag, readlink};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::PollTimeout;
 use nix::unistd::{Pid, pipe2, read};
 
 use crate::error::{Context, Error, Kind, Result};
+use crate::state::process;
 
 /// When criu asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,23 +80,14 @@ impl Talk {
 /// # Errors
 /// If one of the caller's signals comes: criu may never come to its end.
 pub fn wait(asks: Option<BorrowedFd<'_>>, ended: &OwnedFd, signals: Option<BorrowedFd<'_>>) -> Result<bool> {
-    let all = [signals, asks, Some(ended.as_fd())].into_iter().enumerate();
-    let (numbers, mut fds): (Vec<_>, Vec<_>) =
-        all.filter_map(|(number, fd)| Some((number, PollFd::new(fd?, PollFlags::POLLIN)))).unzip();
-    loop {
-        match poll(&mut fds, PollTimeout::NONE) {
-            Err(Errno::EINTR) => {}
-            result => break result.map(drop).context(|| "poll".into())?,
-        }
+    let fds: Vec<_> = [signals, asks, Some(ended.as_fd())].into_iter().flatten().collect();
+    let came = process::first(&fds, PollTimeout::NONE)?.map(|at| fds[at].as_raw_fd());
+    let is = |fd: Option<BorrowedFd<'_>>| fd.is_some_and(|fd| came == Some(fd.as_raw_fd()));
+    if is(signals) {
+        return Err(Error::new(Kind::State, "restore", "a signal came before the container ran, and criu was ended")
+            .hint("nothing is left of it: restore it again"));
     }
-    let first = fds.iter().position(|fd| fd.revents().is_some_and(|events| events.contains(PollFlags::POLLIN)));
-    match first.map(|at| numbers[at]) {
-        Some(0) => {
-            Err(Error::new(Kind::State, "restore", "a signal came before the container ran, and criu was ended")
-                .hint("nothing is left of it: restore it again"))
-        }
-        number => Ok(number == Some(1)),
-    }
+    Ok(is(asks))
 }
 
 /// The one answer that lets criu go on.

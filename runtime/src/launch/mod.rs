@@ -347,7 +347,7 @@ impl Launch<'_> {
         let hooks = self.bundle.spec.hooks().as_ref();
         let (false, Some(record)) = (Moment::Creating.of(hooks).is_empty(), &self.record) else { return Ok(()) };
         self.until_ready()?;
-        hooks::run(Moment::Creating, hooks, record)?;
+        hooks::run(Moment::Creating, hooks, record, None)?;
         self.child()?.channel.go_on()
     }
 
@@ -388,7 +388,7 @@ impl Launch<'_> {
 
 /// The hooks that tell others of a payload that runs.
 fn started_hooks(bundle: &Bundle, record: Option<&Record>) -> Vec<String> {
-    let run = |record| hooks::run_all(Moment::Started, bundle.spec.hooks().as_ref(), record);
+    let run = |record| hooks::run_all(Moment::Started, bundle.spec.hooks().as_ref(), record, None);
     record.map(run).unwrap_or_default()
 }
 

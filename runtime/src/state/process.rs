@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A recorded process and the one that has its pid now: the same, another, or none.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -53,13 +53,22 @@ pub fn ended(fd: impl AsFd) -> Result<bool> {
 
 /// Waits for the end of the process behind a pidfd (a zombie has ended); false if `timeout` runs out first.
 pub fn wait(fd: impl AsFd, timeout: PollTimeout) -> Result<bool> {
-    let mut fds = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
+    Ok(first(&[fd.as_fd()], timeout)?.is_some())
+}
+
+/// Which of some descriptors can be read (a pidfd: its process has ended), the first in their order; none if `timeout` runs out before.
+///
+/// # Errors
+/// Of poll(2).
+pub fn first(fds: &[BorrowedFd<'_>], timeout: PollTimeout) -> Result<Option<usize>> {
+    let mut fds: Vec<_> = fds.iter().map(|fd| PollFd::new(*fd, PollFlags::POLLIN)).collect();
     loop {
         match poll(&mut fds, timeout) {
             Err(Errno::EINTR) => {}
-            result => return Ok(result.context(|| "poll a pidfd".into())? > 0),
+            result => break result.map(drop).context(|| "poll a pidfd".into())?,
         }
     }
+    Ok(fds.iter().position(|fd| fd.any().unwrap_or_default()))
 }
 
 /// Clock ticks (1/100 s, USER_HZ) since boot at which the process began: field 22, after the name in parentheses (proc_pid_stat(5)).
