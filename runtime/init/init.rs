@@ -48,7 +48,7 @@ pub struct Init {
     at: u32,
     chosen: u32,
     in_cwd: bool,
-    /// The file system of empty things while it is mounted over the root, or -1
+    /// The mount that lies over the root for as long as trees are cloned out of it, or -1
     lent: core::cell::Cell<i32>,
 }
 
@@ -130,7 +130,7 @@ impl Init {
         let count = word(self.program, 4).ok_or(EBADMSG)?;
         while self.at < count {
             let step = self.step().ok_or(EBADMSG)?;
-            if self.lent.get() >= 0 && step.op != Op::Mask as u32 {
+            if self.lent.get() >= 0 && ![Op::Mask as u32, Op::CloneTree as u32].contains(&step.op) {
                 self.take_back()?;
             }
             self.carry_out(step)?;

@@ -45,6 +45,8 @@ pub const DEST_NO_SYMLINKS: u32 = 1;
 pub const DEST_IN_PROC: u32 = 2;
 /// Flag of Op::Dest: a symbolic link at the end of the path is the place itself
 pub const DEST_NOFOLLOW: u32 = 4;
+/// Flag of Op::Dest: the mount in slot n gets the mode of a directory that is there already
+pub const DEST_KEEP_MODE: u32 = 8;
 
 /// One step: about one system call. `a b c n` are numbers, `s t` offsets of data; a slot is an index into the init's
 /// table of file descriptors.
@@ -87,6 +89,8 @@ pub enum Op {
     Attach,
     /// Writes t into the file s below slot a, following nothing
     Write,
+    /// A private copy of s, in the mount of slot b, into slot a: both may be attached nowhere
+    CloneTree,
     /// Covers s with the empty file or directory of the mount in slot a, if s is there
     Mask,
     /// Makes s read-only with all below it, if it is there
@@ -139,14 +143,15 @@ pub enum Op {
     CloseFds,
     /// seccomp(SECCOMP_SET_MODE_FILTER, flags b, a instructions at s)
     Seccomp,
-    /// execve of what FindExec chose: a arguments (offsets at s), b variables (offsets at t)
+    /// execve of what FindExec chose: a arguments (offsets at s), b variables (offsets at t); c = 1: a failure is also said on
+    /// stderr
     Exec,
 }
 
 impl Op {
     /// The operation with this number.
     pub const fn from_u32(op: u32) -> Option<Self> {
-        const ALL: [Op; 44] = [
+        const ALL: [Op; 45] = [
             Op::Receive,
             Op::SetNs,
             Op::Unshare,
@@ -165,6 +170,7 @@ impl Op {
             Op::Dest,
             Op::Attach,
             Op::Write,
+            Op::CloneTree,
             Op::Mask,
             Op::ReadOnly,
             Op::Pivot,

@@ -4,7 +4,7 @@
 use core::ffi::CStr;
 
 use crate::paths::Paths;
-use crate::program::{DEST_IN_PROC, DEST_LIKE_SLOT, DEST_NO_SYMLINKS, DEST_NOFOLLOW, Op, ROOT, Report};
+use crate::program::{DEST_IN_PROC, DEST_KEEP_MODE, DEST_LIKE_SLOT, DEST_NO_SYMLINKS, DEST_NOFOLLOW, Op, ROOT, Report};
 use crate::sys::{self, *};
 use crate::{Init, Step, operation, word};
 
@@ -41,6 +41,7 @@ impl Init {
             Op::Dest => self.dest(&step),
             Op::Attach => sys::move_mount(self.fd(a)?, self.fd(b)?),
             Op::Write => self.write_file(self.fd(a)?, self.text(s)?, self.text(t)?),
+            Op::CloneTree => self.keep(a, self.clone_tree(self.fd(b)?, self.text(s)?)?),
             Op::Mask => self.mask(self.fd(a)?, self.text(s)?),
             Op::ReadOnly => self.read_only(self.text(s)?),
             Op::Pivot => self.pivot(),
@@ -85,7 +86,9 @@ impl Init {
         let path = self.text(step.s)?;
         let file = step.b == DEST_LIKE_SLOT && !sys::fstat(self.fd(step.n as u32)?)?.is_dir();
         let how = O_PATH | if step.c & DEST_NOFOLLOW != 0 { O_NOFOLLOW } else { 0 };
-        let fd = match sys::openat2(root, path, how, 0, resolve) {
+        let found = sys::openat2(root, path, how, 0, resolve);
+        let was_there = found.is_ok();
+        let fd = match found {
             Err(ENOENT) => Paths { root, resolve, file, how }.make(path),
             // The image has a link where a directory must be (CVE-2019-19921): runc's word for it.
             Err(ELOOP) if no_symlinks => Err(ENOTDIR),
@@ -95,8 +98,12 @@ impl Init {
         if step.c & DEST_IN_PROC == 0 && sys::fs_type(fd)? == PROC_SUPER_MAGIC {
             return Err(EPERM);
         }
-        let is_dir = sys::fstat(fd)?.is_dir();
+        let stat = sys::fstat(fd)?;
         self.keep(step.a, fd)?;
+        let is_dir = stat.is_dir();
+        if was_there && is_dir && step.c & DEST_KEEP_MODE != 0 {
+            sys::chmod_top(self.fd(step.n as u32)?, stat.mode & 0o7777)?;
+        }
         match (file, is_dir) {
             (true, true) => Err(EISDIR),
             (false, false) => Err(ENOTDIR),
@@ -116,19 +123,22 @@ impl Init {
     fn mask(&self, empty: i32, path: &CStr) -> Result<()> {
         let Some(target) = self.open_present(path)? else { return Ok(()) };
         let cover = if sys::fstat(target)?.is_dir() { c"dir" } else { c"file" };
-        let tree = match sys::open_tree(empty, cover, false) {
-            // Before Linux 6.15 only of what is mounted.
-            Err(EINVAL) if self.lent.get() < 0 => {
-                sys::move_mount(empty, self.fd(ROOT)?)?;
-                self.lent.set(empty);
-                sys::open_tree(empty, cover, false)
-            }
-            result => result,
-        }?;
-        attach_and_close(tree, target)
+        attach_and_close(self.clone_tree(empty, cover)?, target)
     }
 
-    /// Takes the empty things off the root, where nobody has seen them: a root that was entered before does not change.
+    fn clone_tree(&self, mount: i32, path: &CStr) -> Result<i32> {
+        match sys::open_tree(mount, path, false) {
+            // Before Linux 6.15 only of what is mounted.
+            Err(EINVAL) if self.lent.get() < 0 => {
+                sys::move_mount(mount, self.fd(ROOT)?)?;
+                self.lent.set(mount);
+                sys::open_tree(mount, path, false)
+            }
+            result => result,
+        }
+    }
+
+    /// Takes what is lent off the root, where nobody has seen them: a root that was entered before does not change.
     pub fn take_back(&self) -> Result<()> {
         sys::fchdir(self.lent.replace(-1))?;
         sys::detach_here()?;
@@ -244,7 +254,14 @@ impl Init {
         let argv = Pointers::relocate(self.program, step.s as usize, step.a as usize).ok_or(EBADMSG)?;
         let envp = Pointers::relocate(self.program, step.t as usize, step.b as usize).ok_or(EBADMSG)?;
         sys::reset_signals();
-        sys::execve(self.text(self.chosen)?, &argv, &envp)
+        let path = self.text(self.chosen)?;
+        let Err(errno) = sys::execve(path, &argv, &envp) else { return Ok(()) };
+        if step.c == 1 {
+            let _ = self.report(Report::Failed, errno as u32, 0, None);
+            say_not_executed(path, errno);
+            sys::exit(1);
+        }
+        Err(errno)
     }
 }
 
@@ -255,6 +272,20 @@ fn own_pipes(uid: u32) {
         if sys::fstat(fd).is_ok_and(|stat| stat.is_fifo()) {
             let _ = sys::chown(fd, uid);
         }
+    }
+}
+
+/// Where an engine's user looks: in the payload's own output. Last of all: it may be a pipe that nobody reads.
+fn say_not_executed(path: &CStr, errno: i32) {
+    let why = match errno {
+        ENOENT => c"no such file or directory",
+        ENOEXEC => c"exec format error",
+        EACCES => c"permission denied",
+        E2BIG => c"argument list too long",
+        _ => c"can not be executed",
+    };
+    for part in [c"exec ", path, c": ", why, c"\n"] {
+        let _ = sys::write(2, part.to_bytes());
     }
 }
 

@@ -57,10 +57,21 @@ fn other_kinds_of_programs() {
         put("script", "#!/bin/sh\nexit 33\n");
         let flags = format!("--volume {}:/x", folder.display());
         assert_eq!(docker.argv(&flags, &["/x/script"]).code, 33);
-        let garbage = docker.argv(&flags, &["/x/garbage"]);
-        assert!(garbage.code != 0 && garbage.stderr.contains("exec format error"), "{garbage:?}");
-        let orphan = docker.argv(&flags, &["/x/orphan"]);
-        assert!(orphan.code != 0 && orphan.stderr.contains("no such file or directory"), "{orphan:?}");
+        // It has started, and ends: in its own log it says why.
+        let container = docker.sleeping(&flags);
+        for (program, why) in [("/x/garbage", "exec format error"), ("/x/orphan", "no such file or directory")] {
+            for outcome in [docker.argv(&flags, &[program]), docker.cli(&["exec", &container.name, program])] {
+                assert_eq!((outcome.code, outcome.stderr), (1, format!("exec {program}: {why}\n")));
+            }
+        }
+    });
+}
+
+#[test]
+fn a_program_without_a_name() {
+    both(|docker| {
+        let (code, words) = fails(docker, "", &[""]);
+        assert!(code == 127 && words.contains("exec: \"\": executable file not found in $PATH"), "{code} {words}");
     });
 }
 

@@ -2,6 +2,7 @@
 //! The root, tmpfs, volumes, binds and their propagation, and what docker masks.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 use wsbox_integration::docker::{Docker, both, eventually};
 use wsbox_integration::unique;
@@ -33,6 +34,21 @@ fn tmpfs() {
         assert_eq!(said, "4194304", "it is full");
         let mount = "--network none --mount type=tmpfs,destination=/data,tmpfs-size=1m,tmpfs-mode=700";
         assert_eq!(docker.says(mount, "stat -c %a /data"), "700");
+    });
+}
+
+/// Unless it is given one.
+#[test]
+fn tmpfs_has_the_mode_of_what_it_covers() {
+    both(|docker| {
+        let folder = docker.folder();
+        fs::create_dir(folder.join("private")).unwrap();
+        fs::set_permissions(folder.join("private"), fs::Permissions::from_mode(0o2710)).unwrap();
+        let flags = format!(
+            "--network none --volume {}:/x --tmpfs /x/private --tmpfs /etc --tmpfs /bin/new --tmpfs /root:mode=1770",
+            folder.display()
+        );
+        assert_eq!(docker.says(&flags, "stat -c %a /x/private /etc /bin/new /root"), "2710\n755\n1777\n1770");
     });
 }
 

@@ -114,6 +114,19 @@ fn devices() {
     });
 }
 
+/// In what is mounted below /dev, in place of what all have, outside of /dev.
+#[test]
+fn devices_in_any_place() {
+    both(|docker| {
+        for place in ["/dev/shm/made", "/dev/null", "/dev/stdin", "/dev/core", "/made/zero"] {
+            let flags = format!("--network none --device /dev/zero:{place}");
+            assert_eq!(docker.says(&flags, &format!("stat -L -c %t:%T {place}")), "1:5", "{place}");
+        }
+        let outcome = docker.run("--network none --device /dev/zero:/proc/made", "true");
+        assert!(outcome.code != 0 && outcome.stderr.contains("OCI runtime create failed"), "{outcome:?}");
+    });
+}
+
 #[test]
 fn device_rules_are_in_force() {
     both(|docker| {

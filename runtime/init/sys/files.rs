@@ -32,6 +32,11 @@ pub fn chown(fd: i32, uid: u32) -> Result<()> {
     sys!(FCHOWNAT, fd, c"", uid, u32::MAX, AT_EMPTY_PATH).map(drop)
 }
 
+/// The mode of the top directory of a mount.
+pub fn chmod_top(mount: i32, mode: u32) -> Result<()> {
+    sys!(FCHMODAT, mount, c".", mode).map(drop)
+}
+
 /// What a file is.
 #[derive(Clone, Copy)]
 pub struct Stat {

@@ -177,6 +177,7 @@ pub fn run(global: &Global, arguments: Arguments) -> Result<u8> {
             cgroups: arguments.cgroup.clone(),
             preserve_fds: arguments.preserve_fds,
             ignore_paused: arguments.ignore_paused,
+            detached: arguments.detach,
             profile: global.profile,
         })
     })?;

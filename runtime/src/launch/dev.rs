@@ -7,12 +7,12 @@ use std::os::fd::{AsFd, OwnedFd};
 use nix::errno::Errno;
 use nix::fcntl::AtFlags;
 use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, makedev, mkdirat, mknodat};
-use nix::unistd::{AccessFlags, Gid, Uid, access, fchownat, symlinkat};
-use oci_spec::runtime::{LinuxDevice, LinuxDeviceType, LinuxIdMapping};
+use nix::unistd::{AccessFlags, Gid, Uid, UnlinkatFlags, access, fchownat, symlinkat, unlinkat};
+use oci_spec::runtime::{LinuxDeviceType, LinuxIdMapping};
 
 use crate::error::{Context, Error, Result};
 use crate::plan::step::c_string;
-use crate::plan::{Dev, IdMaps};
+use crate::plan::{Apart, Dev, Given, IdMaps, Option_};
 use crate::sys::mount::{MountAttr, attr, fsconfig, fsmount, fsopen, mount_setattr};
 
 /// The nodes that every container has (config-linux.md, "Default Devices"): name, major, minor.
@@ -30,53 +30,62 @@ const LINKS: [(&str, &str); 5] = [
 
 /// Makes a /dev; with `maps`, its files belong to the container's ids.
 pub fn make(dev: &Dev, maps: Option<&IdMaps>) -> Result<OwnedFd> {
-    let mount = tmpfs(dev)?;
+    let mount = tmpfs("/dev", &dev.options, dev.attributes)?;
     let owner = Owner { maps };
     fill(&mount, dev, &owner)?;
     Ok(mount)
 }
 
-fn tmpfs(dev: &Dev) -> Result<OwnedFd> {
-    let context = fsopen(c"tmpfs").context(|| "/dev: fsopen tmpfs".into())?;
-    fsconfig(&context, c"source", Some(c"tmpfs")).context(|| "/dev: source".into())?;
-    for (field, key, value) in &dev.options {
+fn tmpfs(what: &str, options: &[Option_], attributes: u64) -> Result<OwnedFd> {
+    let context = fsopen(c"tmpfs").context(|| format!("{what}: fsopen tmpfs"))?;
+    fsconfig(&context, c"source", Some(c"tmpfs")).context(|| format!("{what}: source"))?;
+    for (field, key, value) in options {
         let (name, text) = (c_string(field, key)?, value.as_ref().map(|value| c_string(field, value)).transpose()?);
-        fsconfig(&context, &name, text.as_deref()).context(|| format!("{field}: option {key} of /dev"))?;
+        fsconfig(&context, &name, text.as_deref()).context(|| format!("{field}: option {key} of {what}"))?;
     }
-    fsmount(&context, dev.attributes).context(|| "/dev: fsmount".into())
+    fsmount(&context, attributes).context(|| format!("{what}: fsmount"))
 }
 
 fn fill(mount: &OwnedFd, dev: &Dev, owner: &Owner<'_>) -> Result<()> {
     owner.take(mount, "", 0, 0)?;
     for (name, major, minor) in NODES {
-        let (kind, device) = made(dev, SFlag::S_IFCHR, makedev(major, minor));
+        let (kind, device) = made(dev.bound, SFlag::S_IFCHR, makedev(major, minor));
         node(mount, name, kind, 0o666, device).context(|| format!("/dev/{name}"))?;
         owner.take(mount, name, 0, 0)?;
-    }
-    for (name, target) in LINKS {
-        symlinkat(target, mount, name).context(|| format!("/dev/{name}"))?;
-    }
-    // As runc has it, where the kernel has it.
-    if access("/proc/kcore", AccessFlags::F_OK).is_ok() {
-        symlinkat("/proc/kcore", mount, "core").context(|| "/dev/core".into())?;
     }
     for name in &dev.directories {
         directory(mount, name, 0o755).context(|| format!("/dev/{name}"))?;
         owner.take(mount, name, 0, 0)?;
     }
-    if dev.console {
-        node(mount, "console", SFlag::S_IFREG, 0o600, 0).context(|| "/dev/console".into())?;
+    dev.nodes.iter().try_for_each(|given| extra(mount, dev.bound, given, owner))?;
+    links(mount)?;
+    if dev.console && known(node(mount, "console", SFlag::S_IFREG, 0o600, 0)).context(|| "/dev/console".into())? {
         owner.take(mount, "console", 0, 0)?;
     }
-    dev.nodes
-        .iter()
-        .enumerate()
-        .try_for_each(|(at, wanted)| extra(mount, dev, wanted, owner, &format!("linux.devices[{at}]")))
+    Ok(())
+}
+
+/// Last: they lead out of the mount, into the host's own /proc as long as we make it. A node of the config's stands in place of one.
+fn links(mount: &OwnedFd) -> Result<()> {
+    // As runc has it, where the kernel has it.
+    let core = access("/proc/kcore", AccessFlags::F_OK).is_ok().then_some(("core", "/proc/kcore"));
+    for (name, target) in LINKS.into_iter().chain(core) {
+        known(symlinkat(target, mount, name)).context(|| format!("/dev/{name}"))?;
+    }
+    Ok(())
+}
+
+/// Whether it was made, and not there before.
+fn known(made: nix::Result<()>) -> nix::Result<bool> {
+    match made {
+        Err(Errno::EEXIST) => Ok(false),
+        made => made.map(|()| true),
+    }
 }
 
 /// The node, or the empty file that one of the host's will be bound over.
-fn made(dev: &Dev, kind: SFlag, device: u64) -> (SFlag, u64) {
-    if dev.bound { (SFlag::S_IFREG, 0) } else { (kind, device) }
+fn made(bound: bool, kind: SFlag, device: u64) -> (SFlag, u64) {
+    if bound { (SFlag::S_IFREG, 0) } else { (kind, device) }
 }
 
 /// chmod afterwards: the umask belongs to the whole host program, which may have threads.
@@ -92,36 +101,43 @@ fn directory(mount: &OwnedFd, name: &str, mode: u32) -> nix::Result<()> {
     fchmodat(mount, name, mode, FchmodatFlags::FollowSymlink)
 }
 
-/// A node of the config's, below /dev. One of the usual six may be given again.
-fn extra(mount: &OwnedFd, dev: &Dev, wanted: &LinuxDevice, owner: &Owner<'_>, field: &str) -> Result<()> {
+/// A node of the config's, below /dev. Of a place that is given again, the last stands.
+fn extra(mount: &OwnedFd, bound: bool, given: &Given, owner: &Owner<'_>) -> Result<()> {
+    let (field, wanted) = given;
     let path = crate::validate::clean(&wanted.path().to_string_lossy());
     let name = path.strip_prefix("/dev/").ok_or_else(|| Error::invalid(field, "is not below /dev"))?;
     // Among all devices of the host, as Docker's --privileged names them; ours leads to the container's own terminals.
     if name == "ptmx" && (wanted.major(), wanted.minor()) == (5, 2) {
         return Ok(());
     }
-    // The links lead out of the mount, into the host's own /proc as long as we make it.
-    if let Some((link, _)) = LINKS.iter().find(|(link, _)| name.split('/').next() == Some(link)) {
-        return Err(Error::invalid(format!("{field}.path"), format!("{path}: /dev/{link} is wsbox's own link")));
-    }
     parents(mount, name, owner).context(|| format!("{field}.path: {path}"))?;
+    match unlinkat(mount, name, UnlinkatFlags::NoRemoveDir) {
+        Ok(()) | Err(Errno::ENOENT) => {}
+        Err(errno) => return Err(Error::system(format!("{field}.path: {path}"), errno)),
+    }
+    wanted_node(mount, name, bound, given, owner)
+}
+
+fn wanted_node(mount: &OwnedFd, name: &str, bound: bool, given: &Given, owner: &Owner<'_>) -> Result<()> {
+    let (field, wanted) = given;
     let (kind, device) = match wanted.typ() {
         LinuxDeviceType::B => (SFlag::S_IFBLK, makedev(wanted.major() as u64, wanted.minor() as u64)),
         LinuxDeviceType::P => (SFlag::S_IFIFO, 0),
         _ => (SFlag::S_IFCHR, makedev(wanted.major() as u64, wanted.minor() as u64)),
     };
-    let (made_kind, made_device) = made(dev, kind, device);
+    let (kind, device) = made(bound, kind, device);
     let mode = wanted.file_mode().unwrap_or(0o666) & 0o777;
-    match node(mount, name, made_kind, mode, made_device) {
-        Err(Errno::EEXIST)
-            if NODES.iter().any(|(known, major, minor)| *known == name && makedev(*major, *minor) == device) =>
-        {
-            fchmodat(mount, name, Mode::from_bits_truncate(mode), FchmodatFlags::FollowSymlink)
-        }
-        result => result,
-    }
-    .context(|| format!("{field}: make {path}"))?;
+    node(mount, name, kind, mode, device).context(|| format!("{field}: make {}", wanted.path().display()))?;
     owner.take(mount, name, wanted.uid().unwrap_or(0), wanted.gid().unwrap_or(0)).map_err(|error| error.hint(field))
+}
+
+/// A tmpfs with nodes that other places are bound from, each named by its number.
+pub fn apart(apart: &Apart, maps: Option<&IdMaps>) -> Result<OwnedFd> {
+    let mount = tmpfs("linux.devices", &apart.options, attr::NOSUID | attr::NOEXEC)?;
+    for (at, given) in apart.nodes.iter().enumerate() {
+        wanted_node(&mount, &at.to_string(), false, given, &Owner { maps })?;
+    }
+    Ok(mount)
 }
 
 fn parents(mount: &OwnedFd, name: &str, owner: &Owner<'_>) -> nix::Result<()> {

@@ -41,6 +41,8 @@ pub struct Exec {
     pub preserve_fds: u32,
     /// Run it in a paused container: it waits for the resume
     pub ignore_paused: bool,
+    /// Nobody waits for its execve: that it can not be executed is said on its own stderr, and is how it ends (status 1)
+    pub detached: bool,
     /// A profile that the process is raised to; the one that the container was made under counts in any case
     pub profile: Option<Profile>,
 }
@@ -82,6 +84,7 @@ pub fn exec(root: &Root, id: &str, exec: impl FnOnce(&Wanted) -> Result<Exec>) -
         counting,
         preserve_fds: exec.preserve_fds,
         home: home(&exec.process, &record),
+        detached: exec.detached,
         ..plan::Options::default()
     };
     let filter = filter.as_deref().map(load_filter).transpose()?;
@@ -261,6 +264,7 @@ impl Joining<'_> {
                         set.and_then(|()| channel.go_on()).inspect_err(|_| reap(payload.take()))?;
                     }
                 }
+                Answer::Failed(step, _) if self.program.said(step) => return Ok((payload, console)),
                 Answer::Failed(step, errno) => {
                     reap(payload);
                     return Err(failure(self.program, step, errno));

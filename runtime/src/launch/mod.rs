@@ -115,6 +115,7 @@ fn launch(
     let rootfs = bundle.open_root()?;
     let plan_options = plan::Options {
         wait_for_start,
+        detached: false,
         preserve_fds: options.preserve_fds,
         env: options.env.clone(),
         no_new_keyring: options.no_new_keyring,

@@ -61,6 +61,7 @@ impl Opener<'_> {
             }
             Source::Node(wanted) => node::bind(wanted),
             Source::Dev(wanted) => dev::make(wanted, self.user.as_ref().map(|(_, maps)| *maps)),
+            Source::Apart(wanted) => dev::apart(wanted, self.user.as_ref().map(|(_, maps)| *maps)),
             Source::CopyUp(wanted) => {
                 let image = if layers.is_empty() { None } else { Some(overlay::image(layers)?) };
                 let image = image.as_ref().map_or(self.root, AsFd::as_fd);

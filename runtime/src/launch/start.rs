@@ -103,7 +103,15 @@ pub fn start(root: &Root, id: &str, manager: Option<&OsStr>) -> Result<Started> 
             Ok(Started { warnings: started_hooks(&bundle(root, &record)?, Some(&record)), notify })
         }
         Answer::Closed => Ok(Started { warnings: Vec::new(), notify }),
-        Answer::Failed(step, errno) => Err(failure(&program(root, &record)?, step, errno)),
+        Answer::Failed(step, errno) => {
+            let program = program(root, &record)?;
+            let error = failure(&program, step, errno);
+            if program.said(step) {
+                Ok(Started { warnings: vec![error.to_string()], notify: None })
+            } else {
+                Err(error)
+            }
+        }
         answer => Err(Error::system(format!("the init said {answer:?}"), Errno::EPROTO)),
     }
 }

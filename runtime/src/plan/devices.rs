@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Devices where wsbox itself is in a user namespace. Neither nodes can be made there (mknod(2)) nor programs loaded that say which may be
-//! opened (bpf(2)): nodes of the host are bound, and no other mount has any.
+//! Devices: most are in the tmpfs of /dev from the start, and what another mount would cover is bound last of all. Where wsbox itself
+//! is in a user namespace neither nodes can be made (mknod(2)) nor programs loaded that say which may be opened (bpf(2)): nodes of the
+//! host are bound, and no other mount has any.
 
 use std::path::{Path, PathBuf};
 
 use ::caps::Capability;
-use oci_spec::runtime::{Linux, LinuxDevice, LinuxDeviceCgroup, LinuxDeviceType, Process};
+use oci_spec::runtime::{Linux, LinuxDevice, LinuxDeviceCgroup, LinuxDeviceType, Mount, Process, Spec};
 
-use super::{Builder, Node, Source, caps};
+use super::mounts::is_bind;
+use super::step::Step;
+use super::{Apart, Builder, Given, Node, Option_, Source, caps};
 use crate::cgroup;
 use crate::error::{Error, Result};
 use crate::launch::NODES;
@@ -83,26 +86,79 @@ pub fn most_bound(linux: &Linux) -> usize {
 
 impl Builder<'_> {
     /// The usual nodes, and those of the config, over the empty files of /dev.
-    pub(super) fn bound_devices(&mut self, linux: &Linux) -> Result<()> {
+    pub(super) fn bound_devices(&mut self, spec: &Spec, linux: &Linux) -> Result<()> {
         let usual = |(name, major, minor): (&str, u64, u64)| {
             let path = PathBuf::from(format!("/dev/{name}"));
             let field = path.display().to_string();
             Node { field, path, block: false, number: (major, minor), ..Node::default() }
         };
         let mut nodes: Vec<Node> = NODES.map(usual).into();
-        for (at, device) in given(linux) {
-            let node = node(device, format!("linux.devices[{at}]"))?;
+        for (field, device) in in_dev(spec, linux) {
+            let node = node(&device, field)?;
             // One of the usual six may be given again: what the config says of it stands.
             nodes.retain(|known| known.path != node.path);
             nodes.push(node);
         }
-        for node in nodes {
-            let (field, place) = (node.field.clone(), node.path.to_string_lossy().into_owned());
-            let slot = self.source(Source::Node(node));
-            self.attach(&field, slot, &place, 0);
+        nodes.into_iter().for_each(|node| self.bound_device(node));
+        Ok(())
+    }
+
+    fn bound_device(&mut self, node: Node) {
+        let (field, place) = (node.field.clone(), node.path.to_string_lossy().into_owned());
+        let slot = self.source(Source::Node(node));
+        self.attach_node(&field, slot, &place);
+    }
+
+    /// Once all is mounted: the nodes that are not in the tmpfs of /dev.
+    pub(super) fn devices_apart(&mut self, spec: &Spec, linux: &Linux, options: Vec<Option_>) -> Result<()> {
+        let nodes = apart(spec, linux);
+        if nodes.is_empty() {
+            return Ok(());
+        }
+        if self.host.in_user_namespace {
+            return nodes.iter().try_for_each(|(field, device)| {
+                self.bound_device(node(device, field.clone())?);
+                Ok(())
+            });
+        }
+        let from = self.source(Source::Apart(Apart { options, nodes: nodes.clone() }));
+        let slot = self.scratch.mount;
+        for (at, (field, device)) in nodes.iter().enumerate() {
+            self.push(field, Step::CloneTree { slot, from, path: at.to_string() });
+            self.attach_node(field, slot, &place(device));
         }
         Ok(())
     }
+}
+
+/// The nodes that the tmpfs of /dev begins with.
+pub(super) fn in_dev(spec: &Spec, linux: &Linux) -> Vec<Given> {
+    let (in_dev, _) = sorted(spec, linux);
+    in_dev
+}
+
+/// Those outside of it, and in what is mounted below it. A /dev of the host's has what it has, as with runc.
+fn apart(spec: &Spec, linux: &Linux) -> Vec<Given> {
+    let (_, mut apart) = sorted(spec, linux);
+    let hosts = spec.mounts().iter().flatten().any(|mount| destination(mount) == "/dev" && is_bind(mount));
+    apart.retain(|(_, device)| !hosts || !place(device).starts_with("/dev/"));
+    apart
+}
+
+fn sorted(spec: &Spec, linux: &Linux) -> (Vec<Given>, Vec<Given>) {
+    let below: Vec<String> = spec.mounts().iter().flatten().map(destination).filter(|to| to != "/dev").collect();
+    let covered = |place: &str| below.iter().any(|to| Path::new(place).starts_with(to) && place != to);
+    given(linux)
+        .map(|(at, device)| (format!("linux.devices[{at}]"), device.clone()))
+        .partition(|(_, device)| place(device).starts_with("/dev/") && !covered(&place(device)))
+}
+
+fn destination(mount: &Mount) -> String {
+    clean(&mount.destination().to_string_lossy())
+}
+
+fn place(device: &LinuxDevice) -> String {
+    clean(&device.path().to_string_lossy())
 }
 
 fn node(device: &LinuxDevice, field: String) -> Result<Node> {
@@ -118,7 +174,7 @@ fn node(device: &LinuxDevice, field: String) -> Result<Node> {
         }
         _ => false,
     };
-    let path = clean(&device.path().to_string_lossy()).into();
+    let path = place(device).into();
     // Engines give a node's own, and nothing says 0 as well as nothing.
     let owner = (device.uid().filter(|id| *id != 0), device.gid().filter(|id| *id != 0));
     Ok(Node { path, block, number, mode: device.file_mode().map(|mode| mode & 0o777), owner, field })

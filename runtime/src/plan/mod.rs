@@ -56,6 +56,8 @@ pub struct Host {
 pub struct Options {
     /// Stop before the payload until `start` connects (create); else go on at once (run).
     pub wait_for_start: bool,
+    /// Nobody waits for the execve: the payload itself says on its stderr that it can not be executed.
+    pub detached: bool,
     /// How many descriptors from 3 on the payload gets.
     pub preserve_fds: u32,
     /// Variables beyond process.env: of one name, these stand.
@@ -90,6 +92,8 @@ pub enum Source {
     Bind { path: PathBuf, field: String, attr: BindAttr, nofollow: bool },
     /// A tmpfs with the device nodes
     Dev(Dev),
+    /// A tmpfs with device nodes that are not in /dev
+    Apart(Apart),
     /// A device node of the host
     Node(Node),
     /// A tmpfs with a folder of the image in it
@@ -122,11 +126,23 @@ pub struct Dev {
     /// Mount points that later mounts want: those of them that are usual
     pub directories: Vec<&'static str>,
     /// Nodes besides the usual six
-    pub nodes: Vec<LinuxDevice>,
+    pub nodes: Vec<Given>,
     /// Whether there is a terminal, and so a /dev/console
     pub console: bool,
     /// Whether nodes of the host are to be bound: empty files are made in their places
     pub bound: bool,
+}
+
+/// A device of the config's: its field, and what is there.
+pub type Given = (String, LinuxDevice);
+
+/// Nodes for places that are not in the tmpfs of /dev: each is named by its number in the list, and bound from there.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Apart {
+    /// Options of the tmpfs: (field, key, value)
+    pub options: Vec<Option_>,
+    /// The nodes
+    pub nodes: Vec<Given>,
 }
 
 /// A device node of the host that is to be bound, and has to be this one.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use oci_spec::runtime::{Linux, LinuxNamespaceType, Mount, Process, Spec};
 
+use super::devices;
 use super::options::Parsed;
 use super::program::{DEST_IN_PROC, DEST_NO_SYMLINKS, DEST_NOFOLLOW};
 use super::step::Kind;
@@ -126,7 +127,7 @@ pub fn most_sources(spec: &Spec, linux: &Linux, host: &super::Host) -> usize {
         + hooks
         + usize::from(super::secrets::has(spec))
         + if host.in_user_namespace { super::devices::most_bound(linux) } else { 0 }
-        + 5
+        + 6
 }
 
 /// Whether the container sees its cgroup.
@@ -147,10 +148,10 @@ impl Builder<'_> {
         if !covers_dev {
             self.dev(Parsed::default(), "", spec, linux)?;
         }
-        mounts
-            .iter()
-            .enumerate()
-            .try_for_each(|(at, mount)| self.mount(mount, &format!("mounts[{at}]"), spec, linux, user))
+        for (at, mount) in mounts.iter().enumerate() {
+            self.mount(mount, &format!("mounts[{at}]"), spec, linux, user)?;
+        }
+        self.devices_apart(spec, linux, context(linux).into_iter().collect())
     }
 
     fn mount(&mut self, mount: &Mount, field: &str, spec: &Spec, linux: &Linux, user: &UserNamespace) -> Result<()> {
@@ -169,11 +170,8 @@ impl Builder<'_> {
             return self.bind(mount, parsed, field, &place, spec, user);
         }
         let mut parsed = parsed.flat(mount, field)?;
-        let label = linux.mount_label().as_ref().filter(|label| !label.is_empty());
-        // What the kernel makes has labels of its own (mount(8), "context").
-        if let Some(label) = label.filter(|_| !matches!(kind, "proc" | "sysfs" | "cgroup" | "cgroup2")) {
-            parsed.data.push(("linux.mountLabel".into(), "context".into(), Some(label.clone())));
-        }
+        // What the kernel makes has labels of its own.
+        parsed.data.extend(context(linux).filter(|_| !matches!(kind, "proc" | "sysfs" | "cgroup" | "cgroup2")));
         match kind {
             "" | "none" => Err(Error::invalid(format!("{field}.type"), "is missing, and the options do not say bind")),
             "cgroup" | "cgroup2" => self.cgroup(parsed, field, &place, linux),
@@ -212,7 +210,10 @@ impl Builder<'_> {
         self.make(field, slot, kind, source, &parsed.data, set);
         // An image with a link in place of /proc or /sys would have it mounted elsewhere (CVE-2019-19921, CVE-2023-27561).
         let flags = if matches!(kind, "proc" | "sysfs") { DEST_NO_SYMLINKS } else { 0 };
-        self.attach_dir(field, slot, place, flags);
+        // As runc has it: a tmpfs without a mode of its own has that of what it covers.
+        let modeless = kind == "tmpfs" && !parsed.data.iter().any(|(_, key, _)| key == "mode");
+        let dest = if modeless { Kind::DirModel(slot) } else { Kind::Dir };
+        self.attach_as(field, "destination", (slot, dest), place, flags);
         self.spread(field, slot, parsed.propagation, parsed.propagation_all);
         self.has_devpts |= kind == "devpts" && place == "/dev/pts";
         self.has_proc |= kind == "proc" && place == "/proc" && set & attr::RDONLY == 0;
@@ -268,19 +269,24 @@ impl Builder<'_> {
     }
 
     pub(super) fn attach_dir(&mut self, field: &str, mount: Slot, place: &str, flags: u32) {
-        self.attach_as(field, mount, place, flags, Kind::Dir);
+        self.attach_as(field, "destination", (mount, Kind::Dir), place, flags);
     }
 
     /// Attaches a mount of the parent's, to a directory or file as it is one.
     pub(super) fn attach(&mut self, field: &str, mount: Slot, place: &str, flags: u32) {
-        self.attach_as(field, mount, place, flags, Kind::Like(mount));
+        self.attach_as(field, "destination", (mount, Kind::Like(mount)), place, flags);
     }
 
-    fn attach_as(&mut self, field: &str, mount: Slot, place: &str, flags: u32, kind: Kind) {
+    /// [`Builder::attach`] of a device.
+    pub(super) fn attach_node(&mut self, field: &str, node: Slot, place: &str) {
+        self.attach_as(field, "path", (node, Kind::Like(node)), place, 0);
+    }
+
+    fn attach_as(&mut self, field: &str, place_field: &str, (mount, kind): (Slot, Kind), place: &str, flags: u32) {
         let in_proc = if place.starts_with("/proc/") { DEST_IN_PROC } else { 0 };
         let dest = self.scratch.dest;
         let path = place.trim_start_matches('/').to_owned();
-        self.push(format!("{field}.destination"), Step::Dest { slot: dest, path, kind, flags: flags | in_proc });
+        self.push(format!("{field}.{place_field}"), Step::Dest { slot: dest, path, kind, flags: flags | in_proc });
         self.push(field, Step::Attach { mount, dest });
     }
 
@@ -324,14 +330,14 @@ impl Builder<'_> {
             directories: ["pts", "shm", "mqueue"].into_iter().filter(mounted).collect(),
             options: if own { defaults() } else { parsed.data },
             attributes: if own { attr::NOSUID | attr::NOEXEC } else { parsed.set & !(attr::NODEV | attr::RDONLY) },
-            nodes: linux.devices().clone().unwrap_or_default(),
+            nodes: devices::in_dev(spec, linux),
             console: spec.process().as_ref().and_then(Process::terminal).unwrap_or_default(),
             bound: self.host.in_user_namespace,
         };
         let slot = self.source(Source::Dev(dev));
         self.attach_dir(if own { "/dev" } else { field }, slot, "/dev", DEST_NO_SYMLINKS);
         if self.host.in_user_namespace {
-            self.bound_devices(linux)?;
+            self.bound_devices(spec, linux)?;
         }
         if parsed.set & attr::RDONLY != 0 {
             let step = Step::SetAttr { slot, set: attr::RDONLY, propagation: 0, recursive: false };
@@ -340,6 +346,12 @@ impl Builder<'_> {
         self.has_dev = true;
         Ok(())
     }
+}
+
+/// The SELinux label of what a new file system holds (mount(8), "context").
+fn context(linux: &Linux) -> Option<super::Option_> {
+    let label = linux.mount_label().as_ref().filter(|label| !label.is_empty())?;
+    Some(("linux.mountLabel".into(), "context".into(), Some(label.clone())))
 }
 
 fn bind_attr(mount: &Mount, parsed: &Parsed, field: &str, user: &UserNamespace, ids: (u32, u32)) -> Result<BindAttr> {

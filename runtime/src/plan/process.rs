@@ -87,7 +87,7 @@ impl Builder<'_> {
         self.push("", Step::CloseFds { first: 3 + options.preserve_fds });
         self.seal(filter, no_new_privs, &sets);
         let argv = process.args().clone().unwrap_or_default();
-        self.push("process.args[0]", Step::Exec { argv, envp: env });
+        self.push("process.args[0]", Step::Exec { argv, envp: env, says: options.wait_for_start || options.detached });
         Ok(())
     }
 
@@ -230,7 +230,8 @@ fn candidates(process: &Process, search: &str) -> Vec<String> {
     }
     search
         .split(':')
-        .filter(|dir| dir.starts_with('/'))
+        // Of no name there is no program, but every entry of PATH.
+        .filter(|dir| dir.starts_with('/') && !program.is_empty())
         .map(|dir| format!("{}/{program}", dir.trim_end_matches('/')))
         .collect()
 }

@@ -4,7 +4,7 @@
 use std::ffi::CString;
 use std::fmt;
 
-use super::program::{DEST_DIR, DEST_LIKE_SLOT, HEADER, MAGIC, Op, STEP};
+use super::program::{DEST_DIR, DEST_KEEP_MODE, DEST_LIKE_SLOT, HEADER, MAGIC, Op, STEP};
 use crate::seccomp::Insn;
 
 /// A slot of the init's table of file descriptors.
@@ -15,6 +15,8 @@ pub type Slot = u32;
 pub enum Kind {
     /// A directory
     Dir,
+    /// A directory whose mode the mount in this slot takes, if it is there already
+    DirModel(Slot),
     /// Whichever the root of the mount in this slot is
     Like(Slot),
 }
@@ -59,6 +61,7 @@ pub enum Step {
     Dest { slot: Slot, path: String, kind: Kind, flags: u32 },
     Attach { mount: Slot, dest: Slot },
     Write { dir: Slot, path: String, value: String },
+    CloneTree { slot: Slot, from: Slot, path: String },
     Mask { empty: Slot, path: String },
     ReadOnly { path: String },
     Pivot,
@@ -84,7 +87,7 @@ pub enum Step {
     Hook(Box<HookRun>),
     CloseFds { first: u32 },
     Seccomp { filter: Vec<Insn>, flags: u32 },
-    Exec { argv: Vec<String>, envp: Vec<String> },
+    Exec { argv: Vec<String>, envp: Vec<String>, says: bool },
 }
 
 /// A step, and the field of the config that asked for it: what an error names.
@@ -107,6 +110,11 @@ impl Program {
     /// Appends a step that `field` of the config asks for.
     pub fn push(&mut self, field: impl Into<String>, step: Step) {
         self.steps.push(Planned { step, field: field.into() });
+    }
+
+    /// Whether the payload itself says what this step failed with, and ends by it.
+    pub fn said(&self, at: usize) -> bool {
+        self.steps.get(at).is_some_and(|planned| matches!(planned.step, Step::Exec { says: true, .. }))
     }
 
     /// The bytes that the init reads: see program.rs for the layout.
@@ -224,15 +232,17 @@ impl Encoder {
                 Words { a: *slot, b: u32::from(*recursive), c: *propagation, n: *set, ..none }
             }
             Step::Dest { slot, path, kind, flags } => {
-                let (b, n) = match kind {
-                    Kind::Dir => (DEST_DIR, 0),
-                    Kind::Like(slot) => (DEST_LIKE_SLOT, u64::from(*slot)),
+                let (b, n, more) = match kind {
+                    Kind::Dir => (DEST_DIR, 0, 0),
+                    Kind::DirModel(slot) => (DEST_DIR, u64::from(*slot), DEST_KEEP_MODE),
+                    Kind::Like(slot) => (DEST_LIKE_SLOT, u64::from(*slot), 0),
                 };
-                Words { a: *slot, b, c: *flags, s: self.text(path), n, ..none }
+                Words { a: *slot, b, c: *flags | more, s: self.text(path), n, ..none }
             }
             Step::Attach { mount, dest } => Words { a: *mount, b: *dest, ..none },
             Step::Write { dir, path, value } => Words { a: *dir, s: self.text(path), t: self.text(value), ..none },
             Step::EnterTime { proc } => Words { a: *proc, ..none },
+            Step::CloneTree { slot, from, path } => Words { a: *slot, b: *from, s: self.text(path), ..none },
             Step::Mask { empty, path } => Words { a: *empty, s: self.text(path), ..none },
             Step::ReadOnly { path } => Words { s: self.text(path), ..none },
             Step::Console { devpts, uid, bind, rows, columns } => {
@@ -268,9 +278,10 @@ impl Encoder {
                 Words { a: filter.len() as u32, b: *flags, s: self.instructions(filter), ..none }
             }
             Step::Hook(hook) => self.hook(hook),
-            Step::Exec { argv, envp } => Words {
+            Step::Exec { argv, envp, says } => Words {
                 a: argv.len() as u32,
                 b: envp.len() as u32,
+                c: u32::from(*says),
                 s: self.strings(argv),
                 t: self.strings(envp),
                 ..none
@@ -302,6 +313,7 @@ impl Step {
             Step::Dest { .. } => Op::Dest,
             Step::Attach { .. } => Op::Attach,
             Step::Write { .. } => Op::Write,
+            Step::CloneTree { .. } => Op::CloneTree,
             Step::Mask { .. } => Op::Mask,
             Step::ReadOnly { .. } => Op::ReadOnly,
             Step::Pivot => Op::Pivot,
@@ -343,7 +355,7 @@ impl fmt::Display for Step {
             Step::FsMount { slot, attributes } => write!(f, "FsMount {{ slot: {slot}, attributes: {attributes:#x} }}"),
             Step::Hook(hook) => write!(f, "Hook {{ argv: {:?}, timeout: {} ms }}", hook.argv, hook.timeout),
             // Values of variables may be secrets.
-            Step::Exec { argv, envp } => {
+            Step::Exec { argv, envp, .. } => {
                 let names: Vec<&str> = envp.iter().map(|variable| variable.split('=').next().unwrap_or("")).collect();
                 write!(f, "Exec {{ argv: {argv:?}, env: {names:?} }}")
             }

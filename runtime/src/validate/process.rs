@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 pub fn process(process: &Process, path: &str) -> Result<()> {
     labels(process, path)?;
     let args = process.args().as_deref().unwrap_or_default();
-    if args.first().is_none_or(String::is_empty) {
+    if args.is_empty() {
         return Err(Error::invalid(format!("{path}.args"), "must name a program"));
     }
     texts(args, &format!("{path}.args"))?;
