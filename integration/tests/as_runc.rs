@@ -195,6 +195,20 @@ fn one_that_is_paused() {
 }
 
 #[test]
+fn one_that_is_paused_before_its_start() {
+    let pair = Pair::new(|bundle| bundle);
+    pair.ok(&["create", "ID"]);
+    pair.ok(&["pause", "ID"]);
+    pair.are("paused");
+    pair.fails(&["start", "ID"], "cannot start a container in the paused state");
+    pair.ok(&["resume", "ID"]);
+    pair.are("created");
+    pair.ok(&["start", "ID"]);
+    pair.are("running");
+    pair.clear();
+}
+
+#[test]
 fn one_that_has_stopped() {
     let pair = Pair::new(|bundle| bundle);
     pair.ok(&["run", "--detach", "ID"]);

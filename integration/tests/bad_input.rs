@@ -118,7 +118,8 @@ fn fields_that_can_not_be() {
     refused("/ociVersion", json!("2.0.0"), &["ociVersion"]);
     let device = |path: &str, major: i64| json!([{"path": path, "type": "c", "major": major, "minor": 3}]);
     refused("/linux/devices", device("/dev/x", 4097), &["linux.devices[0]", "4097:3"]);
-    refused("/linux/devices", device("/dev/stdin/x", 1), &["linux.devices[0].path", "/dev/stdin"]);
+    refused("/linux/devices", device("/dev/", 1), &["linux.devices[0].path", "directory"]);
+    refused("/linux/devices", device("/proc/../proc/x", 1), &["linux.devices[0].path", "/proc"]);
     refused("/linux/sysctl", json!({"net.ipv4.ip_forward": "0\u{0}1"}), &["linux.sysctl"]);
     refused("/mounts/6/type", json!("tmpfs\u{0}x"), &["mounts[6].type"]);
     let host = json!([{"type": "mount"}, {"type": "network", "path": "/proc/self/ns/net"}, {"type": "uts", "path": "/proc/self/ns/uts"}]);

@@ -158,13 +158,33 @@ fn one_that_hangs_is_killed_when_its_time_is_over() {
     leftover::assert_nothing_left(engine.root(), &id);
 }
 
+/// runtime.md, "Lifecycle", 9: the payload is ended, and the container goes as it would later.
 #[test]
-fn late_ones_that_fail_are_told_and_change_nothing() {
+fn poststart_that_fails_ends_the_payload() {
+    let (log, engine, id) = (Log::new(), Engine::new(), unique("hooks"));
+    let failing = [("poststart", "echo why >&2; exit 6"), ("poststop", "exit 2")];
+    let bundle = Bundle::hardened().set("/hooks", log.hooks(&failing)).args(&["sleep", "1055"]);
+    bundle.write();
+    let path = bundle.path().display().to_string();
+    let words = ["hooks.poststart[0]", "exit status: 6", "why"];
+    engine.wsbox(&["run", "--bundle", &path, &id]).fails(1, &words);
+    assert_eq!(log.names(), ["poststart", "poststop"]);
+    leftover::assert_nothing_left(engine.root(), &id);
+    engine.wsbox(&["create", "--bundle", &path, &id]).ok();
+    engine.wsbox(&["start", &id]).fails(1, &words);
+    assert_eq!(leftover::processes("sleep 1055"), Vec::<i32>::new());
+    assert!(engine.wsbox(&["state", &id]).ok().stdout.contains("\"stopped\""));
+    assert_eq!(log.names(), ["poststart", "poststop", "poststart"]);
+    engine.wsbox(&["delete", &id]).ok();
+    leftover::assert_nothing_left(engine.root(), &id);
+}
+
+#[test]
+fn poststop_that_fails_is_told_and_changes_nothing() {
     let log = Log::new();
-    let hooks = log.hooks(&[("poststart", "exit 1"), ("poststop", "exit 2")]);
+    let hooks = log.hooks(&[("poststart", ""), ("poststop", "exit 2")]);
     let outcome = Engine::new().run(&Bundle::hardened().set("/hooks", hooks).script("sleep 0.2; exit 5"), Door::Root);
     assert_eq!(outcome.code, 5);
-    assert!(outcome.stderr.contains("warning: hooks.poststart[0]"), "{outcome:?}");
     assert!(outcome.stderr.contains("warning: hooks.poststop[0]"), "{outcome:?}");
     assert_eq!(log.names(), ["poststart", "poststop"]);
 }
@@ -227,9 +247,9 @@ fn those_inside_that_fail_or_hang_end_the_container() {
     let missing = json!([{"path": "/no/such/hook"}]);
     for kind in ["createContainer", "startContainer"] {
         for (list, words) in [
-            (fails("echo why >&2; exit 1"), "failed"),
-            (fails("kill -9 $$"), "failed"),
-            (missing.clone(), "failed"),
+            (fails("echo why >&2; exit 3"), "exit status: 3"),
+            (fails("kill -9 $$"), "exit status: 137"),
+            (missing.clone(), "exit status: 127"),
             (hangs.clone(), "1 s"),
         ] {
             let (log, engine, id) = (Log::new(), Engine::new(), unique("hooks"));

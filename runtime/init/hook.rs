@@ -23,11 +23,12 @@ impl Init {
         if !in_time {
             sys::kill(pidfd)?;
         }
-        let succeeded = sys::wait(pidfd)?;
+        let status = sys::wait(pidfd)?;
         sys::close(pidfd);
-        match (in_time, succeeded) {
-            (true, true) => Ok(()),
-            (true, false) => Err(ECANCELED),
+        self.detail = status;
+        match (in_time, status) {
+            (true, 0) => Ok(()),
+            (true, _) => Err(ECANCELED),
             (false, _) => Err(ETIMEDOUT),
         }
     }

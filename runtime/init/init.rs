@@ -48,6 +48,8 @@ pub struct Init {
     at: u32,
     chosen: u32,
     in_cwd: bool,
+    /// What the report of a failure adds to its error number
+    detail: u32,
     /// The mount that lies over the root for as long as trees are cloned out of it, or -1
     lent: core::cell::Cell<i32>,
 }
@@ -72,6 +74,7 @@ fn main(argument: &CStr) -> ! {
         at: 0,
         chosen: 0,
         in_cwd: false,
+        detail: 0,
         lent: core::cell::Cell::new(-1),
     };
     let started = undumpable.and(closes).and_then(|()| init.report(Report::Started, 0, 0, None));
@@ -79,7 +82,7 @@ fn main(argument: &CStr) -> ! {
         Ok(()) => EPROTO,
         Err(errno) => errno,
     };
-    let _ = init.report(Report::Failed, error as u32, 0, None);
+    let _ = init.report(Report::Failed, error as u32, init.detail, None);
     sys::exit(1)
 }
 

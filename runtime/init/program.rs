@@ -209,7 +209,7 @@ pub const REPORT: usize = 16;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Report {
-    /// `step` failed with `errno`; the init is gone
+    /// `step` failed with `errno`, a hook with status `value`; the init is gone
     Failed = 1,
     /// Everything but the payload is done
     Ready,

@@ -36,6 +36,17 @@ fn cpu() {
     });
 }
 
+/// The kernel of cgroup v1 would take 2 in place of 1.
+#[test]
+fn shares_that_no_kernel_takes() {
+    both_drivers(|docker| {
+        for shares in ["1", "262145"] {
+            let outcome = docker.argv(&format!("--network none --cpu-shares {shares}"), &["true"]);
+            assert!(outcome.code != 0 && outcome.stderr.contains("OCI runtime create failed"), "{outcome:?}");
+        }
+    });
+}
+
 #[test]
 fn cpuset() {
     both_drivers(|docker| {

@@ -168,6 +168,20 @@ fn shared_binds_need_a_shared_source() {
     });
 }
 
+/// Masked like one of the container's own.
+#[test]
+fn the_hosts_proc() {
+    both(|docker| {
+        let counts = |flags: &str| {
+            docker.says(&format!("--network none {flags}"), "ls -d /proc/[0-9]* | wc -l; wc -c </proc/keys")
+        };
+        let (own, hosts) = (counts(""), counts("--volume /proc:/proc"));
+        let number = |said: &str| said.lines().next().and_then(|line| line.trim().parse::<u32>().ok()).unwrap();
+        assert!(number(&own) < 5 && number(&hosts) > number(&own), "{own:?} {hosts:?}");
+        assert!(own.ends_with("\n0") && hosts.ends_with("\n0"), "{own:?} {hosts:?}");
+    });
+}
+
 #[test]
 fn binds_that_are_not_recursive() {
     both(|docker| {

@@ -71,8 +71,8 @@ pub fn kill(pidfd: i32) -> Result<()> {
     sys!(PIDFD_SEND_SIGNAL, pidfd, SIGKILL, 0usize, 0u32).map(drop)
 }
 
-/// Waits for a child: whether it exited with 0.
-pub fn wait(pidfd: i32) -> Result<bool> {
+/// Waits for a child: its exit status, or as shells have it 128 and the number of the signal that ended it.
+pub fn wait(pidfd: i32) -> Result<u32> {
     const P_PIDFD: u32 = 3;
     const WEXITED: u32 = 4;
     const CLD_EXITED: u32 = 1;
@@ -81,7 +81,7 @@ pub fn wait(pidfd: i32) -> Result<bool> {
     loop {
         match sys!(WAITID, P_PIDFD, pidfd, info.as_mut_ptr(), WEXITED, 0usize) {
             Err(EINTR) => {}
-            result => return result.map(|_| info[2] == CLD_EXITED && info[6] == 0),
+            result => return result.map(|_| if info[2] == CLD_EXITED { info[6] } else { 128 + info[6] }),
         }
     }
 }

@@ -208,9 +208,7 @@ impl Restoring<'_> {
         self.record.status = Status::Running;
         self.folder.write(&self.record)?;
         let hooks = self.bundle.spec.hooks().as_ref();
-        let failed = hooks::run_all(Hooks::Started, hooks, &self.record, Some(self.signals));
-        self.warnings.extend(failed);
-        Ok(())
+        hooks::run(Hooks::Started, hooks, &self.record, Some(self.signals))
     }
 
     fn empties_network(&self) -> bool {

@@ -83,7 +83,7 @@ impl Probe<'_> {
         };
         match answer {
             Answer::Ready => Ok(()),
-            Answer::Failed(at, errno) => Err(launch::failure(&program, at, errno)),
+            Answer::Failed(why) => Err(launch::failure(&program, why)),
             _ => Err(child.early_failure().map_or_else(
                 || Error::system("the probe ended", Errno::ECHILD),
                 |(step, errno)| Error::system(format!("start the probe: {step}"), errno),

@@ -62,7 +62,7 @@ impl Agent<'_> {
     pub fn serve(&self, number: i32, channel: &Channel, program: &Program) -> Result<()> {
         match channel.receive()? {
             Answer::Installed => self.fetch(number, channel),
-            Answer::Failed(step, errno) => Err(failure(program, step, errno)),
+            Answer::Failed(why) => Err(failure(program, why)),
             answer => Err(Error::new(crate::Kind::System, "linux.seccomp", format!("the init said {answer:?}"))),
         }
     }

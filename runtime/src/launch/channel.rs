@@ -9,7 +9,7 @@ use nix::sys::socket::{AddressFamily, ControlMessage, MsgFlags, SockFlag, SockTy
 
 use crate::error::{Context, Error, Result};
 use crate::plan::program::{FDS_PER_MESSAGE, REPORT, Report};
-use crate::plan::{Program, Step};
+use crate::plan::{HookRun, Program, Step};
 use crate::sys::scm;
 
 /// What the init said.
@@ -27,10 +27,21 @@ pub enum Answer {
     Listener(i32),
     /// The filter is in force
     Installed,
-    /// The step with this index failed
-    Failed(usize, Errno),
+    /// A step failed
+    Failed(Failure),
     /// End of file: it executed the payload, or died
     Closed,
+}
+
+/// A step that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// Its index in the program
+    pub step: usize,
+    /// Why
+    pub errno: Errno,
+    /// Of a hook: how it ended, its exit status or 128 and the number of a signal
+    pub status: u32,
 }
 
 /// Our end of a control socket.
@@ -106,7 +117,10 @@ fn decode(data: &[u8], fd: Option<OwnedFd>) -> Result<Answer> {
     let word =
         |at: usize| data.get(at * 4..at * 4 + 4).map_or(0, |raw| u32::from_ne_bytes([raw[0], raw[1], raw[2], raw[3]]));
     match (Report::from_u32(word(0)), fd) {
-        (Some(Report::Failed), _) => Ok(Answer::Failed(word(1) as usize, Errno::from_raw(word(2) as i32))),
+        (Some(Report::Failed), _) => {
+            let (step, errno) = (word(1) as usize, Errno::from_raw(word(2) as i32));
+            Ok(Answer::Failed(Failure { step, errno, status: word(3) }))
+        }
         (Some(Report::Started), _) => Ok(Answer::Started),
         (Some(Report::Listener), _) => Ok(Answer::Listener(word(3) as i32)),
         (Some(Report::Ready), _) => Ok(Answer::Ready),
@@ -117,13 +131,14 @@ fn decode(data: &[u8], fd: Option<OwnedFd>) -> Result<Answer> {
 }
 
 /// The error for a step that failed, in words that name the field.
-pub fn failure(program: &Program, at: usize, errno: Errno) -> Error {
-    let Some(planned) = program.steps.get(at) else { return Error::system("the init", errno) };
+pub fn failure(program: &Program, failure: Failure) -> Error {
+    let errno = failure.errno;
+    let Some(planned) = program.steps.get(failure.step) else { return Error::system("the init", errno) };
     if let Some(error) = exec_failure(&planned.step, program, errno) {
         return error;
     }
     if let Step::Hook(hook) = &planned.step {
-        return hook_failure(&planned.field, &hook.path, hook.timeout, errno);
+        return hook_failure(&planned.field, hook, failure);
     }
     let doing = doing(&planned.step);
     let subject = if planned.field.is_empty() { doing } else { format!("{}: {doing}", planned.field) };
@@ -149,10 +164,13 @@ pub fn failure(program: &Program, at: usize, errno: Errno) -> Error {
     }
 }
 
-fn hook_failure(field: &str, path: &str, timeout: u32, errno: Errno) -> Error {
-    let why = match errno {
-        Errno::ECANCELED => format!("{path} failed: what it said is on the container's stderr"),
-        Errno::ETIMEDOUT => format!("{path} did not end within {} s, and was killed", timeout / 1000),
+fn hook_failure(field: &str, hook: &HookRun, failure: Failure) -> Error {
+    let path = &hook.path;
+    let why = match failure.errno {
+        Errno::ECANCELED => {
+            format!("{path} failed: exit status: {}, what it said is on the container's stderr", failure.status)
+        }
+        Errno::ETIMEDOUT => format!("{path} did not end within {} s, and was killed", hook.timeout / 1000),
         errno => return Error::system(format!("{field}: {path}"), errno),
     };
     Error::new(crate::Kind::System, field, why)

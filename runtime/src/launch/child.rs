@@ -24,7 +24,7 @@ pub(super) fn executed(channel: &Channel, program: &plan::Program, agent: Option
             executed(channel, program, None)
         }
         (Answer::Closed, _) => Ok(()),
-        (Answer::Failed(step, errno), _) => Err(failure(program, step, errno)),
+        (Answer::Failed(why), _) => Err(failure(program, why)),
         (answer, _) => Err(Error::system(format!("the init said {answer:?}"), Errno::EPROTO)),
     }
 }

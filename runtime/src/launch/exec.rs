@@ -264,10 +264,10 @@ impl Joining<'_> {
                         set.and_then(|()| channel.go_on()).inspect_err(|_| reap(payload.take()))?;
                     }
                 }
-                Answer::Failed(step, _) if self.program.said(step) => return Ok((payload, console)),
-                Answer::Failed(step, errno) => {
+                Answer::Failed(why) if self.program.said(why.step) => return Ok((payload, console)),
+                Answer::Failed(why) => {
                     reap(payload);
-                    return Err(failure(self.program, step, errno));
+                    return Err(failure(self.program, why));
                 }
                 Answer::Listener(number) => listener = Some(number),
                 Answer::Installed => installed = true,

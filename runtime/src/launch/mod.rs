@@ -221,7 +221,7 @@ impl Launch<'_> {
             self.until_executed()?;
             pause::before("running");
             self.set_status(Status::Running)?;
-            self.warnings.extend(started_hooks(self.bundle, self.record.as_ref()));
+            self.run_started_hooks()?;
         }
         self.process(console)
     }
@@ -352,6 +352,12 @@ impl Launch<'_> {
         self.child()?.channel.go_on()
     }
 
+    /// Those that tell others of a payload that runs. One that fails ends it (runtime.md, "Lifecycle", 9).
+    fn run_started_hooks(&self) -> Result<()> {
+        let run = |record| hooks::run(Moment::Started, self.bundle.spec.hooks().as_ref(), record, None);
+        self.record.as_ref().map_or(Ok(()), run)
+    }
+
     fn until_ready(&self) -> Result<Option<OwnedFd>> {
         let child = self.child()?;
         let mut console = None;
@@ -359,7 +365,7 @@ impl Launch<'_> {
             match child.channel.receive()? {
                 Answer::Ready => return Ok(console),
                 Answer::Console(master) => console = self.console.deliver(master)?,
-                Answer::Failed(step, errno) => return Err(failure(&self.plan.program, step, errno)),
+                Answer::Failed(why) => return Err(failure(&self.plan.program, why)),
                 _ => return Err(died(&child.spawned)),
             }
         }
@@ -385,12 +391,6 @@ impl Launch<'_> {
     fn finish(self, process: Process) -> Result<(Process, Record)> {
         self.record.map(|record| (process, record)).ok_or_else(|| Error::system("the record", Errno::ENOENT))
     }
-}
-
-/// The hooks that tell others of a payload that runs.
-fn started_hooks(bundle: &Bundle, record: Option<&Record>) -> Vec<String> {
-    let run = |record| hooks::run_all(Moment::Started, bundle.spec.hooks().as_ref(), record, None);
-    record.map(run).unwrap_or_default()
 }
 
 #[cfg(test)]

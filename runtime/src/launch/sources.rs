@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, openat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, major, minor, stat};
+use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use nix::unistd::Pid;
 use oci_spec::runtime::LinuxIdMapping;
 
@@ -55,8 +56,11 @@ impl Opener<'_> {
     fn one(&mut self, source: &Source, layers: &[PathBuf]) -> Result<OwnedFd> {
         match source {
             Source::Root { attr, .. } => self.root(attr, layers),
-            Source::Bind { path, field, attr, nofollow } => {
+            Source::Bind { path, field, attr, nofollow, proc } => {
                 let from = open_path(&source_path(self.bundle, path), field, *nofollow)?;
+                if *proc {
+                    must_be_proc(&from, path, field)?;
+                }
                 self.tree(from.as_fd(), attr, field)
             }
             Source::Node(wanted) => node::bind(wanted),
@@ -153,6 +157,18 @@ impl Opener<'_> {
             }
         }
     }
+}
+
+/// Only a whole proc may lie on /proc: what labels are written to must be what it says it is (CVE-2019-19921).
+fn must_be_proc(from: &OwnedFd, path: &Path, field: &str) -> Result<()> {
+    // linux/proc_fs.h: PROC_ROOT_INO
+    const ROOT: u64 = 1;
+    let kind = fstatfs(from).context(|| field.into())?.filesystem_type();
+    if kind == PROC_SUPER_MAGIC && fstat(from).context(|| field.into())?.st_ino == ROOT {
+        return Ok(());
+    }
+    let why = format!("{} is no proc file system, and nothing else may lie on /proc (CVE-2019-16884)", path.display());
+    Err(Error::invalid(field, why))
 }
 
 /// The folder's owner is the container's user; nobody else maps, so that no file of another user of the host can be made.

@@ -15,10 +15,11 @@ use nix::unistd::Pid;
 
 use super::agent::Agent;
 use super::exec::load_filter;
-use super::{Answer, Channel, failure, plan_host, started_hooks};
+use super::{Answer, Channel, failure, plan_host};
 use crate::bundle::Bundle;
 use crate::cgroup;
 use crate::error::{Context, Error, Kind, Result};
+use crate::hooks::{self, Moment};
 use crate::notify;
 use crate::plan;
 use crate::profile;
@@ -99,14 +100,14 @@ pub fn start(root: &Root, id: &str, manager: Option<&OsStr>) -> Result<Started> 
         answer = channel.receive()?;
     }
     match answer {
-        Answer::Closed if record.hooks => {
-            Ok(Started { warnings: started_hooks(&bundle(root, &record)?, Some(&record)), notify })
+        Answer::Closed => {
+            run_hooks(root, &record)?;
+            Ok(Started { warnings: Vec::new(), notify })
         }
-        Answer::Closed => Ok(Started { warnings: Vec::new(), notify }),
-        Answer::Failed(step, errno) => {
+        Answer::Failed(why) => {
             let program = program(root, &record)?;
-            let error = failure(&program, step, errno);
-            if program.said(step) {
+            let error = failure(&program, why);
+            if program.said(why.step) {
                 Ok(Started { warnings: vec![error.to_string()], notify: None })
             } else {
                 Err(error)
@@ -114,6 +115,17 @@ pub fn start(root: &Root, id: &str, manager: Option<&OsStr>) -> Result<Started> 
         }
         answer => Err(Error::system(format!("the init said {answer:?}"), Errno::EPROTO)),
     }
+}
+
+/// Those that tell others of a payload that runs. One that fails ends it (runtime.md, "Lifecycle", 9); poststop is for `delete`.
+fn run_hooks(root: &Root, record: &Record) -> Result<()> {
+    if !record.hooks {
+        return Ok(());
+    }
+    let bundle = bundle(root, record)?;
+    hooks::run(Moment::Started, bundle.spec.hooks().as_ref(), record, None).inspect_err(|_| {
+        let _ = state::lifecycle::end_processes(record);
+    })
 }
 
 /// The payload's socket for the service manager, before the payload can look for it.

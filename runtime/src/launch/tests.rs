@@ -20,7 +20,7 @@ fn run(namespaces: i32, steps: Vec<Step>, script: &str, fds: Vec<OwnedFd>) -> En
     program.push("", Step::FindExec { candidates: vec!["/no/such/sh".into(), "/bin/sh".into()] });
     program.push("", Step::CloseFds { first: 3 });
     let argv = ["sh", "-c", script].map(str::to_owned).to_vec();
-    program.push("", Step::Exec { argv, envp: vec!["PATH=/usr/bin:/bin".into(), "A=1".into()] });
+    program.push("", Step::Exec { argv, envp: vec!["PATH=/usr/bin:/bin".into(), "A=1".into()], says: false });
     run_program(namespaces, &program, fds)
 }
 
@@ -49,7 +49,7 @@ fn run_program(namespaces: i32, program: &Program, fds: Vec<OwnedFd>) -> End {
     }
     let failed = loop {
         match channel.receive().unwrap() {
-            Answer::Failed(step, errno) => break Some((step, errno)),
+            Answer::Failed(why) => break Some((why.step, why.errno)),
             Answer::Closed => break None,
             _ => {}
         }
@@ -186,7 +186,10 @@ fn a_broken_program_is_refused() {
     drop(control);
     channel.send_program(&memfd::program(b"not a program, but long enough to be read as one").unwrap()).unwrap();
     assert!(matches!(channel.receive().unwrap(), Answer::Started));
-    assert!(matches!(channel.receive().unwrap(), Answer::Failed(0, Errno::EBADMSG)));
+    assert!(matches!(
+        channel.receive().unwrap(),
+        Answer::Failed(channel::Failure { step: 0, errno: Errno::EBADMSG, .. })
+    ));
     assert_eq!(pidfd::wait(&child.pidfd).unwrap(), Exit::Code(1));
     child.executed();
 }

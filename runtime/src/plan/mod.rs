@@ -34,7 +34,7 @@ pub use mounts::{BindAttr, Idmap, id_mapped_mount, is_bind, source_path};
 pub use namespaces::{Early, UserNamespace, is_new, joined, user as user_namespace};
 pub use process::hard_limits;
 pub use secrets::{SecretSource, Secrets, first as first_secret};
-pub use step::{Planned, Program, Slot, Step};
+pub use step::{HookRun, Planned, Program, Slot, Step};
 
 /// What a plan depends on besides the config.
 #[derive(Clone, Debug)]
@@ -88,8 +88,8 @@ pub type Option_ = (String, String, Option<String>);
 pub enum Source {
     /// The root file system: the bundle's own, or an overlay of layers, the uppermost first
     Root { attr: BindAttr, layers: Vec<PathBuf> },
-    /// A file or directory of the host; `nofollow`: also a symbolic link
-    Bind { path: PathBuf, field: String, attr: BindAttr, nofollow: bool },
+    /// A file or directory of the host; `nofollow`: also a symbolic link; `proc`: it has to be a proc file system
+    Bind { path: PathBuf, field: String, attr: BindAttr, nofollow: bool, proc: bool },
     /// A tmpfs with the device nodes
     Dev(Dev),
     /// A tmpfs with device nodes that are not in /dev

@@ -188,8 +188,13 @@ impl Builder<'_> {
                     propagation: MS_PRIVATE,
                     ..BindAttr::default()
                 };
-                let slot =
-                    self.source(Source::Bind { path: "/sys".into(), field: field.into(), attr, nofollow: false });
+                let slot = self.source(Source::Bind {
+                    path: "/sys".into(),
+                    field: field.into(),
+                    attr,
+                    nofollow: false,
+                    proc: false,
+                });
                 self.attach(field, slot, &place, DEST_NO_SYMLINKS);
                 Ok(())
             }
@@ -307,9 +312,11 @@ impl Builder<'_> {
         }
         let ids = spec.process().as_ref().map_or((0, 0), |process| (process.user().uid(), process.user().gid()));
         let attr = bind_attr(mount, &parsed, field, user, ids)?;
-        let nofollow = parsed.source_nofollow;
-        let slot = self.source(Source::Bind { path: source.clone(), field: format!("{field}.source"), attr, nofollow });
-        self.attach(field, slot, place, if parsed.dest_nofollow { DEST_NOFOLLOW } else { 0 });
+        let (nofollow, proc) = (parsed.source_nofollow, place == "/proc");
+        let field_of_source = format!("{field}.source");
+        let slot = self.source(Source::Bind { path: source.clone(), field: field_of_source, attr, nofollow, proc });
+        let flags = if parsed.dest_nofollow { DEST_NOFOLLOW } else { 0 } | if proc { DEST_NO_SYMLINKS } else { 0 };
+        self.attach(field, slot, place, flags);
         Ok(())
     }
 

@@ -72,7 +72,7 @@ fn the_least_config_step_for_step() {
         Step::FindExec { candidates: vec!["/bin/true".into()] },
         Step::Ready,
         Step::CloseFds { first: 3 },
-        Step::Exec { argv: vec!["/bin/true".into()], envp: vec!["PATH=/bin".into(), "HOME=/".into()], says: false },
+        Step::Exec { argv: vec!["/bin/true".into()], envp: vec!["PATH=/bin".into(), "HOME=/".into()], says: true },
     ];
     assert_eq!(steps(&plan), want.iter().collect::<Vec<_>>());
     assert_eq!(plan.namespaces, libc::CLONE_NEWNS as u64);

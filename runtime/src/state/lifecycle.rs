@@ -65,7 +65,7 @@ pub fn word(status: Status) -> &'static str {
 fn observe(record: &Record) -> Result<(Status, Option<OwnedFd>)> {
     let Some(known) = &record.process else { return Ok((Status::Stopped, None)) };
     let Some(pidfd) = process::find(known)? else { return Ok((Status::Stopped, None)) };
-    let frozen = record.status == Status::Running
+    let frozen = matches!(record.status, Status::Created | Status::Running)
         && Cgroup::open(&record.cgroup).and_then(|cgroup| cgroup.frozen()).unwrap_or(false);
     Ok((if frozen { Status::Paused } else { record.status }, Some(pidfd)))
 }
@@ -189,7 +189,21 @@ fn stopped_hooks(root: &Root, record: &Record) -> Vec<String> {
 /// Kills what is left in the cgroup (all of it: the init may be on its way, and not recorded yet) and removes it.
 pub fn destroy_processes(record: &Record, pidfd: Option<OwnedFd>) -> Result<()> {
     let cgroup = Cgroup::find(&record.cgroup)?;
-    cgroup.as_ref().map_or(Ok(()), Cgroup::kill_all)?;
+    kill_processes(cgroup.as_ref(), pidfd)?;
+    record.monitor.as_ref().map_or(Ok(()), |monitor| monitor.end(&record.cgroup))?;
+    cgroup.map_or_else(|| Cgroup::remove_rest(&record.cgroup), |cgroup| cgroup.remove())
+}
+
+/// Kills what runs in a container, and leaves all else for `delete`.
+///
+/// # Errors
+/// If it can not be killed.
+pub fn end_processes(record: &Record) -> Result<()> {
+    kill_processes(Cgroup::find(&record.cgroup)?.as_ref(), observe(record)?.1)
+}
+
+fn kill_processes(cgroup: Option<&Cgroup>, pidfd: Option<OwnedFd>) -> Result<()> {
+    cgroup.map_or(Ok(()), Cgroup::kill_all)?;
     if let Some(pidfd) = pidfd {
         match pidfd::send_signal(&pidfd, libc::SIGKILL) {
             Ok(()) | Err(Errno::ESRCH) => {}
@@ -200,8 +214,7 @@ pub fn destroy_processes(record: &Record, pidfd: Option<OwnedFd>) -> Result<()> 
                 .hint("a process hangs in the kernel"));
         }
     }
-    record.monitor.as_ref().map_or(Ok(()), |monitor| monitor.end(&record.cgroup))?;
-    cgroup.map_or_else(|| Cgroup::remove_rest(&record.cgroup), |cgroup| cgroup.remove())
+    Ok(())
 }
 
 /// Kills what is in the cgroup of a container that no more is known of.
@@ -215,9 +228,9 @@ fn destroy_cgroup(saved: &cgroup::Saved) -> Result<()> {
 /// Freezes every process of container `id`.
 ///
 /// # Errors
-/// If it does not run.
+/// If it does not run, and does not wait for its start.
 pub fn pause(root: &Root, id: &str) -> Result<()> {
-    let cgroup = expect(root, id, Status::Running, "pause")?;
+    let cgroup = expect(root, id, &[Status::Running, Status::Created], "pause")?;
     let monitor = root.read(id)?.monitor;
     monitor.iter().for_each(Monitor::wake);
     match (cgroup.freeze(), monitor) {
@@ -237,14 +250,15 @@ pub fn pause(root: &Root, id: &str) -> Result<()> {
 /// # Errors
 /// If it is not paused.
 pub fn resume(root: &Root, id: &str) -> Result<()> {
-    expect(root, id, Status::Paused, "resume")?.thaw()
+    expect(root, id, &[Status::Paused], "resume")?.thaw()
 }
 
-fn expect(root: &Root, id: &str, wanted: Status, verb: &str) -> Result<Cgroup> {
+fn expect(root: &Root, id: &str, wanted: &[Status], verb: &str) -> Result<Cgroup> {
     let record = root.read(id)?;
     let found = status(&record)?;
-    if found != wanted {
-        let why = format!("container not {}: cannot {verb} container {id} in the {} state", word(wanted), word(found));
+    if !wanted.contains(&found) {
+        let state = wanted.first().copied().map_or("", word);
+        let why = format!("container not {state}: cannot {verb} container {id} in the {} state", word(found));
         return Err(Error::new(Kind::State, "", why));
     }
     Cgroup::open(&record.cgroup)

@@ -5,6 +5,7 @@ use oci_spec::runtime::{Mount, Spec};
 
 use super::no_nul;
 use crate::error::{Error, Result};
+use crate::plan::is_bind;
 
 /// Files of /proc that a user-space file system such as lxcfs may cover; nothing else below /proc may be hidden
 /// (CVE-2019-16884).
@@ -30,7 +31,8 @@ fn check_one(mount: &Mount, field: &str) -> Result<()> {
     if place == "/" {
         return Err(Error::invalid(format!("{field}.destination"), "/ is the root itself"));
     }
-    if place == "/proc" && kind != "proc" {
+    // That a bind is one is seen when its source is opened (launch/sources.rs).
+    if place == "/proc" && kind != "proc" && !is_bind(mount) {
         return Err(Error::invalid(
             format!("{field}.destination"),
             "only a proc may be mounted on /proc (CVE-2019-16884)",
