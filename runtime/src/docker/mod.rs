@@ -2,6 +2,7 @@
 //! wsbox among the runtimes of Docker: what daemon.json must hold, and how it comes in there.
 
 mod edit;
+mod file;
 pub mod remap;
 
 use std::fs::{self, File};
@@ -53,7 +54,7 @@ impl Installation {
     /// ids that it takes; or if `binary` can not be executed.
     pub fn plan(config: &Path, binary: &Path, force: bool) -> Result<Self> {
         executable(binary)?;
-        let path = fs::canonicalize(config).unwrap_or_else(|_| config.to_owned());
+        let path = file::followed(config)?;
         let before = match fs::read_to_string(&path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
             result => Some(result.context(|| path.display().to_string())?),
