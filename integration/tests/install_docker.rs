@@ -207,8 +207,10 @@ fn what_can_not_be_merged_is_refused_and_left_alone() {
     let dir = TempDir::new("daemon");
     let config = dir.path().join("daemon.json");
     for (text, words) in [
-        ("{\"debug\": true,}", "is broken"),
-        ("[]", "is no JSON object"),
+        ("{\"debug\": true,}", "is no JSON: trailing comma at line 1 column 16"),
+        ("[]", "the file is a list, where dockerd takes an object"),
+        ("{\"runtimes\": []}", "runtimes is a list, where dockerd takes an object"),
+        ("\u{feff}{}", "byte order mark"),
         ("{\"runtimes\": {\"wsbox\": {\"path\": \"/other\"}}}", "runtimes.wsbox is there with other settings"),
         ("{\"userns-remap\": \"nobody-has-this-name\"}", "useradd"),
     ] {

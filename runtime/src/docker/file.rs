@@ -32,3 +32,27 @@ fn in_a_folder(config: &Path, path: PathBuf) -> Result<PathBuf> {
     Err(Error::invalid(config.display().to_string(), why)
         .hint(format!("mount it, or mkdir -p {}; nothing was changed", folder.display())))
 }
+
+/// The text, None where there is no file.
+pub fn read(path: &Path) -> Result<Option<String>> {
+    let context = || path.display().to_string();
+    let bytes = match fs::read(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        result => result.context(context)?,
+    };
+    if bytes.starts_with(b"\xef\xbb\xbf") {
+        let why = "begins with a byte order mark (the bytes EF BB BF), which Docker before 23 refuses";
+        return Err(
+            Error::invalid(context(), why).hint(format!("remove it: sed -i '1s/^\\xef\\xbb\\xbf//' {}", quoted(path)))
+        );
+    }
+    let text = String::from_utf8(bytes).map_err(|_| Error::invalid(context(), "is no UTF-8, as JSON has to be"))?;
+    Ok(Some(text))
+}
+
+/// As a shell takes it.
+pub fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+".contains(c);
+    if text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
+}
