@@ -120,6 +120,7 @@ fn fields_that_can_not_be() {
     refused("/linux/devices", device("/dev/x", 4097), &["linux.devices[0]", "4097:3"]);
     refused("/linux/devices", device("/dev/stdin/x", 1), &["linux.devices[0].path", "/dev/stdin"]);
     refused("/linux/sysctl", json!({"net.ipv4.ip_forward": "0\u{0}1"}), &["linux.sysctl"]);
+    refused("/linux/sysctl", json!({"kernel.domainname": "x".repeat(65)}), &["kernel.domainname", "64 bytes"]);
     refused("/mounts/6/type", json!("tmpfs\u{0}x"), &["mounts[6].type"]);
     let host = json!([{"type": "mount"}, {"type": "network", "path": "/proc/self/ns/net"}, {"type": "uts", "path": "/proc/self/ns/uts"}]);
     let joined = bundle().remove("/hostname").set("/linux/namespaces", host.clone());
