@@ -144,6 +144,9 @@ fn the_network_is_lo_alone_whatever_docker_attached() {
         let said = docker.says(flags, "ls /proc/sys/net/ipv4/conf; cat /proc/sys/net/ipv4/ip_default_ttl");
         assert_eq!(said, "all\ndefault\nlo\n64", "{flags}");
     }
+    // What deployment/docker/README.md says of it.
+    let told = docker.run("", "wget -O- http://127.0.0.1").stderr;
+    assert!(told.contains("wget: socket: Operation not permitted"), "{told}");
 }
 
 #[test]
