@@ -121,6 +121,7 @@ fn fields_that_can_not_be() {
     refused("/linux/devices", device("/dev/", 1), &["linux.devices[0].path", "directory"]);
     refused("/linux/devices", device("/proc/../proc/x", 1), &["linux.devices[0].path", "/proc"]);
     refused("/linux/sysctl", json!({"net.ipv4.ip_forward": "0\u{0}1"}), &["linux.sysctl"]);
+    refused("/linux/sysctl", json!({"kernel.domainname": "x".repeat(65)}), &["kernel.domainname", "64 bytes"]);
     refused("/mounts/6/type", json!("tmpfs\u{0}x"), &["mounts[6].type"]);
     let host = json!([{"type": "mount"}, {"type": "network", "path": "/proc/self/ns/net"}, {"type": "uts", "path": "/proc/self/ns/uts"}]);
     let joined = bundle().remove("/hostname").set("/linux/namespaces", host.clone());

@@ -16,7 +16,8 @@ use wsbox_integration::{TempDir, leftover};
 /// A copy of wsbox that every user can execute.
 fn wsbox(dir: &TempDir) -> PathBuf {
     let path = dir.path().join("wsbox");
-    fs::copy(wsbox_path(), &path).expect("wsbox is built");
+    // By another process: a fork of a test beside this one would hold our descriptor, and the copy were busy (ETXTBSY).
+    finish(piped(Command::new("cp").arg(wsbox_path()).arg(&path))).ok();
     path
 }
 
@@ -272,12 +273,25 @@ fn docker_registration() {
         assert_eq!(code, 0, "no layer depends on Docker: {report:#}");
         report
     };
-    let absent = report("{}");
-    assert_eq!(fix(&absent, NAME, "note"), "wsbox install-docker && systemctl reload docker");
-    assert!(fix(&report("{,}"), NAME, "failed").contains(&path));
+    let install = format!("wsbox install-docker --config {path} && systemctl reload docker");
+    for absent in ["{}", " \n", "{\"runtimes\": null}"] {
+        assert_eq!(fix(&report(absent), NAME, "note"), install);
+    }
+    let by_hand = format!("correct that in {path} by hand, then {install}");
+    for (text, why) in
+        [("{,}", "is no JSON: "), ("[]", "the file is a list"), ("{\"runtimes\": []}", "runtimes is a list")]
+    {
+        let report = report(text);
+        assert_eq!(fix(&report, NAME, "failed"), by_hand);
+        assert!(
+            check(&report, NAME)["evidence"].as_str().unwrap().starts_with(&format!("{path}: {why}")),
+            "{report:#}"
+        );
+    }
     let runtimes = |path: &Path| json!({"runtimes": {"wsbox": {"path": path}, "wsbox-strict": {"path": path}}});
     let nowhere = report(&runtimes(Path::new("/nowhere/wsbox")).to_string());
-    assert!(fix(&nowhere, NAME, "failed").contains("install-docker --force"));
+    let force = format!("wsbox install-docker --force --config {path} && systemctl reload docker");
+    assert_eq!(fix(&nowhere, NAME, "failed"), force);
     let data = dir.path().join("data");
     fs::write(&data, "").unwrap();
     assert_eq!(fix(&report(&runtimes(&data).to_string()), NAME, "failed"), format!("chmod 0755 {}", data.display()));
@@ -285,4 +299,23 @@ fn docker_registration() {
     assert_eq!(check(&report(&good.to_string()), NAME)["status"], "ok");
     good["userns-remap"] = json!("nobody-has-this-name");
     assert!(fix(&report(&good.to_string()), "Docker userns-remap", "failed").starts_with("useradd --system"));
+    let (_, report) = doctor(&format!("{OWN_ETC}\nrm -rf /etc/docker; exec \"$@\""), &[]);
+    assert_eq!(fix(&report, NAME, "note"), "wsbox install-docker && systemctl reload docker");
+}
+
+#[test]
+fn a_byte_order_mark_in_dockers_settings_and_the_fix() {
+    const NAME: &str = "Docker registration";
+    let dir = TempDir::new("daemon");
+    let config = dir.path().join("it's daemon.json");
+    fs::write(&config, "\u{feff}{}").unwrap();
+    let path = config.display().to_string();
+    let (_, report) = doctor("exec \"$@\"", &["--config", &path]);
+    assert!(check(&report, NAME)["evidence"].as_str().unwrap().contains("byte order mark"), "{report:#}");
+    let command = fix(&report, NAME, "failed").trim_start_matches("remove it: ");
+    finish(piped(Command::new("sh").args(["-ec", command]))).ok();
+    assert_eq!(fs::read_to_string(&config).unwrap(), "{}");
+    let (_, report) = doctor("exec \"$@\"", &["--config", &path]);
+    let install = fix(&report, NAME, "note").to_owned();
+    assert!(install.contains("'/") && install.contains("it'\\''s daemon.json'"), "{install}");
 }

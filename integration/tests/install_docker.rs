@@ -2,7 +2,7 @@
 //! `wsbox install-docker` and the files of deployment/docker, with Debian's dockerd and docker-compose.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -176,6 +176,30 @@ fn a_file_of_its_own_and_a_missing_folder() {
     fs::write(&config, " \n").unwrap();
     install(&config, &[]).ok();
     assert!(parsed(&config)["runtimes"]["wsbox"]["path"].is_string());
+    let here = ["install-docker", "--config", "new.json"];
+    outcome(Engine::new().command(&here).current_dir(dir.path())).ok();
+    assert_eq!(parsed(&dir.path().join("new.json")), parsed(&config));
+}
+
+/// Whoever manages settings links to a file that is there only later.
+#[test]
+fn a_link_to_a_file_that_is_not_there_stays_a_link() {
+    let dir = TempDir::new("daemon");
+    let [link, folder] = ["daemon.json", "managed"].map(|name| dir.path().join(name));
+    symlink("hop.json", &link).unwrap();
+    symlink("managed/docker.json", dir.path().join("hop.json")).unwrap();
+    let refused = |more: &[&str]| install(&link, more).fails(1, &["is a link to ", "managed/docker.json", "mkdir -p "]);
+    refused(&[]);
+    refused(&["--dry-run"]);
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2, "nothing is made");
+    fs::create_dir(&folder).unwrap();
+    install(&link, &[]).ok();
+    assert!(parsed(&folder.join("docker.json"))["runtimes"]["wsbox-strict"].is_object());
+    assert_eq!(fs::read_link(&link).unwrap(), Path::new("hop.json"));
+    assert!(install(&link, &[]).ok().stdout.contains("nothing changed"));
+    fs::remove_file(dir.path().join("hop.json")).unwrap();
+    symlink("daemon.json", dir.path().join("hop.json")).unwrap();
+    install(&link, &[]).fails(1, &["symbolic link"]);
 }
 
 #[test]
@@ -183,8 +207,10 @@ fn what_can_not_be_merged_is_refused_and_left_alone() {
     let dir = TempDir::new("daemon");
     let config = dir.path().join("daemon.json");
     for (text, words) in [
-        ("{\"debug\": true,}", "is broken"),
-        ("[]", "is no JSON object"),
+        ("{\"debug\": true,}", "is no JSON: trailing comma at line 1 column 16"),
+        ("[]", "the file is a list, where dockerd takes an object"),
+        ("{\"runtimes\": []}", "runtimes is a list, where dockerd takes an object"),
+        ("\u{feff}{}", "byte order mark"),
         ("{\"runtimes\": {\"wsbox\": {\"path\": \"/other\"}}}", "runtimes.wsbox is there with other settings"),
         ("{\"userns-remap\": \"nobody-has-this-name\"}", "useradd"),
     ] {

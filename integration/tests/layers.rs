@@ -182,6 +182,8 @@ fn sysctls_are_the_containers_own() {
     let bundle = Bundle::hardened().set("/linux/sysctl", json!({"kernel.msgmax": "4242", "net.ipv4.ip_forward": "1"}));
     assert_eq!(run(bundle, "cat /proc/sys/kernel/msgmax /proc/sys/net/ipv4/ip_forward"), "4242\n1\n");
     assert_eq!(fs::read_to_string("/proc/sys/kernel/msgmax").unwrap(), before);
+    let bundle = Bundle::hardened().set("/linux/sysctl", json!({"kernel.domainname": "example.org"}));
+    assert_eq!(run(bundle, "cat /proc/sys/kernel/domainname"), "example.org\n");
     for key in ["kernel.core_pattern", "../../sysrq-trigger", "net/../../kernel/core_pattern", "vm.swappiness"] {
         let bundle = Bundle::hardened().set("/linux/sysctl", json!({key: "1"}));
         Engine::new().run(&bundle, Door::Userns).fails(1, &["linux.sysctl"]);

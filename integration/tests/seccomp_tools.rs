@@ -3,18 +3,44 @@
 
 use std::fs;
 use std::os::unix::process::CommandExt;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 use wsbox_integration::engine::{finish, until};
-use wsbox_integration::{Bundle, Engine, TempDir};
+use wsbox_integration::{Bundle, Door, Engine, Outcome, TempDir};
 
 fn needs(script: &str) -> Bundle {
     let bundle = Bundle::hardened().script(script);
     bundle.write();
     bundle
+}
+
+/// The profile that deployment/docker/README.md makes for programs that talk over 127.0.0.1: these families and no other.
+#[test]
+fn a_profile_with_sockets_of_lo() {
+    let (repository, dir) = (concat!(env!("CARGO_MANIFEST_DIR"), "/.."), TempDir::new("seccomp"));
+    let page = fs::read_to_string(format!("{repository}/deployment/docker/README.md")).unwrap();
+    let lines =
+        page.lines().skip_while(|line| !line.contains("mkdir -p /etc/wsbox")).take_while(|line| !line.is_empty());
+    let commands: Vec<&str> = lines.map(|line| line.trim_start()).collect();
+    let script = commands.join("\n").replace("/etc/wsbox", &dir.path().display().to_string());
+    finish(Command::new("sh").args(["-ec", &script]).current_dir(repository).spawn().unwrap()).ok();
+    assert!(fs::read_to_string(dir.path().join("wsbox.env")).unwrap().ends_with("/seccomp.json\n"));
+    let profile: Value = serde_json::from_slice(&fs::read(dir.path().join("seccomp.json")).unwrap()).unwrap();
+    let said = |bundle: Bundle| {
+        let bundle = bundle
+            .script("for family in 1 2 10 16 17 40; do probe syscall 41 $family 1 0; done; wget http://127.0.0.1:1/");
+        let Outcome { stdout, stderr, .. } = Engine::new().run(&bundle, Door::Userns);
+        (stdout.lines().map(|line| !line.ends_with("EPERM")).collect::<Vec<_>>(), stderr)
+    };
+    let (allowed, wget) = said(Bundle::hardened());
+    assert_eq!(allowed, [true, false, false, false, false, false]);
+    assert!(wget.contains("socket: Operation not permitted"), "{wget}");
+    let (allowed, wget) = said(Bundle::hardened().set("/linux/seccomp", profile));
+    assert_eq!(allowed, [true, true, true, false, false, false]);
+    assert!(wget.contains("Connection refused"), "{wget}");
 }
 
 /// The commands of deployment/seccomp/EPERM.md, as the page has them.

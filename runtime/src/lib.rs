@@ -32,6 +32,7 @@ mod hooks;
 mod launch;
 mod metrics;
 mod monitor;
+mod mountinfo;
 mod notify;
 mod plan;
 mod profile;

@@ -81,6 +81,27 @@ fn mount_points_that_the_image_lacks_leave_no_trace() {
     );
 }
 
+/// Which mount it is, of which type, and that without it the bind works.
+#[test]
+fn binds_that_can_not_be_id_mapped_are_named() {
+    let docker = strict();
+    let folder = docker.folder().display().to_string();
+    let sandbox = docker.daemon.sandbox();
+    sandbox.sh(&format!("mkdir '{folder}/a b' && mount -t proc proc '{folder}/a b'")).ok();
+    for (flags, words, way_out) in [
+        (format!("--volume {folder}:/x"), format!("{folder}/a b is of type proc"), "bind-nonrecursive"),
+        ("--volume /sys:/x".into(), "source: /sys is of type sysfs".into(), "--runtime wsbox"),
+        ("--volume /etc:/x".into(), "source: /etc is of type overlay".into(), "--runtime wsbox"),
+    ] {
+        let outcome = docker.run(&flags, "true");
+        let told = outcome.stderr.contains(&words) && outcome.stderr.contains(way_out);
+        assert!(outcome.code == 125 && told, "{flags}: {outcome:?}");
+    }
+    let alone = format!("--mount type=bind,source={folder},target=/x,bind-nonrecursive");
+    assert_eq!(docker.says(&alone, "ls -A '/x/a b'; touch /x/file; ls /x"), "a b\nfile");
+    sandbox.sh(&format!("umount '{folder}/a b'")).ok();
+}
+
 #[test]
 fn the_life_of_a_container() {
     let docker = strict();
@@ -123,6 +144,9 @@ fn the_network_is_lo_alone_whatever_docker_attached() {
         let said = docker.says(flags, "ls /proc/sys/net/ipv4/conf; cat /proc/sys/net/ipv4/ip_default_ttl");
         assert_eq!(said, "all\ndefault\nlo\n64", "{flags}");
     }
+    // What deployment/docker/README.md says of it.
+    let told = docker.run("", "wget -O- http://127.0.0.1").stderr;
+    assert!(told.contains("wget: socket: Operation not permitted"), "{told}");
 }
 
 #[test]

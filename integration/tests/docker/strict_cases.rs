@@ -138,6 +138,8 @@ fn names_users_and_folders() {
     for words in ["somebody\n1\nsomebody\n", "10.1.2.3\tother", "nameserver 9.9.9.9"] {
         assert!(said.contains(words), "{words:?} is not in {said}");
     }
+    // Docker has it as a sysctl, whose file root of a user namespace may not write.
+    assert_eq!(docker.says("--domainname example.org", "cat /proc/sys/kernel/domainname"), "example.org");
     let user = docker.says("--user user --group-add 99 --workdir /made/here", "id -un; id -G; echo $HOME; pwd");
     assert_eq!(user, "user\n1000 99\n/home/user\n/made/here");
     assert_eq!(docker.argv("--entrypoint echo", &["a", "b c"]).ok().stdout, "a b c\n");

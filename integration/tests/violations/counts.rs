@@ -145,6 +145,24 @@ fn what_can_not_be_counted() {
 }
 
 #[test]
+fn inspect_says_why_nothing_is_counted() {
+    let mut mute = Bundle::hardened().args(&["sleep", "1000"]);
+    let rules = mute.config["linux"]["seccomp"]["syscalls"].as_array_mut().expect("rules");
+    rules.iter_mut().for_each(|rule| rule["names"].as_array_mut().expect("names").retain(|name| name != "write"));
+    mute.write();
+    let (engine, path) = (Engine::new(), mute.path().display().to_string());
+    for (flags, words) in
+        [(vec![], "(run --count-violations, "), (vec!["--profile", "production"], "denies read or write")]
+    {
+        let id = unique("counted");
+        engine.wsbox(&[flags, vec!["run", "--detach", "--bundle", &path, &id]].concat()).ok();
+        let said = engine.wsbox(&["inspect", &id]).ok().stdout;
+        assert!(said.contains("violations: not counted") && said.contains(words), "{said}");
+        engine.wsbox(&["delete", "--force", &id]).ok();
+    }
+}
+
+#[test]
 fn the_profile_production_counts() {
     let (engine, id) = (Engine::new(), unique("counted"));
     let bundle = Bundle::hardened().script("unshare -U true; sleep 1000");

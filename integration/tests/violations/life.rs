@@ -168,6 +168,7 @@ fn create_and_start() {
     engine.wsbox(&["start", &id]).ok();
     until("it is counted", || engine.wsbox(&["inspect", &id]).ok().stdout.contains("unshare 1 (unshare)"));
     engine.wsbox(&["delete", "--force", &id]).ok();
+    until("its monitor has ended", || monitors(engine.root()).is_empty());
     create(&engine, &id);
     let [monitor] = &monitors(engine.root())[..] else { panic!("one monitor") };
     let pid: i32 = monitor.file_name().and_then(|name| name.to_str()?.parse().ok()).expect("a pid");

@@ -48,9 +48,11 @@ pub fn run(global: &Global, arguments: Arguments) -> Result<u8> {
     output::text(&(lines + &counted(&violations)))
 }
 
+const COUNTED_BY: &str = "run --count-violations, the annotation dev.wsbox.violations=true or --profile production";
+
 fn counted(violations: &Violations) -> String {
     let state = match (violations.counting, violations.reason.as_deref()) {
-        (State::Off, _) => return "\nviolations: not counted (--count-violations does)\n".into(),
+        (State::Off, _) => return format!("\nviolations: not counted ({COUNTED_BY} counts them)\n"),
         (State::Impossible, reason) => return format!("\nviolations: not counted: {}\n", reason.unwrap_or_default()),
         (_, None) => String::new(),
         (_, Some(reason)) => format!("; counting has stopped: {reason}"),

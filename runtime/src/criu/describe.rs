@@ -12,11 +12,11 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::images::{Images, Listing};
-use super::mountinfo;
 use super::rights::{self, Rights};
 use super::room::Room;
 use crate::cgroup::Cgroup;
 use crate::error::{Context, Error, Result};
+use crate::mountinfo;
 use crate::plan;
 use crate::validate::clean;
 

@@ -7,7 +7,6 @@ mod confined;
 mod describe;
 mod dump;
 mod images;
-mod mountinfo;
 mod read_only;
 mod refuse;
 mod restore;

@@ -7,10 +7,11 @@ use oci_spec::runtime::Spec;
 
 use super::confined::{Confined, host_namespace};
 use super::describe::{self, Description};
+use super::dump;
 use super::rights::{self, NAMES, Rights};
-use super::{dump, mountinfo};
 use crate::cgroup::Cgroup;
 use crate::error::{Context, Error, Result};
+use crate::mountinfo;
 use crate::plan::Plan;
 
 /// What must hold.

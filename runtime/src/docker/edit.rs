@@ -44,6 +44,18 @@ pub fn put_runtime(text: &str, name: &str, wanted: &Value) -> Result<(String, Ch
     Ok((after, Change::Replaced(value.to_string())))
 }
 
+/// The settings of runtime `name`, if it is there.
+///
+/// # Errors
+/// As of [`put_runtime`].
+pub fn runtime(text: &str, name: &str) -> Result<Option<Value>, String> {
+    let top = Object::parse(text, 0..text.len(), "the file")?;
+    let Some(runtimes) = top.member("runtimes").filter(|span| &text[span.clone()] != "null") else { return Ok(None) };
+    let runtimes = Object::parse(text, runtimes, "runtimes")?;
+    let value = runtimes.member(name).map(|span| serde_json::from_str(&text[span]));
+    value.transpose().map_err(|error| error.to_string())
+}
+
 /// No arguments and empty arguments are alike.
 fn same(one: &Value, other: &Value) -> bool {
     let plain = |value: &Value| {
@@ -78,8 +90,8 @@ impl Object {
     fn parse(text: &str, span: Range<usize>, what: &str) -> Result<Self, String> {
         let part = &text[span.clone()];
         let Members(members) = serde_json::from_str(part).map_err(|error| match error.classify() {
-            serde_json::error::Category::Data => format!("{what} is no JSON object: {error}"),
-            _ => format!("is broken: {error}"),
+            serde_json::error::Category::Data => format!("{what} is {}, where dockerd takes an object", kind(part)),
+            _ => format!("is no JSON: {error}"),
         })?;
         let lead = part.len() - part.trim_start().len();
         let offset = |raw: &RawValue| raw.get().as_ptr() as usize - text.as_ptr() as usize;
@@ -116,6 +128,17 @@ impl Object {
         };
         let rest = if self.members.is_empty() { self.span.end - 1 } else { at };
         format!("{}{added}{}", &text[..at], &text[rest..])
+    }
+}
+
+/// What a value is that is no object.
+fn kind(value: &str) -> &'static str {
+    match value.trim_start().as_bytes().first() {
+        Some(b'[') => "a list",
+        Some(b'"') => "a string",
+        Some(b'n') => "null",
+        Some(b't' | b'f') => "a boolean",
+        _ => "a number",
     }
 }
 
@@ -199,17 +222,19 @@ mod tests {
     #[test]
     fn what_is_no_settings_file_is_refused() {
         for (text, words) in [
-            ("{", "is broken: EOF"),
-            ("{\"a\":1,}", "is broken: trailing comma"),
-            ("// x\n{}", "is broken"),
-            ("[]", "the file is no JSON object"),
-            ("{\"runtimes\": []}", "runtimes is no JSON object"),
+            ("{", "is no JSON: EOF"),
+            ("{\"a\":1,}", "is no JSON: trailing comma"),
+            ("// x\n{}", "is no JSON"),
+            ("[]", "the file is a list, where dockerd takes an object"),
+            ("{\"runtimes\": []}", "runtimes is a list, where"),
+            ("{\"runtimes\": \"x\"}", "runtimes is a string, where"),
             ("{\"a\":1,\"a\":2}", "the file has \"a\" twice"),
             ("{\"runtimes\":{\"x\":1,\"x\":2}}", "runtimes has \"x\" twice"),
-            ("{} {}", "is broken: trailing characters"),
+            ("{} {}", "is no JSON: trailing characters"),
         ] {
             let why = put_runtime(text, "wsbox", &json!({})).unwrap_err();
             assert!(why.starts_with(words), "{text}: {why}");
+            assert_eq!(runtime(text, "wsbox"), Err(why), "{text}");
         }
     }
 }

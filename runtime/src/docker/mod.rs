@@ -2,6 +2,7 @@
 //! wsbox among the runtimes of Docker: what daemon.json must hold, and how it comes in there.
 
 mod edit;
+mod file;
 pub mod remap;
 
 use std::fs::{self, File};
@@ -13,6 +14,7 @@ use serde_json::{Value, json};
 
 use crate::error::{Context, Error, Result};
 use edit::Change;
+pub use file::quoted;
 
 /// Where dockerd looks for its settings (dockerd(8)).
 pub const CONFIG: &str = "/etc/docker/daemon.json";
@@ -53,11 +55,8 @@ impl Installation {
     /// ids that it takes; or if `binary` can not be executed.
     pub fn plan(config: &Path, binary: &Path, force: bool) -> Result<Self> {
         executable(binary)?;
-        let path = fs::canonicalize(config).unwrap_or_else(|_| config.to_owned());
-        let before = match fs::read_to_string(&path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
-            result => Some(result.context(|| path.display().to_string())?),
-        };
+        let path = file::followed(config)?;
+        let before = file::read(&path)?;
         let mut this = Self {
             after: before.clone().filter(|text| !text.trim().is_empty()).unwrap_or_else(|| "{\n}\n".into()),
             path,
@@ -76,7 +75,7 @@ impl Installation {
     fn put(&mut self, name: &'static str, binary: &Path, force: bool) -> Result<()> {
         let subject = self.path.display().to_string();
         let (after, change) = edit::put_runtime(&self.after, name, &runtime(name, binary))
-            .map_err(|why| Error::invalid(&subject, why).hint("nothing was changed"))?;
+            .map_err(|why| Error::invalid(&subject, why).hint("nothing was changed; correct it by hand first"))?;
         match change {
             Change::None => return Ok(()),
             Change::Added => self.added.push(name),
@@ -150,7 +149,7 @@ pub fn executable(binary: &Path) -> Result<()> {
         return Err(Error::invalid(subject(), "is no UTF-8, as daemon.json needs it"));
     }
     if !binary.is_absolute() {
-        return Err(Error::invalid(subject(), "is no absolute path, as dockerd needs it"));
+        return Err(Error::invalid(subject(), "is no absolute path: dockerd would look for it in a PATH of its own"));
     }
     let metadata = fs::metadata(binary).context(subject)?;
     if metadata.is_file() && metadata.mode() & 0o111 != 0 {
@@ -162,13 +161,8 @@ pub fn executable(binary: &Path) -> Result<()> {
 /// What daemon.json says of runtime `name`: None where there is no file or no such runtime.
 ///
 /// # Errors
-/// If it can not be read or is no JSON.
+/// If it can not be read, or is nothing that dockerd takes.
 pub fn registered(config: &Path, name: &str) -> Result<Option<Value>> {
-    let text = match fs::read_to_string(config) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        result => result.context(|| config.display().to_string())?,
-    };
-    let settings: Value =
-        serde_json::from_str(&text).map_err(|error| Error::invalid(config.display().to_string(), error.to_string()))?;
-    Ok(settings["runtimes"].get(name).cloned())
+    let Some(text) = file::read(config)?.filter(|text| !text.trim().is_empty()) else { return Ok(None) };
+    edit::runtime(&text, name).map_err(|why| Error::invalid(config.display().to_string(), why))
 }

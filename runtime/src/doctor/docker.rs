@@ -9,20 +9,36 @@ use super::{Check, Status};
 use crate::docker::{self, RUNTIMES, remap};
 use crate::error::{Error, Result};
 
+const NAME: &str = "Docker registration";
+
 pub(super) fn checks(config: &Path) -> Vec<Check> {
+    [registration(config)].into_iter().chain(remapped(config)).collect()
+}
+
+fn registration(config: &Path) -> Check {
     let missing: Vec<&str> =
         RUNTIMES.into_iter().filter(|name| matches!(docker::registered(config, name), Ok(None))).collect();
-    let registration = match registered(config) {
-        Ok(evidence) if missing.is_empty() => Check::ok("Docker registration", evidence),
+    let by_hand = |_: &Error| format!("correct that in {} by hand, then {}", config.display(), install(config, ""));
+    match registered(config) {
+        Ok(evidence) if missing.is_empty() => Check::ok(NAME, evidence),
         Ok(_) => Check {
-            name: "Docker registration",
+            name: NAME,
             status: Status::Note,
             evidence: format!("{}: {} not registered", config.display(), missing.join(" and ")),
-            fix: Some("wsbox install-docker && systemctl reload docker".into()),
+            fix: Some(install(config, "")),
         },
-        Err(error) => Check::failed("Docker registration", &error, |_| format!("mend {}", config.display())),
+        Err(error) => Check::failed(NAME, &error, by_hand),
+    }
+}
+
+/// The command that registers them in this file.
+fn install(config: &Path, more: &str) -> String {
+    let file = if config == Path::new(docker::CONFIG) {
+        String::new()
+    } else {
+        format!(" --config {}", docker::quoted(config))
     };
-    [registration].into_iter().chain(remapped(config)).collect()
+    format!("wsbox install-docker{more}{file} && systemctl reload docker")
 }
 
 /// Each runtime that is registered can be executed.
@@ -30,12 +46,14 @@ fn registered(config: &Path) -> Result<String> {
     let mut paths = Vec::new();
     for name in RUNTIMES {
         let Some(settings) = docker::registered(config, name)? else { continue };
-        let path =
-            settings["path"].as_str().ok_or_else(|| Error::invalid(format!("runtimes.{name}.path"), "is missing"))?;
+        let wrong = |why: String, hint: Option<&str>| {
+            let hint = hint.map_or_else(|| install(config, " --force"), str::to_owned);
+            Error::invalid(format!("{}: runtimes.{name}.path", config.display()), why).hint(hint)
+        };
+        let path = settings["path"].as_str().ok_or_else(|| wrong("is missing".into(), None))?;
         docker::executable(Path::new(path)).map_err(|error| {
             let (why, hint) = error.parts();
-            let hint = hint.map_or("wsbox install-docker --force && systemctl reload docker".into(), str::to_owned);
-            Error::invalid(format!("runtimes.{name}.path"), why).hint(hint)
+            wrong(why, hint)
         })?;
         paths.push(format!("{name} is {path}"));
     }

@@ -12,6 +12,7 @@ mod dev;
 pub(crate) mod exec;
 pub(crate) mod holder;
 mod host;
+mod idmap;
 pub(crate) mod lsm;
 pub(crate) mod memfd;
 mod node;

@@ -11,7 +11,7 @@ use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use nix::unistd::Pid;
 use oci_spec::runtime::LinuxIdMapping;
 
-use super::{copy_up, dev, node, overlay, secrets, userns};
+use super::{copy_up, dev, idmap, node, overlay, secrets, userns};
 use crate::cgroup::{self, Cgroup};
 use crate::error::{Context, Error, Result};
 use crate::hooks;
@@ -104,7 +104,7 @@ impl Opener<'_> {
     /// A detached, private copy of the tree at `from`.
     fn tree(&self, from: BorrowedFd<'_>, wanted: &BindAttr, field: &str) -> Result<OwnedFd> {
         let tree = open_tree(from, wanted.recursive).context(|| format!("{field}: clone the mount"))?;
-        let idmap = self.idmap(&tree, wanted, field)?;
+        let user = self.idmap(&tree, wanted, field)?;
         if self.user.is_some() && wanted.propagation == libc::MS_SHARED {
             // As the kernel has it for what a user namespace copies: mounts come from the host, none goes there.
             let slave = MountAttr { propagation: libc::MS_SLAVE, ..MountAttr::default() };
@@ -113,12 +113,15 @@ impl Opener<'_> {
         let clear_atime = |set: u64| if set & attr::ATIME_MASK == 0 { 0 } else { attr::ATIME_MASK };
         let no_devices = self.without_devices(from, field)?;
         let all = MountAttr {
-            set: wanted.set_all | no_devices | if idmap.is_some() { attr::IDMAP } else { 0 },
+            set: wanted.set_all | no_devices | if user.is_some() { attr::IDMAP } else { 0 },
             clear: wanted.clear_all & !no_devices | clear_atime(wanted.set_all),
             propagation: wanted.propagation,
-            userns_fd: idmap.as_ref().map_or(0, |fd| std::os::fd::AsRawFd::as_raw_fd(fd) as u64),
+            userns_fd: user.as_ref().map_or(0, |fd| std::os::fd::AsRawFd::as_raw_fd(fd) as u64),
         };
-        mount_setattr(&tree, &all, true).map_err(|errno| refused(field, errno, idmap.is_some()))?;
+        mount_setattr(&tree, &all, true).map_err(|errno| match &user {
+            Some(user) => idmap::refused(field, errno, from, wanted.recursive, user),
+            None => Error::system(format!("{field}: mount options"), errno),
+        })?;
         if wanted.set | wanted.clear != 0 {
             let clear = wanted.clear & !no_devices | clear_atime(wanted.set);
             let top = MountAttr { set: wanted.set, clear, ..MountAttr::default() };
@@ -184,19 +187,6 @@ pub(super) fn host_id(map: &[LinuxIdMapping], id: u32, field: &str) -> Result<u3
     let entry = map.iter().find(|entry| (entry.container_id()..entry.container_id() + entry.size()).contains(&id));
     let entry = entry.ok_or_else(|| Error::invalid(field, format!("id {id} of the container has no host id")))?;
     Ok(entry.host_id() + (id - entry.container_id()))
-}
-
-fn refused(field: &str, errno: Errno, idmapped: bool) -> Error {
-    let error =
-        Error::system(format!("{field}: {}", if idmapped { "id-map the mount" } else { "mount options" }), errno);
-    match errno {
-        Errno::EINVAL if idmapped => {
-            error.hint(
-                "this kind of file system, or one mounted below it, can not be id-mapped; an overlay can only be as the root",
-            )
-        }
-        _ => error,
-    }
 }
 
 #[expect(clippy::disallowed_methods, reason = "a fixed file of the host's /proc")]

@@ -78,6 +78,11 @@ impl Builder<'_> {
         let mut settings: Vec<(String, String, String)> = Vec::new();
         for (key, value) in linux.sysctl().iter().flatten() {
             let (field, path) = (format!("linux.sysctl[{key:?}]"), crate::validate::sysctl_path(key));
+            if path == DOMAINNAME {
+                // The file of the sysctl is the host's root's alone; the call is for who owns the namespace.
+                self.push(field, Step::Domainname { name: value.trim_end_matches('\n').to_owned() });
+                continue;
+            }
             let clamped = if path == "net/ipv4/ping_group_range" { mapped_groups(value, user) } else { None };
             if let Some(range) = &clamped {
                 self.warnings
@@ -98,6 +103,9 @@ impl Builder<'_> {
         self.clocks(linux, self.scratch.proc)
     }
 }
+
+/// By which Docker sets `--domainname` (setdomainname(2)).
+const DOMAINNAME: &str = "kernel/domainname";
 
 /// What of a range of groups is mapped, if not all of it is: Docker asks for every group, and the kernel takes none that the user namespace
 /// does not have (icmp(7), ping_group_range).

@@ -305,3 +305,14 @@ fn ping_groups_are_those_of_the_user_namespace() {
     let one = json!([{"containerID": 5, "hostID": 1000, "size": 1}]);
     assert_eq!(with(one, "0 7"), ("0 7".into(), 0), "the kernel says what is wrong");
 }
+
+#[test]
+fn the_sysctl_of_the_domain_name_is_a_call() {
+    let mut config = minimal();
+    config["linux"]["sysctl"] = json!({"kernel.domainname": "x.org\n"});
+    let plan = plan(&config, &Options::default());
+    let named = |step: &&Step| matches!(step, Step::Domainname { name } if name == "x.org");
+    let written = |step: &&Step| matches!(step, Step::Write { path, .. } if path.ends_with("domainname"));
+    let steps = steps(&plan);
+    assert_eq!((steps.iter().copied().filter(named).count(), steps.iter().copied().filter(written).count()), (1, 0));
+}

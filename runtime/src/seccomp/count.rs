@@ -6,6 +6,9 @@ use super::{Filter, Insn, NEW_LISTENER, TSYNC, Verdict, WAIT_KILLABLE, answers_i
 use crate::Result;
 use crate::seccomp::Arch;
 
+const UNANSWERED: &str =
+    "the filter denies read or write, by which it is handed to the monitor that counts; allow both";
+
 /// Why a filter's denied calls can not be counted; none if they can.
 pub(crate) fn uncountable(filter: Option<&Filter>) -> Option<&'static str> {
     let Some(filter) = filter else { return Some("there is no filter, so nothing is denied") };
@@ -15,7 +18,7 @@ pub(crate) fn uncountable(filter: Option<&Filter>) -> Option<&'static str> {
     if !filter.program.iter().any(is_denial) {
         return Some("no call is denied with an error number other than ENOSYS");
     }
-    answers_itself(&filter.program, Arch::native()).is_err().then_some("it takes read and write to be allowed")
+    answers_itself(&filter.program, Arch::native()).is_err().then_some(UNANSWERED)
 }
 
 /// The same filter, asking. Only for one that is not [`uncountable`].
@@ -128,6 +131,7 @@ mod tests {
         assert_eq!(Counting::Asked.of(workspace.as_ref()).unwrap(), Counted::Yes);
         assert_eq!(Counting::Off.of(None).unwrap(), Counted::No);
         let no_write = filter(&|text| text.replace("\"write\"", "\"getpid\""));
+        assert!(uncountable(no_write.as_ref()).is_some_and(|why| why.contains("denies read or write")));
         for filter in [None, no_write] {
             assert!(matches!(Counting::Wanted.of(filter.as_ref()).unwrap(), Counted::Impossible(_)));
             assert!(Counting::Asked.of(filter.as_ref()).unwrap_err().to_string().starts_with("linux.seccomp:"));

@@ -154,6 +154,9 @@ fn sysctls(linux: &Linux) -> Result<()> {
         if !is_new(linux, needs) && !joined {
             return Err(Error::invalid(field, format!("needs a {needs} namespace of the container's own")));
         }
+        if needs == LinuxNamespaceType::Uts && value.trim_end_matches('\n').len() > 64 {
+            return Err(Error::invalid(field, "is longer than 64 bytes"));
+        }
     }
     Ok(())
 }

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The mounts of a process, as the kernel has them (proc_pid_mountinfo(5)).
 
+use std::os::fd::{AsRawFd, BorrowedFd};
+
 use nix::unistd::Pid;
 
 use crate::error::{Context, Result};
@@ -28,6 +30,12 @@ pub fn of(pid: Pid) -> Result<Vec<Mount>> {
     let file = format!("/proc/{pid}/mountinfo");
     let text = std::fs::read_to_string(&file).context(|| file)?;
     Ok(text.lines().filter_map(parse).collect())
+}
+
+/// The id of the mount that a descriptor of ours lies on (proc_pid_fdinfo(5)).
+pub fn id(of: BorrowedFd<'_>) -> Option<u32> {
+    let text = std::fs::read_to_string(format!("/proc/thread-self/fdinfo/{}", of.as_raw_fd())).ok()?;
+    text.lines().find_map(|line| line.strip_prefix("mnt_id:"))?.trim().parse().ok()
 }
 
 fn parse(line: &str) -> Option<Mount> {
