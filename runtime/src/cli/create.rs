@@ -39,8 +39,8 @@ pub struct StartOptions {
     /// Count the calls that the filter denies: `wsbox inspect` shows them
     #[arg(long)]
     count_violations: bool,
-    /// Accepted for runc's sake; wsbox always uses pivot_root(2)
-    #[arg(long, hide = true)]
+    /// Changes nothing: wsbox always uses pivot_root(2)
+    #[arg(long)]
     no_pivot: bool,
 }
 

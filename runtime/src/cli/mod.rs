@@ -74,7 +74,7 @@ struct Global {
     #[arg(long)]
     systemd_cgroup: bool,
     /// The criu program of checkpoint and restore
-    #[arg(long, value_name = "PATH", default_value = "criu", hide = true)]
+    #[arg(long, value_name = "PATH", default_value = "criu")]
     criu: PathBuf,
     /// Raise every bundle to this floor: development, staging or production; /etc/wsbox/wsbox.env and $WSBOX_PROFILE may ask more
     #[arg(long, value_name = "PROFILE")]
@@ -87,8 +87,8 @@ struct Global {
     audit_options: audit_log::Policy,
     #[arg(skip)]
     trail: trail::Trail,
-    /// Accepted for runc's sake: wsbox finds out by itself
-    #[arg(long, value_name = "WHETHER", hide = true)]
+    /// Changes nothing: wsbox finds out by itself
+    #[arg(long, value_name = "WHETHER")]
     rootless: Option<String>,
     /// Print the version
     #[arg(short = 'v', short_alias = 'V', long, action = ArgAction::Version)]

@@ -32,11 +32,11 @@ pub struct Arguments {
     detach: bool,
     #[command(flatten)]
     tell: create::Tell,
-    /// Accepted for runc's sake
-    #[arg(long, hide = true)]
+    /// Changes nothing: wsbox never becomes a subreaper
+    #[arg(long)]
     no_subreaper: bool,
-    /// Accepted for runc's sake
-    #[arg(long, hide = true)]
+    /// Changes nothing: criu always uses pivot_root(2)
+    #[arg(long)]
     no_pivot: bool,
     /// TYPE:NAME of another LSM profile
     #[arg(long, value_name = "PROFILE")]

@@ -37,8 +37,8 @@ pub struct Arguments {
     /// Write how it ended, and what its filter denied, to this file, as JSON
     #[arg(long, value_name = "FILE", conflicts_with = "detach")]
     summary: Option<PathBuf>,
-    /// Accepted for runc's sake: wsbox never becomes a subreaper
-    #[arg(long, hide = true)]
+    /// Changes nothing: wsbox never becomes a subreaper
+    #[arg(long)]
     no_subreaper: bool,
     #[command(flatten)]
     start: StartOptions,

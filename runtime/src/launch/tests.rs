@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use nix::errno::Errno;
 
+use super::channel::Failure;
 use super::{Answer, Channel, memfd};
 use crate::plan::{Program, Step};
 use crate::sys::clone::{Role, Spawn, spawn};
@@ -186,10 +187,7 @@ fn a_broken_program_is_refused() {
     drop(control);
     channel.send_program(&memfd::program(b"not a program, but long enough to be read as one").unwrap()).unwrap();
     assert!(matches!(channel.receive().unwrap(), Answer::Started));
-    assert!(matches!(
-        channel.receive().unwrap(),
-        Answer::Failed(channel::Failure { step: 0, errno: Errno::EBADMSG, .. })
-    ));
+    assert!(matches!(channel.receive().unwrap(), Answer::Failed(Failure { step: 0, errno: Errno::EBADMSG, .. })));
     assert_eq!(pidfd::wait(&child.pidfd).unwrap(), Exit::Code(1));
     child.executed();
 }

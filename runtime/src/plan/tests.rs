@@ -56,8 +56,8 @@ fn the_least_config_step_for_step() {
         Step::Setsid,
         Step::Propagate { flags: libc::MS_REC | libc::MS_SLAVE },
         Step::AttachRoot,
-        Step::Dest { slot: 7, path: "dev".into(), kind: step::Kind::Dir, flags: program::DEST_NO_SYMLINKS },
-        Step::Attach { mount: 1, dest: 7 },
+        Step::Dest { slot: 8, path: "dev".into(), kind: step::Kind::Dir, flags: program::DEST_NO_SYMLINKS },
+        Step::Attach { mount: 1, dest: 8 },
         Step::Pivot,
         Step::Bounding { keep: 0, last: 40 },
         Step::Chdir { path: "/".into(), turn: 1 },
@@ -72,7 +72,7 @@ fn the_least_config_step_for_step() {
         Step::FindExec { candidates: vec!["/bin/true".into()] },
         Step::Ready,
         Step::CloseFds { first: 3 },
-        Step::Exec { argv: vec!["/bin/true".into()], envp: vec!["PATH=/bin".into(), "HOME=/".into()], says: true },
+        Step::Exec { argv: vec!["/bin/true".into()], envp: vec!["PATH=/bin".into(), "HOME=/".into()], says: false },
     ];
     assert_eq!(steps(&plan), want.iter().collect::<Vec<_>>());
     assert_eq!(plan.namespaces, libc::CLONE_NEWNS as u64);

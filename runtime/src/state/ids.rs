@@ -116,11 +116,12 @@ fn take(pool: &Pool, owner: &Path) -> Result<Option<Range>> {
     Ok(None)
 }
 
-/// Takes back the ranges whose owner is gone. What is no number is no range: the choice of the pool stays.
-fn sweep(dir: &Path) -> Result<()> {
-    let is_range = |entry: &fs::DirEntry| entry.file_name().to_str().is_some_and(|name| name.parse::<u32>().is_ok());
-    for entry in fs::read_dir(dir).context(|| dir.display().to_string())?.flatten().filter(is_range) {
-        if fs::read_link(entry.path()).is_ok_and(|folder| !folder.exists()) {
+/// Takes back the ranges whose owner is gone, and that no process `live` has. What is no number is no range: the choice of the pool stays.
+fn sweep(dir: &Path, live: &[(u32, u32)]) -> Result<()> {
+    let range = |entry: &fs::DirEntry| entry.file_name().to_str()?.parse::<u32>().ok();
+    for entry in fs::read_dir(dir).context(|| dir.display().to_string())?.flatten() {
+        let free = range(&entry).is_some_and(|first| !live.iter().any(|(start, _)| *start == first));
+        if free && fs::read_link(entry.path()).is_ok_and(|folder| !folder.exists()) {
             let _ = fs::remove_file(entry.path());
         }
     }
@@ -128,7 +129,8 @@ fn sweep(dir: &Path) -> Result<()> {
 }
 
 fn sweep_and_take(pool: &Pool, owner: &Path) -> Result<Range> {
-    sweep(Path::new(DIR))?;
+    // A container outlives its folder where somebody has emptied /run.
+    sweep(Path::new(DIR), &live()?)?;
     let exhausted = || {
         let why = format!("all {} ranges of host ids are taken by containers", pool.ranges);
         Error::invalid("linux.namespaces", why)
@@ -224,10 +226,14 @@ fn taken() -> Result<Vec<(u32, u32)>> {
     for (file, field) in [("/etc/passwd", 2), ("/etc/group", 2)] {
         taken.extend(read(file)?.lines().filter_map(|line| line.split(':').nth(field)?.parse().ok()).map(|id| (id, 1)));
     }
-    for process in fs::read_dir("/proc").context(|| "/proc".into())?.flatten() {
-        taken.extend(live_maps(&process.path()));
-    }
+    taken.extend(live()?);
     Ok(taken)
+}
+
+/// Host ids of the user namespaces that processes are in.
+fn live() -> Result<Vec<(u32, u32)>> {
+    let processes = fs::read_dir("/proc").context(|| "/proc".into())?.flatten();
+    Ok(processes.flat_map(|process| live_maps(&process.path())).collect())
 }
 
 /// The host side of a process's id maps; the initial namespace's own map of everything does not count.
@@ -257,13 +263,13 @@ mod tests {
     fn only_ranges_of_the_gone_are_swept() {
         let dir = std::env::temp_dir().join(format!("wsbox-sweep-{}", std::process::id()));
         fs::create_dir(&dir).unwrap();
-        for (name, target) in [("pool", "100000"), ("100000", "/nobody"), ("165536", "/tmp")] {
+        for (name, target) in [("pool", "100000"), ("100000", "/nobody"), ("165536", "/tmp"), ("231072", "/nobody")] {
             symlink(target, dir.join(name)).unwrap();
         }
-        sweep(&dir).unwrap();
+        sweep(&dir, &[(231_072, SIZE)]).unwrap();
         let left: std::collections::BTreeSet<_> =
             fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
         fs::remove_dir_all(dir).unwrap();
-        assert_eq!(left.into_iter().collect::<Vec<_>>(), ["165536", "pool"]);
+        assert_eq!(left.into_iter().collect::<Vec<_>>(), ["165536", "231072", "pool"]);
     }
 }
