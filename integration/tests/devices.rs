@@ -64,6 +64,24 @@ fn one_of_the_usual_given_again() {
     assert_eq!(Engine::new().run(&bundle, wsbox_integration::Door::Root).ok().stdout, "600 7 8\n");
 }
 
+/// Below what is mounted in /dev, and outside of it: bound there once all is mounted, whatever the image has in that place.
+#[test]
+fn places_that_are_not_in_the_tmpfs_of_dev() {
+    let zero = |path: &str, mode: u32| json!({"path": path, "type": "c", "major": 1, "minor": 5, "fileMode": mode, "uid": 7, "gid": 8});
+    let shm = json!({"destination": "/dev/shm", "type": "tmpfs", "source": "shm", "options": ["nosuid", "noexec", "nodev", "mode=1777"]});
+    for door in wsbox_integration::Door::ALL {
+        let bundle = Bundle::hardened()
+            .user_namespace(door != wsbox_integration::Door::Root)
+            .without_mount("/dev/shm")
+            .mount(shm.clone())
+            .set("/linux/devices", json!([zero("/dev/shm/a/zero", 0o604), zero("/etc/passwd", 0o606), zero("/made/zero", 0o666)]))
+            .script("for n in /dev/shm/a/zero /etc/passwd /made/zero; do stat -c '%a %u %g %t:%T' $n; head -c 3 $n | wc -c; done");
+        let want =
+            ["604 7 8 1:5", "3", "606 7 8 1:5", "3", "666 7 8 1:5", "3"].map(|line| format!("{line}\n")).concat();
+        assert_eq!(Engine::new().run(&bundle, door).ok().stdout, want, "{door:?}");
+    }
+}
+
 #[test]
 fn update_changes_what_opens() {
     let engine = Engine::new();

@@ -122,11 +122,14 @@ impl Builder<'_> {
             });
         }
         let from = self.source(Source::Apart(Apart { options, nodes: nodes.clone() }));
-        let slot = self.scratch.mount;
-        for (at, (field, device)) in nodes.iter().enumerate() {
+        // All before the first is attached: what a kernel before 6.15 clones them from is gone then (init/steps.rs, take_back).
+        let mut slots = Vec::new();
+        for (at, (field, _)) in nodes.iter().enumerate() {
+            let slot = self.slot()?;
             self.push(field, Step::CloneTree { slot, from, path: at.to_string() });
-            self.attach_node(field, slot, &place(device));
+            slots.push(slot);
         }
+        nodes.iter().zip(slots).for_each(|((field, device), slot)| self.attach_node(field, slot, &place(device)));
         Ok(())
     }
 }
