@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::mountinfo::{self, Mount};
 use crate::sys::mount::{MountAttr, attr, mount_setattr, open_tree};
 
-const ELSEWHERE: &str = "run it without a user namespace of its own (docker: --runtime wsbox)";
+pub const ELSEWHERE: &str = "run it without a user namespace of its own (docker: --runtime wsbox)";
 
 /// What mount_setattr(2) said of the tree at `from`, with the mount that it said it of.
 pub fn refused(field: &str, errno: Errno, from: BorrowedFd<'_>, recursive: bool, user: &OwnedFd) -> Error {

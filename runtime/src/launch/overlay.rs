@@ -6,7 +6,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
@@ -16,6 +16,7 @@ use nix::sys::stat::{FileStat, Mode, fchmod, fstat, mkdirat};
 use nix::sys::statfs::{OVERLAYFS_SUPER_MAGIC, fstatfs};
 use nix::unistd::{Gid, Uid, fchown};
 
+use super::idmap;
 use super::sources::host_id;
 use crate::error::{Context, Error, Result};
 use crate::plan::step::c_string;
@@ -123,15 +124,22 @@ fn old_kernel(errno: Errno) -> Error {
 
 /// A detached copy of the folder of a layer, id-mapped by `user`.
 fn layer(path: &Path, user: Option<&OwnedFd>) -> Result<OwnedFd> {
-    let context = |what: &str| format!("{FIELD}: layer {}: {what}", path.display());
-    let tree = open_tree(open(path)?, false).context(|| context("clone the mount"))?;
+    let field = format!("{FIELD}: layer {}", path.display());
+    let from = open(path)?;
+    let tree = open_tree(&from, false).context(|| format!("{field}: clone the mount"))?;
     let attributes = MountAttr {
         set: attr::RDONLY | user.map_or(0, |_| attr::IDMAP),
         propagation: libc::MS_PRIVATE,
         userns_fd: user.map_or(0, |user| user.as_raw_fd() as u64),
         ..MountAttr::default()
     };
-    mount_setattr(&tree, &attributes, false).context(|| context("id-map the mount"))?;
+    mount_setattr(&tree, &attributes, false).map_err(|errno| match user {
+        Some(user) => idmap::refused(&field, errno, from.as_fd(), false, user).hint(format!(
+            "let the engine keep its images on a disk whose file system can be; or {}",
+            idmap::ELSEWHERE
+        )),
+        None => Error::system(format!("{field}: mount options"), errno),
+    })?;
     Ok(tree)
 }
 
