@@ -162,6 +162,27 @@ fn an_unknown_id() {
     pair.ok(&["delete", "--force", "nobody"]);
 }
 
+/// As Go reads them.
+#[test]
+fn flags_in_every_spelling() {
+    let pair = Pair::new(|bundle| bundle);
+    for args in [
+        &["delete", "-force", "nobody"][..],
+        &["delete", "-f=true", "nobody"],
+        &["delete", "--force=1", "nobody"],
+        &["delete", "--force", "--force", "nobody"],
+        &["list", "-format", "json"],
+        &["list", "--format", "table", "--format=json", "-q=false"],
+        &["create", "-bundle=.", "--bundle", ".", "-pid-file", "pid", "ID"],
+        &["-debug=false", "start", "ID"],
+    ] {
+        pair.ok(args);
+    }
+    pair.fails(&["delete", "--force=false", "ID"], "is not stopped: running");
+    pair.are("running");
+    pair.clear();
+}
+
 #[test]
 fn one_that_is_created_and_one_that_runs() {
     let pair = Pair::new(|bundle| bundle);

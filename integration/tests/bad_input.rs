@@ -167,6 +167,19 @@ fn programs_that_can_not_be_executed() {
     run(&["/bin/script"]).fails(127, &["no such file or directory", "interpreter"]);
 }
 
+/// By then nothing can be said any more, and an init that only tried to exit would never end.
+#[test]
+fn a_filter_that_denies_all_but_the_start() {
+    let filter = |names: Value| json!({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [{"names": names, "action": "SCMP_ACT_ALLOW"}]});
+    let bundle = Bundle::hardened().args(&["/bin/script"]).set("/linux/seccomp", filter(json!(["execve"])));
+    fs::write(bundle.root().join("bin/script"), "#!/no/such/interpreter\n").unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    fs::set_permissions(bundle.root().join("bin/script"), mode).unwrap();
+    assert_ne!(attempt(&bundle).code, 0);
+    let closed = Bundle::hardened().set("/linux/seccomp", filter(json!(["read"])));
+    attempt(&closed).fails(1, &["linux.seccomp: denies execve(2)"]);
+}
+
 #[test]
 fn create_and_start_tell_it_too() {
     let (engine, bundle, id) = (Engine::new(), Bundle::hardened().args(&["nothing"]), unique("create"));

@@ -40,6 +40,19 @@ fn exec_gives_groups_and_capabilities() {
     engine.wsbox(&["exec", "--cap", "CAP_NOPE", &id, "true"]).fails(255, &["--cap", "CAP_NOPE"]);
 }
 
+/// What a user other than root has by its config stays beside what is added.
+#[test]
+fn exec_keeps_ambient_capabilities() {
+    let engine = Engine::new();
+    let bundle = ["bounding", "permitted", "effective", "inheritable", "ambient"]
+        .iter()
+        .fold(Bundle::plain(), |bundle, set| bundle.set(&format!("/process/capabilities/{set}"), json!(["CAP_KILL"])));
+    let (_bundle, id) = engine.sleeping(bundle);
+    let ambient = ["--cap", "CAP_NET_RAW", "-u", "1000"];
+    let said = exec(&engine, &ambient, &id, &["grep", "-E", "^Cap(Inh|Amb|Eff)", "/proc/self/status"]);
+    assert_eq!(said.matches("0000000000000020").count(), 3, "{said}");
+}
+
 #[test]
 fn exec_sets_no_new_privs() {
     let engine = Engine::new();

@@ -126,6 +126,18 @@ fn arguments_and_environment_are_theirs_alone() {
     assert_eq!(said.split("PWD=").next(), Some("zero one\nA=1\0B=x=y\0"), "{said}");
 }
 
+/// Those of the host: with none of their own they are found in a PATH like ours, as with runc.
+#[test]
+fn without_an_environment_they_have_the_callers() {
+    let log = TempDir::new("hooks");
+    let out = log.path().join("out").display().to_string();
+    let hook = json!({"path": "/bin/sh", "args": ["sh", "-c", format!("cat /proc/$$/environ > {out}")]});
+    let bundle = Bundle::hardened().set("/hooks", json!({"createRuntime": [hook]})).script("true");
+    Engine::new().run(&bundle, Door::Root).ok();
+    let path = format!("PATH={}", std::env::var("PATH").unwrap());
+    assert!(fs::read_to_string(&out).unwrap().split('\0').any(|variable| variable == path));
+}
+
 #[test]
 fn one_that_fails_ends_the_container_before_it_runs() {
     for kind in ["prestart", "createRuntime"] {

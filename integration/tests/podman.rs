@@ -220,7 +220,7 @@ fn security_and_mounts() {
         let folder = sandbox().path().join(unique(runtime));
         std::fs::create_dir(&folder).unwrap();
         std::fs::write(folder.join("file"), "host\n").unwrap();
-        let flags = format!("--network none --read-only --tmpfs /data --volume {}:/mnt:ro", folder.display());
+        let flags = format!("--network none --read-only --tmpfs /data --volume {}:/mnt:ro,nocopy", folder.display());
         let outcome = run(runtime, &flags, "cat /mnt/file; touch /data/x && echo data; touch /etc/x; touch /mnt/x");
         assert_eq!(outcome.stdout, "host\ndata\n", "{outcome:?}");
         assert_eq!(outcome.stderr.matches("Read-only").count(), 2, "{outcome:?}");

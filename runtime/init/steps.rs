@@ -280,6 +280,7 @@ fn say_not_executed(path: &CStr, errno: i32) {
     let why = match errno {
         ENOENT => c"no such file or directory",
         ENOEXEC => c"exec format error",
+        EPERM => c"operation not permitted",
         EACCES => c"permission denied",
         E2BIG => c"argument list too long",
         _ => c"can not be executed",

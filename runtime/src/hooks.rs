@@ -95,9 +95,12 @@ fn spawn(hook: &Hook, state: OwnedFd, stderr: &File) -> std::io::Result<Child> {
         Some([first, rest @ ..]) => (OsStr::new(first), rest),
         _ => (hook.path().as_os_str(), Default::default()),
     };
-    let variables = hook.env().iter().flatten().filter_map(|variable| variable.split_once('='));
     let mut command = Command::new(hook.path());
-    command.arg0(first).args(rest).env_clear().envs(variables);
+    command.arg0(first).args(rest);
+    // As runc has it: without a list of its own it has ours, and so a PATH.
+    if let Some(env) = hook.env() {
+        command.env_clear().envs(env.iter().filter_map(|variable| variable.split_once('=')));
+    }
     command.stdin(Stdio::from(state)).stdout(Stdio::null()).stderr(stderr.try_clone()?);
     signals::unblock(&mut command);
     command.spawn()

@@ -168,6 +168,26 @@ fn shared_binds_need_a_shared_source() {
     });
 }
 
+/// Over what the runtime itself puts into /dev, and in the tmpfs of cgroups, which is read-only in the end.
+#[test]
+fn binds_in_mounts_of_the_runtime() {
+    both(|docker| {
+        let folder = docker.folder();
+        fs::write(folder.join("file"), "bound\n").unwrap();
+        let (file, folder) = (folder.join("file").display().to_string(), folder.display());
+        let flags = format!(
+            "--network none --volume {file}:/dev/stderr --volume {file}:/dev/core --volume {folder}:/dev/fd \
+             --volume {folder}:/sys/fs/cgroup/made"
+        );
+        let said =
+            docker.says(&flags, "cat /dev/stderr /dev/core /dev/fd/file /sys/fs/cgroup/made/file; ls -l /dev/stdin");
+        assert!(
+            said.starts_with("bound\nbound\nbound\nbound\n") && said.ends_with("/dev/stdin -> /proc/self/fd/0"),
+            "{said}"
+        );
+    });
+}
+
 /// Masked like one of the container's own.
 #[test]
 fn the_hosts_proc() {

@@ -127,6 +127,15 @@ fn devices_in_any_place() {
     });
 }
 
+/// Images of VPNs make the node of tun themselves.
+#[test]
+fn a_tun_of_its_own() {
+    both(|docker| {
+        let outcome = docker.run("--network none --cap-add NET_ADMIN", "mknod /tun c 10 200 && : <>/tun");
+        assert_eq!(outcome.code, 0, "{outcome:?}");
+    });
+}
+
 #[test]
 fn device_rules_are_in_force() {
     both(|docker| {

@@ -29,7 +29,7 @@ pub struct Rule {
 
 /// What every container may use, as in runc: it comes after the config's rules, and so stands. Making any node is harmless:
 /// opening it is what is ruled.
-const DEFAULTS: [(u8, Option<u32>, Option<u32>, u8); 11] = [
+const DEFAULTS: [(u8, Option<u32>, Option<u32>, u8); 12] = [
     (CHAR, None, None, MKNOD),
     (BLOCK, None, None, MKNOD),
     (CHAR, Some(1), Some(3), READ | WRITE | MKNOD),
@@ -41,6 +41,8 @@ const DEFAULTS: [(u8, Option<u32>, Option<u32>, u8); 11] = [
     (CHAR, Some(5), Some(2), READ | WRITE | MKNOD),
     (CHAR, Some(136), None, READ | WRITE | MKNOD),
     (CHAR, Some(5), Some(1), READ | WRITE | MKNOD),
+    // net/tun: an interface by it takes CAP_NET_ADMIN, and images of VPNs make the node themselves.
+    (CHAR, Some(10), Some(200), READ | WRITE | MKNOD),
 ];
 
 /// The rules of a config and the usual devices. No rules are no program, unless the plan asks for [`only`].

@@ -140,7 +140,7 @@ fn parse_user(own: &User, text: &str) -> Result<User> {
     Ok(user)
 }
 
-/// Never inheritable: a file capability must not raise them (CVE-2022-29162).
+/// Those that are added never become inheritable: a file capability must not raise them (CVE-2022-29162).
 fn with_caps(own: Option<&LinuxCapabilities>, added: &[String]) -> Result<LinuxCapabilities> {
     let mut extra = Vec::new();
     for name in added {
@@ -155,7 +155,7 @@ fn with_caps(own: Option<&LinuxCapabilities>, added: &[String]) -> Result<LinuxC
         .bounding(with(own.and_then(|own| own.bounding().as_ref())))
         .effective(with(own.and_then(|own| own.effective().as_ref())))
         .permitted(with(own.and_then(|own| own.permitted().as_ref())))
-        .inheritable(oci_spec::runtime::Capabilities::default())
+        .inheritable(own.and_then(|own| own.inheritable().clone()).unwrap_or_default())
         .ambient(own.and_then(|own| own.ambient().clone()).unwrap_or_default())
         .build()
         .map_err(|error| Error::invalid("--cap", error.to_string()))

@@ -14,6 +14,7 @@ mod events;
 mod exec;
 mod features;
 mod foreground;
+mod go_flags;
 mod inspect;
 mod install_docker;
 mod interrupt;
@@ -50,7 +51,7 @@ use crate::error::Result;
 use crate::profile::Profile;
 use crate::state::Root;
 pub use crate::sys::arena::Arena;
-use parser::{named, parser, with_values, wrong_usage};
+use parser::{named, parser, wrong_usage};
 
 /// Behind the name: docker and podman look for the word in the first line of `--version`.
 const VERSION: &str = concat!("version ", env!("CARGO_PKG_VERSION"), "\nspec: 1.3.0");
@@ -284,13 +285,11 @@ pub(crate) fn warn(message: &str) {
 
 /// Parses the arguments, runs the command, prints one error; the exit code is the command's.
 pub fn main() -> ExitCode {
-    let mut args: Vec<OsString> = std::env::args_os().collect();
+    let args: Vec<OsString> = std::env::args_os().collect();
     let command = named(&args);
-    if command.is_some_and(|command| command.name == "restore") {
-        // So says containerd-shim: Go takes a long flag with one dash.
-        args.iter_mut().filter(|arg| *arg == "-no-subreaper").for_each(|arg| *arg = "--no-subreaper".into());
-    }
-    let matches = match with_values(parser(command), &args).try_get_matches_from(&args) {
+    let parser = parser(command);
+    let args = go_flags::spelled_out(&parser, args);
+    let matches = match parser.try_get_matches_from(&args) {
         Ok(matches) => matches,
         Err(error) => return wrong_usage(&args, &error),
     };

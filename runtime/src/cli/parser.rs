@@ -5,12 +5,15 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Arg, ArgAction, Args, Command};
+use clap::error::ErrorKind;
+use clap::{Args, Command};
 
 use super::{COMMANDS, Entry, Global, VERSION, log};
 
 fn subcommand(entry: &Entry) -> Command {
-    let command = (entry.augment)(Command::new(entry.name)).about(entry.about).hide(entry.hidden);
+    // Of a flag that is given twice the last stands, as with runc.
+    let command =
+        (entry.augment)(Command::new(entry.name)).about(entry.about).hide(entry.hidden).args_override_self(true);
     if entry.examples.is_empty() { command } else { command.after_help(format!("Examples:\n{}", entry.examples)) }
 }
 
@@ -20,28 +23,13 @@ pub fn parser(only: Option<&Entry>) -> Command {
         .version(VERSION)
         .disable_version_flag(true)
         .about("Runs untrusted workspaces in hardened Linux containers")
+        .args_override_self(true)
         .subcommand_required(true)
         .arg_required_else_help(true);
     match only {
         Some(entry) => command.subcommand(subcommand(entry)),
         None => command.subcommands(COMMANDS.iter().map(subcommand)),
     }
-}
-
-/// Go's flags, which are runc's, take `--force=true` as well.
-pub fn with_values(command: Command, args: &[OsString]) -> Command {
-    let valued = |arg: &str| arg.starts_with('-') && (arg.ends_with("=true") || arg.ends_with("=false"));
-    if !args.iter().filter_map(|arg| arg.to_str()).any(valued) {
-        return command;
-    }
-    let change = |arg: Arg| match arg.get_action() {
-        ArgAction::SetTrue => {
-            let arg = arg.action(ArgAction::Set).num_args(0..=1).require_equals(true);
-            arg.default_missing_value("true").default_value("false").value_parser(clap::value_parser!(bool))
-        }
-        _ => arg,
-    };
-    command.mut_args(change).mut_subcommands(|command| command.mut_args(change))
 }
 
 /// The command that the arguments can only mean: the first word that is neither a flag nor a flag's value.
@@ -63,7 +51,7 @@ pub fn named(args: &[OsString]) -> Option<&'static Entry> {
 /// for engines look nowhere else.
 pub fn wrong_usage(args: &[OsString], error: &clap::Error) -> ExitCode {
     let _ = error.print();
-    if !error.use_stderr() {
+    if !error.use_stderr() || args.len() == 1 && error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         return ExitCode::SUCCESS;
     }
     // Those before the command alone: behind it are the payload's words.

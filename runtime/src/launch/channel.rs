@@ -159,7 +159,9 @@ pub fn failure(program: &Program, failure: Failure) -> Error {
         }
         (Step::Chdir { .. }, Errno::ENOENT) => error.hint("the directory is not in the image"),
         (Step::Seccomp { .. }, Errno::EACCES) => error.hint("without noNewPrivileges a filter needs CAP_SYS_ADMIN"),
-        (Step::Capset { .. }, Errno::EPERM) => error.hint("wsbox itself lacks a capability that the config asks for"),
+        (Step::Capset { .. }, Errno::EPERM) => {
+            error.hint("wsbox itself lacks a capability that the config asks for, or linux.seccomp denies capset(2)")
+        }
         _ => error,
     }
 }
@@ -206,6 +208,11 @@ fn exec_failure(step: &Step, program: &Program, errno: Errno) -> Option<Error> {
     })
 }
 
+/// A limit of setrlimit(2), as ulimit says it.
+pub(super) fn limit(value: u64) -> String {
+    if value == u64::MAX { "unlimited".into() } else { value.to_string() }
+}
+
 fn doing(step: &Step) -> String {
     match step {
         Step::Dest { path, .. } => format!("find or make /{path} in the root file system"),
@@ -220,7 +227,7 @@ fn doing(step: &Step) -> String {
         Step::Chdir { path, .. } => format!("chdir to {path}"),
         Step::CheckCwd => "the directory lies outside of the container".into(),
         Step::SetNs { .. } => "join the namespace".into(),
-        Step::Rlimit { soft, hard, .. } => format!("set the limit to {soft}:{hard}"),
+        Step::Rlimit { soft, hard, .. } => format!("set the limit to {}:{}", limit(*soft), limit(*hard)),
         Step::Seccomp { filter, .. } => format!("install the filter ({} instructions)", filter.len()),
         Step::MemoryPolicy { .. } => "set the memory policy".into(),
         Step::LoUp => "bring lo up".into(),

@@ -58,18 +58,19 @@ fn fill(mount: &OwnedFd, dev: &Dev, owner: &Owner<'_>) -> Result<()> {
         owner.take(mount, name, 0, 0)?;
     }
     dev.nodes.iter().try_for_each(|given| extra(mount, dev.bound, given, owner))?;
-    links(mount)?;
+    links(mount, &dev.covered)?;
     if dev.console && known(node(mount, "console", SFlag::S_IFREG, 0o600, 0)).context(|| "/dev/console".into())? {
         owner.take(mount, "console", 0, 0)?;
     }
     Ok(())
 }
 
-/// Last: they lead out of the mount, into the host's own /proc as long as we make it. A node of the config's stands in place of one.
-fn links(mount: &OwnedFd) -> Result<()> {
+/// Last: they lead out of the mount, into the host's own /proc as long as we make it. A node of the config's stands in place of one,
+/// and a mount that is to cover one must not follow it.
+fn links(mount: &OwnedFd, covered: &[String]) -> Result<()> {
     // As runc has it, where the kernel has it.
     let core = access("/proc/kcore", AccessFlags::F_OK).is_ok().then_some(("core", "/proc/kcore"));
-    for (name, target) in LINKS.into_iter().chain(core) {
+    for (name, target) in LINKS.into_iter().chain(core).filter(|(name, _)| !covered.iter().any(|other| other == name)) {
         known(symlinkat(target, mount, name)).context(|| format!("/dev/{name}"))?;
     }
     Ok(())

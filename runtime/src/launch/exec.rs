@@ -15,7 +15,7 @@ use oci_spec::runtime::{Process as Wanted, Spec};
 
 use super::agent::Agent;
 use super::{
-    Answer, Channel, Console, Process, failure, lsm, memfd, own_pipes, plan_host, raise_limits, sources, userns,
+    Answer, Channel, Console, Process, failure, lsm, memfd, own_pipes, plan_host, raise_limits, set_oom_score, sources,
 };
 use crate::bundle::{Bundle, passwd};
 use crate::cgroup::{self, Cgroup, Place};
@@ -231,8 +231,7 @@ impl Joining<'_> {
     ) -> Result<(Option<(Pid, OwnedFd)>, Option<OwnedFd>)> {
         channel.send_program(&memfd::program(&self.program.encode())?)?;
         if let Some(score) = self.process.oom_score_adj() {
-            userns::write_proc(spawned.pid, "oom_score_adj", &score.to_string())
-                .context(|| format!("process.oomScoreAdj: set it to {score}"))?;
+            set_oom_score(spawned.pid, score)?;
         }
         if !self.process.terminal().unwrap_or_default() {
             own_pipes(self.record.ids.as_ref(), Some(self.process));

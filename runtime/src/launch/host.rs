@@ -9,7 +9,8 @@ use nix::sys::statfs::{FsType, fstatfs};
 use nix::unistd::{Pid, Uid, fchown};
 use oci_spec::runtime::{Process, Spec};
 
-use super::lsm;
+use super::channel::limit;
+use super::{lsm, userns};
 use crate::bundle::passwd;
 use crate::cgroup;
 use crate::error::{Context, Error, Result};
@@ -107,9 +108,20 @@ pub(super) fn attributes(pid: Pid, wanted: &plan::Attributes) -> Result<()> {
 }
 
 /// A limit above what the init inherits takes the host's CAP_SYS_RESOURCE, which it has not in a user namespace.
+/// oom_score_adj (proc_pid_oom_score_adj(5)). Not in the words of EACCES: Docker would take them for the program's.
+pub(super) fn set_oom_score(pid: Pid, score: i32) -> Result<()> {
+    match userns::write_proc(pid, "oom_score_adj", &score.to_string()) {
+        Err(Errno::EACCES | Errno::EPERM) => {
+            let error = Error::invalid("process.oomScoreAdj", format!("can not be set to {score}"));
+            Err(error.hint("to lower it takes CAP_SYS_RESOURCE, which wsbox itself has not here"))
+        }
+        result => result.context(|| format!("process.oomScoreAdj: set it to {score}")),
+    }
+}
+
 pub(super) fn raise_limits(pid: Pid, limits: &[(String, u32, u64)]) -> Result<()> {
     for (field, resource, hard) in limits {
-        let context = || format!("{field}: raise the hard limit to {hard}");
+        let context = || format!("{field}: raise the hard limit to {}", limit(*hard));
         rlimit::raise(pid, *resource, *hard).context(context).map_err(|error| error.hint("wsbox itself may not"))?;
     }
     Ok(())

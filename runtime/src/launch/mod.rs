@@ -43,12 +43,12 @@ pub use start::{Started, start};
 
 use agent::Agent;
 use child::{Child, died, executed, started};
-use host::{attributes, own_pipes, raise_limits, refuse_escapes};
+use host::{attributes, own_pipes, raise_limits, refuse_escapes, set_oom_score};
 pub(crate) use host::{home, last_cap, plan_host};
 
 use crate::bundle::Bundle;
 use crate::cgroup::{self, Cgroup};
-use crate::error::{Context, Error, Result};
+use crate::error::{Error, Result};
 use crate::extras;
 use crate::hooks::{self, Moment};
 use crate::metrics::counters;
@@ -270,9 +270,7 @@ impl Launch<'_> {
             userns::write_maps(pid, maps)?;
         }
         if let Some(score) = self.plan.oom_score_adj {
-            userns::write_proc(pid, "oom_score_adj", &score.to_string())
-                .context(|| format!("process.oomScoreAdj: set it to {score}"))
-                .map_err(|error| error.hint("to lower it takes CAP_SYS_RESOURCE"))?;
+            set_oom_score(pid, score)?;
         }
         if !self.plan.terminal {
             let ids = self.record.as_ref().and_then(|record| record.ids.as_ref());

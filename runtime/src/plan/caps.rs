@@ -49,13 +49,14 @@ fn mask(set: Option<&Capabilities>) -> Result<u64> {
 /// The rights of a process in one place: what it keeps through set[ug]id, and what it ends with.
 impl Builder<'_> {
     /// Without the ambient capabilities that no kernel raises (prctl(2), PR_CAP_AMBIENT_RAISE): `runc spec` writes such.
-    pub(super) fn possible(&mut self, mut sets: Sets) -> Sets {
+    pub(super) fn possible(&mut self, mut sets: Sets, uid: u32) -> Sets {
         let kept = sets.ambient & sets.permitted & sets.inheritable;
-        if kept != sets.ambient {
+        // Root has what is permitted all the same (capabilities(7), "Capabilities and execution of programs by root").
+        if kept != sets.ambient && uid != 0 {
             let why = "those that are not permitted and inheritable as well can not be raised, they are left out";
             self.warnings.push(format!("process.capabilities.ambient: {why}"));
-            sets.ambient = kept;
         }
+        sets.ambient = kept;
         sets
     }
 

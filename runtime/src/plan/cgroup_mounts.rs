@@ -6,7 +6,7 @@ use oci_spec::runtime::{Linux, LinuxNamespaceType};
 use super::mounts::{BindAttr, MS_PRIVATE};
 use super::options::Parsed;
 use super::program::DEST_NO_SYMLINKS;
-use super::{Builder, Source, Step};
+use super::{Builder, Planned, Source, Step};
 use crate::error::Result;
 use crate::plan::namespaces::is_new;
 use crate::sys::mount::attr;
@@ -36,7 +36,11 @@ impl Builder<'_> {
                 self.own_cgroup(field, Some(name), parsed.set, &to);
             }
         }
-        self.push(field, Step::SetAttr { slot: top, set: parsed.set & attr::RDONLY, propagation: 0, recursive: false });
+        if parsed.set & attr::RDONLY != 0 {
+            // Late: other mounts may want a place in it.
+            let step = Step::SetAttr { slot: top, set: attr::RDONLY, propagation: 0, recursive: false };
+            self.late.push(Planned { step, field: field.to_owned() });
+        }
         Ok(())
     }
 

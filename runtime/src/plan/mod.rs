@@ -125,6 +125,8 @@ pub struct Dev {
     pub attributes: u64,
     /// Mount points that later mounts want: those of them that are usual
     pub directories: Vec<&'static str>,
+    /// Names that later mounts cover: there are no links of these
+    pub covered: Vec<String>,
     /// Nodes besides the usual six
     pub nodes: Vec<Given>,
     /// Whether there is a terminal, and so a /dev/console
@@ -298,6 +300,7 @@ pub fn container(spec: &Spec, id: &str, host: &Host, options: &Options) -> Resul
             process::filter(linux.seccomp().as_ref(), &options.seccomp_floor, set_id)?
         }
     };
+    filter.as_ref().map_or(Ok(()), seccomp::must_execute)?;
     let mut builder = Builder::new(host, mounts::most_sources(spec, linux, host))?;
     builder.warnings.extend(filter.iter().flat_map(|filter| filter.warnings.clone()));
     builder.counted = options.counting.of(filter.as_ref())?;

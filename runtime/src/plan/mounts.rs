@@ -104,6 +104,9 @@ pub fn makes_set_id_files(spec: &Spec, user: &UserNamespace) -> bool {
     *user == UserNamespace::Allocate && (!read_only_root(spec) || spec.mounts().iter().flatten().any(writable))
 }
 
+/// What podman has done itself by then, and leaves in: how a volume begins, and labels.
+const OF_ENGINES: [&str; 4] = ["copy", "nocopy", "z", "Z"];
+
 /// Whether a mount is a tree of the host.
 pub fn is_bind(mount: &Mount) -> bool {
     mount.typ().as_deref() == Some("bind") || Parsed::new(mount, "").is_ok_and(|parsed| parsed.bind)
@@ -306,7 +309,7 @@ impl Builder<'_> {
     ) -> Result<()> {
         let source = mount.source().as_ref().filter(|source| !source.as_os_str().is_empty());
         let source = source.ok_or_else(|| Error::invalid(format!("{field}.source"), "is missing"))?;
-        if let Some((option, ..)) = parsed.data.first() {
+        if let Some((option, ..)) = parsed.data.iter().find(|(_, key, _)| !OF_ENGINES.contains(&key.as_str())) {
             // They would be dropped in silence: a bind shares the superblock of its source.
             return Err(Error::invalid(option, "is no option of a bind"));
         }
@@ -337,6 +340,7 @@ impl Builder<'_> {
             directories: ["pts", "shm", "mqueue"].into_iter().filter(mounted).collect(),
             options: if own { defaults() } else { parsed.data },
             attributes: if own { attr::NOSUID | attr::NOEXEC } else { parsed.set & !(attr::NODEV | attr::RDONLY) },
+            covered: covered(spec),
             nodes: devices::in_dev(spec, linux),
             console: spec.process().as_ref().and_then(Process::terminal).unwrap_or_default(),
             bound: self.host.in_user_namespace,
@@ -353,6 +357,12 @@ impl Builder<'_> {
         self.has_dev = true;
         Ok(())
     }
+}
+
+/// The first component, in /dev, of each mount below it.
+fn covered(spec: &Spec) -> Vec<String> {
+    let places = spec.mounts().iter().flatten().map(|mount| clean(&mount.destination().to_string_lossy()));
+    places.filter_map(|place| Some(place.strip_prefix("/dev/")?.split('/').next()?.to_owned())).collect()
 }
 
 /// The SELinux label of what a new file system holds (mount(8), "context").

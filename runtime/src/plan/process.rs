@@ -51,7 +51,7 @@ pub fn filter(config: Option<&LinuxSeccomp>, floor: &[LinuxSeccomp], deny_set_id
 /// Limits whose hard value may lie above what the init inherits.
 pub fn hard_limits(process: &Process) -> Vec<(String, u32, u64)> {
     let limits = process.rlimits().iter().flatten().enumerate();
-    limits.map(|(at, limit)| (format!("process.rlimits[{at}]"), resource(limit.typ()), limit.hard())).collect()
+    limits.map(|(at, limit)| (limit_field(at, limit.typ()), resource(limit.typ()), limit.hard())).collect()
 }
 
 impl Builder<'_> {
@@ -63,7 +63,7 @@ impl Builder<'_> {
         filter: Option<&Filter>,
         door: &Door<'_>,
     ) -> Result<()> {
-        let sets = self.possible(caps::sets(process.capabilities().as_ref())?);
+        let sets = self.possible(caps::sets(process.capabilities().as_ref())?, process.user().uid());
         let no_new_privs = process.no_new_privileges().unwrap_or_default();
         let (env, search) = environment(process, options);
         // A filter without no_new_privs takes CAP_SYS_ADMIN (seccomp(2)), a network namespace and its lo both rights.
@@ -114,7 +114,7 @@ impl Builder<'_> {
     fn limits(&mut self, process: &Process) {
         for (at, limit) in process.rlimits().iter().flatten().enumerate() {
             let (soft, hard) = (limit.soft(), limit.hard());
-            self.push(format!("process.rlimits[{at}]"), Step::Rlimit { resource: resource(limit.typ()), soft, hard });
+            self.push(limit_field(at, limit.typ()), Step::Rlimit { resource: resource(limit.typ()), soft, hard });
         }
     }
 
@@ -234,6 +234,10 @@ fn candidates(process: &Process, search: &str) -> Vec<String> {
         .filter(|dir| dir.starts_with('/') && !program.is_empty())
         .map(|dir| format!("{}/{program}", dir.trim_end_matches('/')))
         .collect()
+}
+
+fn limit_field(at: usize, kind: PosixRlimitType) -> String {
+    format!("process.rlimits[{at}] ({kind})")
 }
 
 /// The kernel's number of a limit (getrlimit(2)).

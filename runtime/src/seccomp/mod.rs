@@ -103,14 +103,35 @@ fn has_verdict(program: &[Insn], verdict: Verdict) -> bool {
 fn answers_itself(program: &[Insn], host: Arch) -> Result<()> {
     let abi = host.abi();
     for name in ["read", "write"] {
-        let nr = table::number(name, abi).unwrap_or_default();
-        let call = interpret::Call { nr, arch: abi.audit_arch(), instruction_pointer: 0, args: [0; 6] };
-        if interpret::run(program, &call) != Some(Verdict::ALLOW.raw()) {
+        if verdict(program, name, abi) != Some(Verdict::ALLOW.raw()) {
             let error = crate::Error::invalid("linux.seccomp", format!("SCMP_ACT_NOTIFY needs {name} to be allowed"));
             return Err(error.hint("the listener is handed over by it"));
         }
     }
     Ok(())
+}
+
+/// Of a filter under which a payload is to be started, that the call which does so is not denied.
+///
+/// # Errors
+/// If it is: the payload could not say so itself.
+pub fn must_execute(filter: &Filter) -> Result<()> {
+    let action =
+        verdict(&filter.program, "execve", Arch::native().abi()).unwrap_or_default() & libc::SECCOMP_RET_ACTION_FULL;
+    let passes =
+        [libc::SECCOMP_RET_ALLOW, libc::SECCOMP_RET_LOG, libc::SECCOMP_RET_TRACE, libc::SECCOMP_RET_USER_NOTIF]
+            .contains(&action);
+    if passes {
+        return Ok(());
+    }
+    let error = crate::Error::invalid("linux.seccomp", "denies execve(2), by which the payload itself is started");
+    Err(error.hint("allow it, and what else every program needs"))
+}
+
+/// What a filter says of a call, whatever its arguments are if it looks at none.
+fn verdict(program: &[Insn], name: &str, abi: Abi) -> Option<u32> {
+    let nr = table::number(name, abi).unwrap_or_default();
+    interpret::run(program, &interpret::Call { nr, arch: abi.audit_arch(), instruction_pointer: 0, args: [0; 6] })
 }
 
 const TSYNC: u32 = libc::SECCOMP_FILTER_FLAG_TSYNC as u32;
