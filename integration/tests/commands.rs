@@ -160,6 +160,28 @@ fn stdio_can_be_opened_by_its_name() {
     }
 }
 
+/// By its name under /proc a payload with its owner's rights could open it again, for writing. It is read from where the caller was.
+#[test]
+fn a_file_on_stdin_is_not_written_to() {
+    let engine = Engine::new();
+    let bundle = Bundle::plain().script("cat; echo pwned >/proc/self/fd/0");
+    bundle.write();
+    let (_bundle, id) = engine.sleeping(Bundle::plain());
+    let file = bundle.path().join("input");
+    let run = ["run", "--bundle", &text(bundle.path()), &unique("stdin")].map(str::to_owned).to_vec();
+    let exec = ["exec", &id, "sh", "-c", "cat; echo pwned >/proc/self/fd/0"].map(str::to_owned).to_vec();
+    for args in [run, exec] {
+        fs::write(&file, "one\ntwo\n").unwrap();
+        let mut input = fs::File::open(&file).unwrap();
+        input.read_exact(&mut [0; 4]).unwrap();
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        let output = engine.command(&args).stdin(input).output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "two\n", "{args:?}");
+        assert!(String::from_utf8_lossy(&output.stderr).contains("Read-only file system"), "{output:?}");
+        assert_eq!(fs::read_to_string(&file).unwrap(), "one\ntwo\n");
+    }
+}
+
 #[test]
 fn exec_waits_in_a_paused_container_if_told() {
     let engine = Engine::new();

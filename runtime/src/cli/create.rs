@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use super::output::Replacing;
-use super::{Global, listen, log};
+use super::{Global, listen, log, stdin};
 use crate::bundle::Bundle;
 use crate::error::{Context, Result};
 use crate::launch::{self, Options, Process, console};
@@ -103,6 +103,7 @@ pub fn run(global: &Global, arguments: Arguments) -> Result<u8> {
             crate::Error::invalid("process.terminal", "needs --console-socket here: nobody would hold the terminal");
         return Err(error);
     }
+    stdin::keep_unwritten();
     let process = launch::create(&root, &arguments.id, &bundle, &options)?;
     process.warnings.iter().for_each(|warning| log::warning(warning));
     arguments

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use oci_spec::runtime::{Capability, LinuxCapabilities, LinuxCapabilitiesBuilder, Process, User};
 
 use super::create::Tell;
-use super::{Global, foreground};
+use super::{Global, foreground, stdin};
 use crate::bundle;
 use crate::error::{Context, Error, Result};
 use crate::launch;
@@ -163,6 +163,7 @@ fn with_caps(own: Option<&LinuxCapabilities>, added: &[String]) -> Result<LinuxC
 
 pub fn run(global: &Global, arguments: Arguments) -> Result<u8> {
     let signals = if arguments.detach { None } else { Some(foreground::Signals::block()?) };
+    stdin::keep_unwritten();
     let process = launch::exec(&global.root(), &arguments.id, |own| {
         let process = arguments.process(own)?;
         if arguments.process.is_some() {

@@ -35,6 +35,7 @@ mod seccomp;
 mod spec;
 mod start;
 mod state;
+mod stdin;
 mod summary;
 mod temporary;
 mod trail;

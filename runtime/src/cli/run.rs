@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::create::{StartOptions, open_bundle};
 use super::summary::Summary;
-use super::{Global, foreground, log};
+use super::{Global, foreground, log, stdin};
 use crate::bundle::Bundle;
 use crate::cgroup::Met;
 use crate::error::{Context, Error, Result};
@@ -109,6 +109,7 @@ pub fn run(global: &Global, arguments: Arguments) -> Result<u8> {
     }
     name_lacking_layers(&bundle, options.profile);
     let signals = if arguments.detach { None } else { Some(foreground::Signals::block()?) };
+    stdin::keep_unwritten();
     let summary = Summary::begin(arguments.summary.as_deref())?;
     let mut process = launch::run(&root, &id, &bundle, &options)?;
     process.warnings.iter().for_each(|warning| log::warning(warning));

@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A file that the caller gives a payload to read.
+
+use std::os::fd::AsRawFd;
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
+use nix::sys::stat::{Mode, SFlag, fstat};
+use nix::unistd::{Whence, dup2_stdin, lseek};
+
+use crate::sys::mount::{MountAttr, attr, mount_setattr, open_tree};
+
+/// Puts in its place the same file on a read-only mount of its own: by /proc/self/fd/0 a payload with the rights of its owner could open
+/// it again, for writing (proc_pid_fd(5)). Where no such mount can be made, as without rights, it stays.
+pub fn keep_unwritten() {
+    let _ = on_a_read_only_mount();
+}
+
+fn on_a_read_only_mount() -> nix::Result<()> {
+    let stdin = std::io::stdin();
+    let kind = SFlag::from_bits_truncate(fstat(&stdin)?.st_mode) & SFlag::S_IFMT;
+    let access = OFlag::from_bits_truncate(fcntl(&stdin, FcntlArg::F_GETFL)?) & OFlag::O_ACCMODE;
+    if kind != SFlag::S_IFREG || access != OFlag::O_RDONLY {
+        return Ok(());
+    }
+    let tree = open_tree(&stdin, false)?;
+    let read_only = MountAttr { set: attr::RDONLY, propagation: libc::MS_PRIVATE, ..MountAttr::default() };
+    mount_setattr(&tree, &read_only, false)?;
+    let again = open(
+        format!("/proc/self/fd/{}", tree.as_raw_fd()).as_str(),
+        OFlag::O_RDONLY | OFlag::O_CLOEXEC,
+        Mode::empty(),
+    )?;
+    lseek(&again, lseek(&stdin, 0, Whence::SeekCur)?, Whence::SeekSet)?;
+    dup2_stdin(again)
+}
