@@ -25,6 +25,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
 use nix::errno::Errno;
+use nix::poll::PollTimeout;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::Pid;
 
@@ -117,7 +118,7 @@ impl Settings {
 /// Waits for the end of a child, or until one of `signals` comes, which ends it.
 fn end(mut child: Child, signals: Option<BorrowedFd<'_>>) -> Result<ExitStatus> {
     let ended = pidfd::open(Pid::from_raw(child.id() as i32)).context(|| "pidfd of criu".into());
-    let waited = ended.and_then(|ended| talk::wait(None, &ended, signals).map(drop));
+    let waited = ended.and_then(|ended| talk::wait(None, &ended, signals, PollTimeout::NONE).map(drop));
     if waited.is_err() {
         let _ = child.kill();
     }
