@@ -20,7 +20,7 @@ use crate::cgroup::{self, Cgroup};
 use crate::error::{Context, Error, Kind, Result};
 use crate::hooks::Moment;
 use crate::plan;
-use crate::state::{Process, Record, Root, Status, lifecycle, process};
+use crate::state::{Folder, Process, Record, Root, Status, lifecycle, process};
 
 /// criu's name for a network namespace that is joined.
 pub const NETWORK: &str = "wsbox-network";
@@ -63,19 +63,13 @@ pub fn checkpoint(root: &Root, id: &str, wanted: &Dump) -> Result<Vec<String>> {
     refuse::check_host(cgroup::Host::detect()?)?;
     let held = (!wanted.serves()).then(hold).transpose()?;
     let dumped = wanted.dump_frozen(&record, &bundle.spec, filter.as_deref());
-    dumped.and(held.map_or(Ok(()), |held| held.thread_set_mask().context(|| "signals".into())))?;
-    if wanted.leave_running || wanted.pre_dump {
-        return Ok(Vec::new());
-    }
-    if lifecycle::process(&record)?.is_some() {
-        return Err(Error::new(Kind::System, "checkpoint", "criu says that it is done, but the container still runs"));
-    }
-    // Still under its lock: by its name alone another could be meant by now.
-    lifecycle::delete_locked(root, folder, id, true)
+    let held = held.map_or_else(hold, Ok)?;
+    let ended = dumped.and_then(|()| wanted.end(root, folder, &record));
+    held.thread_set_mask().context(|| "signals".into()).and(ended)
 }
 
-/// Holds back what ends us, until the images are whole and nothing is frozen: a criu that is ended half-way leaves its parasite in the
-/// payload. Returns the mask that was.
+/// Holds back what ends us, until the images are whole, nothing is frozen, and a container that criu has ended is deleted: a criu that is
+/// ended half-way leaves its parasite in the payload. Returns the mask that was.
 fn hold() -> Result<SigSet> {
     let ends = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT]);
     ends.thread_swap_mask(SigmaskHow::SIG_BLOCK).context(|| "signals".into())
@@ -99,6 +93,19 @@ impl Dump {
     /// With lazy pages criu waits for who restores them, if anybody does: that can be ended.
     fn serves(&self) -> bool {
         self.settings.flags.contains(&"--lazy-pages")
+    }
+
+    /// Deletes what criu has ended.
+    fn end(&self, root: &Root, folder: Folder, record: &Record) -> Result<Vec<String>> {
+        if self.leave_running || self.pre_dump {
+            return Ok(Vec::new());
+        }
+        if lifecycle::process(record)?.is_some() {
+            let why = "criu says that it is done, but the container still runs";
+            return Err(Error::new(Kind::System, "checkpoint", why));
+        }
+        // Still under its lock: by its name alone another could be meant by now.
+        lifecycle::delete_locked(root, folder, &record.id, true)
     }
 
     fn check(&self) -> Result<()> {
