@@ -14,7 +14,7 @@ use oci_spec::runtime::{Linux, LinuxNamespaceType, Spec};
 use super::confined::{Confined, Difference, host_namespace};
 use super::describe::Description;
 use super::images::Images;
-use super::{Folders, Settings, make_folder, refuse};
+use super::{Folders, Settings, descriptors, make_folder, refuse};
 use crate::bundle::Bundle;
 use crate::cgroup::{self, Cgroup};
 use crate::error::{Context, Error, Kind, Result};
@@ -167,7 +167,7 @@ impl Dump {
         for (place, name) in &description.external {
             command.arg("--external").arg(format!("mnt[{place}]:{name}"));
         }
-        for name in description.descriptors.iter().flatten().filter(|name| name.starts_with("file[")) {
+        for name in description.descriptors.iter().flatten().filter(|name| descriptors::is_external(name)) {
             command.arg("--external").arg(name);
         }
         match spec.linux().as_ref().and_then(network) {
@@ -194,6 +194,7 @@ impl Dump {
         description.empty_network = self.empties_network(spec);
         refuse_found(&description, spec, filter.is_some(), pid)?;
         refuse_strangers(pid, cgroup)?;
+        descriptors::check(&description.descriptors, &self.settings.flags, pid)?;
         self.all(&mut command, record, spec, pid, &description)?;
         // Before criu ends the container: without it the images are of no use.
         let room = description.begin(&folders.images)?;

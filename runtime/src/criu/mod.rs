@@ -5,6 +5,7 @@
 
 mod confined;
 mod describe;
+mod descriptors;
 mod dump;
 mod images;
 mod read_only;
