@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitStatus};
 
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use nix::sys::stat::stat;
@@ -14,7 +14,8 @@ use oci_spec::runtime::{Linux, LinuxNamespaceType, Spec};
 use super::confined::{Confined, Difference, host_namespace};
 use super::describe::Description;
 use super::images::Images;
-use super::{Folders, Settings, descriptors, make_folder, refuse};
+use super::room::Room;
+use super::{Folders, Settings, descriptors, lazy, make_folder, refuse};
 use crate::bundle::Bundle;
 use crate::cgroup::{self, Cgroup};
 use crate::error::{Context, Error, Kind, Result};
@@ -145,9 +146,6 @@ impl Dump {
             let server = (!self.serves()).then_some("--page-server");
             command.args(server).args(["--address", address, "--port", port]);
         }
-        if let Some(fd) = self.status_fd {
-            command.arg("--status-fd").arg(fd.to_string());
-        }
     }
 
     fn all(
@@ -196,23 +194,60 @@ impl Dump {
         refuse_strangers(pid, cgroup)?;
         descriptors::check(&description.descriptors, &self.settings.flags, pid)?;
         self.all(&mut command, record, spec, pid, &description)?;
+        let status = self.status_fd.filter(|_| self.serves()).map(lazy::Status::new).transpose()?;
         // Before criu ends the container: without it the images are of no use.
         let room = description.begin(&folders.images)?;
-        self.run(&mut command, verb, said, &folders.work)?;
+        self.write(command, said, folders, status, description, room)
+    }
+
+    /// Has criu write the images, and describes them.
+    fn write(
+        &self,
+        mut command: Command,
+        said: File,
+        folders: Folders,
+        status: Option<lazy::Status>,
+        mut description: Description,
+        room: Room,
+    ) -> Result<()> {
+        let Folders { images, work, .. } = folders;
         let finish = || {
-            description.images = Some(folders.images.again()?.listing(self.page_server.is_none())?);
+            description.images = Some(images.again()?.listing(self.memory_is_here())?);
             description.finish(room)
         };
+        let finish = || finish().map_err(|error| self.unfinished(&error));
+        if self.serves() {
+            let ended = lazy::serve(&mut command, status, finish)?.wait().context(|| "wait for criu".into())?;
+            return self.ended("dump", ended, said, &work);
+        }
+        self.run(&mut command, "dump", said, &work)?;
         finish()
-            .map_err(|error: Error| error.hint("criu has ended: what it wrote can not be restored without wsbox.json"))
+    }
+
+    /// A page server writes memory elsewhere; with lazy pages what is not served is here.
+    fn memory_is_here(&self) -> bool {
+        self.page_server.is_none() || self.serves()
     }
 
     fn run(&self, command: &mut Command, verb: &str, said: File, work: &Images) -> Result<()> {
         // What comes from the caller's terminal is ours.
-        if !self.serves() {
-            command.process_group(0);
-        }
+        command.process_group(0);
         let status = command.status().context(|| self.settings.criu.display().to_string())?;
+        self.ended(verb, status, said, work)
+    }
+
+    /// After criu's work.
+    fn unfinished(&self, error: &Error) -> Error {
+        let (why, _) = error.parts();
+        let why = format!("{why}; without wsbox.json the images can not be restored");
+        Error::new(error.kind(), "checkpoint", why).hint(if self.leave_running {
+            "the container goes on: make the checkpoint again, in an empty folder"
+        } else {
+            "criu has ended the container: remove the images, and delete it"
+        })
+    }
+
+    fn ended(&self, verb: &str, status: ExitStatus, said: File, work: &Images) -> Result<()> {
         if status.success() { Ok(()) } else { Err(self.settings.failed("checkpoint", verb, status, said, work)) }
     }
 

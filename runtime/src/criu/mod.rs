@@ -8,6 +8,7 @@ mod describe;
 mod descriptors;
 mod dump;
 mod images;
+mod lazy;
 mod read_only;
 mod refuse;
 mod restore;
