@@ -89,10 +89,10 @@ pub fn check(names: &[Option<String>], flags: &[&str], pid: Pid) -> Result<()> {
 /// Whether a socket is one of the network namespace of `pid`.
 fn in_network(pid: Pid, name: &str) -> Result<bool> {
     let inode = name.trim_start_matches("socket:[").trim_end_matches(']');
-    for kind in ["unix", "tcp", "tcp6", "udp", "udp6"] {
+    for (kind, column) in [("unix", 6), ("tcp", 9), ("tcp6", 9), ("udp", 9), ("udp6", 9)] {
         let file = format!("/proc/{pid}/net/{kind}");
         match std::fs::read_to_string(&file) {
-            Ok(text) if text.lines().any(|line| line.split_whitespace().any(|word| word == inode)) => return Ok(true),
+            Ok(text) if text.lines().any(|line| line.split_whitespace().nth(column) == Some(inode)) => return Ok(true),
             // A kernel without IPv6.
             Err(error) if error.kind() != ErrorKind::NotFound => return Err(error).context(|| file),
             _ => {}

@@ -81,7 +81,7 @@ mod tests {
         let status = Status::new(write.as_raw_fd()).unwrap();
         drop(write);
         let mut done = false;
-        let mut command = criu("eval \"printf x >&$fd\"; exit 7");
+        let mut command = criu("printf x >/proc/self/fd/$fd; exit 7");
         let finish = || {
             done = true;
             Ok(())
@@ -102,7 +102,7 @@ mod tests {
 
     #[test]
     fn an_error_ends_criu() {
-        let mut command = criu("eval \"printf x >&$fd\"; exec sleep 1000");
+        let mut command = criu("printf x >/proc/self/fd/$fd; exec sleep 1000");
         let found = serve(&mut command, None, || Err(Error::invalid("wsbox.json", "no")));
         assert!(found.is_err_and(|error| error.to_string().contains("wsbox.json: no")));
     }
