@@ -10,9 +10,15 @@ mod confined;
 mod ended;
 #[path = "checkpoint/failing.rs"]
 mod failing;
+#[path = "checkpoint/flags.rs"]
+mod flags;
 #[path = "checkpoint/folders.rs"]
 mod folders;
 #[path = "checkpoint/life.rs"]
 mod life;
+#[path = "checkpoint/memory.rs"]
+mod memory;
 #[path = "checkpoint/refused.rs"]
 mod refused;
+#[path = "checkpoint/sockets.rs"]
+mod sockets;

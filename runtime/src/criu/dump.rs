@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitStatus};
 
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use nix::sys::stat::stat;
@@ -14,13 +14,14 @@ use oci_spec::runtime::{Linux, LinuxNamespaceType, Spec};
 use super::confined::{Confined, Difference, host_namespace};
 use super::describe::Description;
 use super::images::Images;
-use super::{Folders, Settings, make_folder, refuse};
+use super::room::Room;
+use super::{Folders, Settings, descriptors, lazy, make_folder, refuse};
 use crate::bundle::Bundle;
 use crate::cgroup::{self, Cgroup};
 use crate::error::{Context, Error, Kind, Result};
 use crate::hooks::Moment;
 use crate::plan;
-use crate::state::{Process, Record, Root, Status, lifecycle, process};
+use crate::state::{Folder, Process, Record, Root, Status, lifecycle, process};
 
 /// criu's name for a network namespace that is joined.
 pub const NETWORK: &str = "wsbox-network";
@@ -63,19 +64,13 @@ pub fn checkpoint(root: &Root, id: &str, wanted: &Dump) -> Result<Vec<String>> {
     refuse::check_host(cgroup::Host::detect()?)?;
     let held = (!wanted.serves()).then(hold).transpose()?;
     let dumped = wanted.dump_frozen(&record, &bundle.spec, filter.as_deref());
-    dumped.and(held.map_or(Ok(()), |held| held.thread_set_mask().context(|| "signals".into())))?;
-    if wanted.leave_running || wanted.pre_dump {
-        return Ok(Vec::new());
-    }
-    if lifecycle::process(&record)?.is_some() {
-        return Err(Error::new(Kind::System, "checkpoint", "criu says that it is done, but the container still runs"));
-    }
-    // Still under its lock: by its name alone another could be meant by now.
-    lifecycle::delete_locked(root, folder, id, true)
+    let held = held.map_or_else(hold, Ok)?;
+    let ended = dumped.and_then(|()| wanted.end(root, folder, &record));
+    held.thread_set_mask().context(|| "signals".into()).and(ended)
 }
 
-/// Holds back what ends us, until the images are whole and nothing is frozen: a criu that is ended half-way leaves its parasite in the
-/// payload. Returns the mask that was.
+/// Holds back what ends us, until the images are whole, nothing is frozen, and a container that criu has ended is deleted: a criu that is
+/// ended half-way leaves its parasite in the payload. Returns the mask that was.
 fn hold() -> Result<SigSet> {
     let ends = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT]);
     ends.thread_swap_mask(SigmaskHow::SIG_BLOCK).context(|| "signals".into())
@@ -99,6 +94,19 @@ impl Dump {
     /// With lazy pages criu waits for who restores them, if anybody does: that can be ended.
     fn serves(&self) -> bool {
         self.settings.flags.contains(&"--lazy-pages")
+    }
+
+    /// Deletes what criu has ended.
+    fn end(&self, root: &Root, folder: Folder, record: &Record) -> Result<Vec<String>> {
+        if self.leave_running || self.pre_dump {
+            return Ok(Vec::new());
+        }
+        if lifecycle::process(record)?.is_some() {
+            let why = "criu says that it is done, but the container still runs";
+            return Err(Error::new(Kind::System, "checkpoint", why));
+        }
+        // Still under its lock: by its name alone another could be meant by now.
+        lifecycle::delete_locked(root, folder, &record.id, true)
     }
 
     fn check(&self) -> Result<()> {
@@ -138,9 +146,6 @@ impl Dump {
             let server = (!self.serves()).then_some("--page-server");
             command.args(server).args(["--address", address, "--port", port]);
         }
-        if let Some(fd) = self.status_fd {
-            command.arg("--status-fd").arg(fd.to_string());
-        }
     }
 
     fn all(
@@ -160,7 +165,7 @@ impl Dump {
         for (place, name) in &description.external {
             command.arg("--external").arg(format!("mnt[{place}]:{name}"));
         }
-        for name in description.descriptors.iter().flatten().filter(|name| name.starts_with("file[")) {
+        for name in description.descriptors.iter().flatten().filter(|name| descriptors::is_external(name)) {
             command.arg("--external").arg(name);
         }
         match spec.linux().as_ref().and_then(network) {
@@ -187,24 +192,62 @@ impl Dump {
         description.empty_network = self.empties_network(spec);
         refuse_found(&description, spec, filter.is_some(), pid)?;
         refuse_strangers(pid, cgroup)?;
+        descriptors::check(&description.descriptors, &self.settings.flags, pid)?;
         self.all(&mut command, record, spec, pid, &description)?;
+        let status = self.status_fd.filter(|_| self.serves()).map(lazy::Status::new).transpose()?;
         // Before criu ends the container: without it the images are of no use.
         let room = description.begin(&folders.images)?;
-        self.run(&mut command, verb, said, &folders.work)?;
+        self.write(command, said, folders, status, description, room)
+    }
+
+    /// Has criu write the images, and describes them.
+    fn write(
+        &self,
+        mut command: Command,
+        said: File,
+        folders: Folders,
+        status: Option<lazy::Status>,
+        mut description: Description,
+        room: Room,
+    ) -> Result<()> {
+        let Folders { images, work, .. } = folders;
         let finish = || {
-            description.images = Some(folders.images.again()?.listing(self.page_server.is_none())?);
+            description.images = Some(images.again()?.listing(self.memory_is_here())?);
             description.finish(room)
         };
+        let finish = || finish().map_err(|error| self.unfinished(&error));
+        if self.serves() {
+            let ended = lazy::serve(&mut command, status, finish)?.wait().context(|| "wait for criu".into())?;
+            return self.ended("dump", ended, said, &work);
+        }
+        self.run(&mut command, "dump", said, &work)?;
         finish()
-            .map_err(|error: Error| error.hint("criu has ended: what it wrote can not be restored without wsbox.json"))
+    }
+
+    /// A page server writes memory elsewhere; with lazy pages what is not served is here.
+    fn memory_is_here(&self) -> bool {
+        self.page_server.is_none() || self.serves()
     }
 
     fn run(&self, command: &mut Command, verb: &str, said: File, work: &Images) -> Result<()> {
         // What comes from the caller's terminal is ours.
-        if !self.serves() {
-            command.process_group(0);
-        }
+        command.process_group(0);
         let status = command.status().context(|| self.settings.criu.display().to_string())?;
+        self.ended(verb, status, said, work)
+    }
+
+    /// After criu's work.
+    fn unfinished(&self, error: &Error) -> Error {
+        let (why, _) = error.parts();
+        let why = format!("{why}; without wsbox.json the images can not be restored");
+        Error::new(error.kind(), "checkpoint", why).hint(if self.leave_running {
+            "the container goes on: make the checkpoint again, in an empty folder"
+        } else {
+            "criu has ended the container: remove the images, and delete it"
+        })
+    }
+
+    fn ended(&self, verb: &str, status: ExitStatus, said: File, work: &Images) -> Result<()> {
         if status.success() { Ok(()) } else { Err(self.settings.failed("checkpoint", verb, status, said, work)) }
     }
 

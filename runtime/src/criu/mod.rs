@@ -5,8 +5,10 @@
 
 mod confined;
 mod describe;
+mod descriptors;
 mod dump;
 mod images;
+mod lazy;
 mod read_only;
 mod refuse;
 mod restore;
@@ -25,6 +27,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
 use nix::errno::Errno;
+use nix::poll::PollTimeout;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::Pid;
 
@@ -117,7 +120,7 @@ impl Settings {
 /// Waits for the end of a child, or until one of `signals` comes, which ends it.
 fn end(mut child: Child, signals: Option<BorrowedFd<'_>>) -> Result<ExitStatus> {
     let ended = pidfd::open(Pid::from_raw(child.id() as i32)).context(|| "pidfd of criu".into());
-    let waited = ended.and_then(|ended| talk::wait(None, &ended, signals).map(drop));
+    let waited = ended.and_then(|ended| talk::wait(None, &ended, signals, PollTimeout::NONE).map(drop));
     if waited.is_err() {
         let _ = child.kill();
     }
@@ -140,8 +143,12 @@ fn log_name(verb: &str) -> String {
 
 /// The first and the last error of a log: the cause, and what came of it.
 fn last_errors(log: &str) -> Option<String> {
-    let text = |line: &str| {
-        line.split_once("Error (").and_then(|(_, rest)| rest.split_once("): ")).map(|(_, text)| text.to_owned())
+    // Of a page server criu says so without a word of an error.
+    let text = |line: &str| match line.split_once(") Can't connect to server ") {
+        Some((_, server)) => Some(format!("can't connect to server {server}")),
+        None => {
+            line.split_once("Error (").and_then(|(_, rest)| rest.split_once("): ")).map(|(_, text)| text.to_owned())
+        }
     };
     let errors: Vec<String> = log.lines().filter_map(text).map(|text| text.trim().to_owned()).collect();
     match errors.as_slice() {
@@ -195,6 +202,8 @@ mod tests {
         assert_eq!(last_errors(log).as_deref(), Some("no such mount; gave up"));
         assert_eq!(last_errors("(00.2) Error (criu/mount.c:1): alone").as_deref(), Some("alone"));
         assert_eq!(last_errors("(00.2) nothing\n"), None);
+        let log = "(00.1) Can't connect to server ::1:7\n(00.2) Error (criu/x.c:20): gave up\n";
+        assert_eq!(last_errors(log).as_deref(), Some("can't connect to server ::1:7; gave up"));
     }
 
     #[test]

@@ -19,7 +19,7 @@ use super::images::Images;
 use super::stage::{Stage, handed};
 use super::talk::{Moment, Talk};
 use super::verify::Wanted;
-use super::{Folders, Settings, dump, read_only, refuse};
+use super::{Folders, Settings, descriptors, dump, read_only, refuse};
 use crate::bundle::Bundle;
 use crate::cgroup::{self, Cgroup};
 use crate::error::{Context, Error, Result};
@@ -238,8 +238,10 @@ impl Restoring<'_> {
             given.push(fd);
         };
         let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
-        for (name, fd) in self.description.descriptors.iter().zip([stdin.as_fd(), stdout.as_fd(), stderr.as_fd()]) {
+        let ours = [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()];
+        for (number, (name, fd)) in self.description.descriptors.iter().zip(ours).enumerate() {
             if let Some(name) = name {
+                descriptors::check_given(number, name, fd)?;
                 give(handed(fd)?, name);
             }
         }

@@ -13,6 +13,9 @@ use nix::unistd::{Pid, pipe2, read};
 use crate::error::{Context, Error, Kind, Result};
 use crate::state::process;
 
+/// How long criu may take to its end once the payload may run, in ms: only its last steps are left.
+const MOST: u16 = 60_000;
+
 /// When criu asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Moment {
@@ -47,9 +50,10 @@ impl Talk {
     /// The next question and the pid of the first process; none once criu, whose pidfd is given, has ended.
     ///
     /// # Errors
-    /// If what comes is no question, or one of `signals` comes first.
+    /// If what comes is no question, or one of `signals` comes first; without signals, if criu takes longer than it has reason to.
     pub fn next(&self, criu: &OwnedFd, signals: Option<BorrowedFd<'_>>) -> Result<Option<(Moment, Pid)>> {
-        if wait(Some(self.asks.0.as_fd()), criu, signals)? { self.question().map(Some) } else { Ok(None) }
+        let timeout = if signals.is_some() { PollTimeout::NONE } else { PollTimeout::from(MOST) };
+        if wait(Some(self.asks.0.as_fd()), criu, signals, timeout)? { self.question().map(Some) } else { Ok(None) }
     }
 
     /// One write of the script's, below PIPE_BUF: it comes whole.
@@ -78,10 +82,20 @@ impl Talk {
 /// Waits until criu asks, or has ended: whether it asks.
 ///
 /// # Errors
-/// If one of the caller's signals comes: criu may never come to its end.
-pub fn wait(asks: Option<BorrowedFd<'_>>, ended: &OwnedFd, signals: Option<BorrowedFd<'_>>) -> Result<bool> {
+/// If one of the caller's signals comes, or `timeout` is over: criu may never come to its end.
+pub fn wait(
+    asks: Option<BorrowedFd<'_>>,
+    ended: &OwnedFd,
+    signals: Option<BorrowedFd<'_>>,
+    timeout: PollTimeout,
+) -> Result<bool> {
     let fds: Vec<_> = [signals, asks, Some(ended.as_fd())].into_iter().flatten().collect();
-    let came = process::first(&fds, PollTimeout::NONE)?.map(|at| fds[at].as_raw_fd());
+    let came = process::first(&fds, timeout)?.map(|at| fds[at].as_raw_fd());
+    if came.is_none() {
+        let why = format!("criu hangs: {} seconds after it was to let the container run it has not ended", MOST / 1000);
+        return Err(Error::new(Kind::System, "restore", why)
+            .hint("criu and the container were killed: see restore.log in --work-path"));
+    }
     let is = |fd: Option<BorrowedFd<'_>>| fd.is_some_and(|fd| came == Some(fd.as_raw_fd()));
     if is(signals) {
         return Err(Error::new(Kind::State, "restore", "a signal came before the container ran, and criu was ended")
