@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use wsbox_integration::engine::until;
-use wsbox_integration::{Bundle, Engine, leftover, unique};
+use wsbox_integration::{Bundle, Engine, TempDir, leftover, unique};
 
 fn deny_all() -> Value {
     json!({"allow": false, "access": "rwm"})
@@ -78,6 +78,24 @@ fn places_that_are_not_in_the_tmpfs_of_dev() {
             .script("is() { [ \"$(stat -c '%a %u %g %t:%T' $1; head -c 3 $1 | wc -c)\" = \"$(printf '%s 7 8 1:5\\n3' $2)\" ]; }
                 is /dev/shm/a/zero 604 && is /etc/passwd 606 && is /made/zero 666 && exit 42");
         assert_eq!(Engine::new().run(&bundle, door).code, 42, "{door:?}");
+    }
+}
+
+/// Nothing is made in what is bound into /dev: it may be the host's.
+#[test]
+fn a_folder_that_is_bound_below_dev_stays_as_it_is() {
+    for door in wsbox_integration::Door::ALL {
+        let folder = TempDir::new("bound");
+        let bound =
+            json!({"destination": "/dev/bound", "type": "bind", "source": folder.path(), "options": ["rbind", "rw"]});
+        let device = json!([{"path": "/dev/bound/a/zero", "type": "c", "major": 1, "minor": 5}]);
+        let bundle = Bundle::hardened()
+            .user_namespace(door != wsbox_integration::Door::Root)
+            .mount(bound)
+            .set("/linux/devices", device)
+            .script("[ -d /dev/bound ] && [ ! -e /dev/bound/a ] && exit 42");
+        assert_eq!(Engine::new().run(&bundle, door).code, 42, "{door:?}");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "{door:?}");
     }
 }
 

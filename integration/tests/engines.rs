@@ -228,6 +228,17 @@ fn create_and_start_twice() {
     shim.clear();
 }
 
+/// There is no payload to dump.
+#[test]
+fn one_that_is_paused_before_its_start() {
+    let shim = sleeper();
+    shim.create();
+    shim.call(&["pause", &shim.id]).ok();
+    shim.says(1, &["checkpoint", &shim.id], &["created"]);
+    shim.says(1, &["delete", &shim.id], &["that is not stopped: paused"]);
+    shim.clear();
+}
+
 #[test]
 fn one_that_is_paused() {
     let shim = sleeper();

@@ -138,6 +138,20 @@ fn without_an_environment_they_have_the_callers() {
     assert!(fs::read_to_string(&out).unwrap().split('\0').any(|variable| variable == path));
 }
 
+/// Those in the container: the payload's, and its root is where they begin.
+#[test]
+fn without_an_environment_they_have_the_payloads() {
+    let log = TempDir::new("hooks");
+    let out = log.path().join("out").display().to_string();
+    let script = format!("tr '\\0' '\\n' </proc/$$/environ >{out}; ls etc/passwd >>{out}");
+    let hook = json!({"path": "/bin/sh", "args": ["sh", "-c", script]});
+    let env = json!(["PATH=/bin:/usr/bin", "MARK=payload"]);
+    let bundle =
+        Bundle::hardened().set("/hooks", json!({"createContainer": [hook]})).set("/process/env", env).args(&["true"]);
+    Engine::new().run(&bundle, Door::Root).ok();
+    assert_eq!(fs::read_to_string(&out).unwrap(), "PATH=/bin:/usr/bin\nMARK=payload\netc/passwd\n");
+}
+
 #[test]
 fn one_that_fails_ends_the_container_before_it_runs() {
     for kind in ["prestart", "createRuntime"] {

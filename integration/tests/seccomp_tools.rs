@@ -31,15 +31,18 @@ fn a_profile_with_sockets_of_lo() {
     let profile: Value = serde_json::from_slice(&fs::read(dir.path().join("seccomp.json")).unwrap()).unwrap();
     let said = |bundle: Bundle| {
         let bundle = bundle
-            .script("for family in 1 2 10 16 17 40; do probe syscall 41 $family 1 0; done; wget http://127.0.0.1:1/");
+            .script(
+                "for family in 1 2 10 16 17 40; do probe syscall 41 $family 1 0; done; probe syscall 41 2 1 132; probe syscall 41 2 1 262
+                wget http://127.0.0.1:1/",
+            );
         let Outcome { stdout, stderr, .. } = Engine::new().run(&bundle, Door::Userns);
         (stdout.lines().map(|line| !line.ends_with("EPERM")).collect::<Vec<_>>(), stderr)
     };
     let (allowed, wget) = said(Bundle::hardened());
-    assert_eq!(allowed, [true, false, false, false, false, false]);
+    assert_eq!(allowed, [true, false, false, false, false, false, false, false]);
     assert!(wget.contains("socket: Operation not permitted"), "{wget}");
     let (allowed, wget) = said(Bundle::hardened().set("/linux/seccomp", profile));
-    assert_eq!(allowed, [true, true, true, false, false, false]);
+    assert_eq!(allowed, [true, true, true, false, false, false, false, false], "neither SCTP nor MPTCP");
     assert!(wget.contains("Connection refused"), "{wget}");
 }
 

@@ -258,6 +258,7 @@ impl Init {
         let Err(errno) = sys::execve(path, &argv, &envp) else { return Ok(()) };
         if step.c == 1 {
             let _ = self.report(Report::Failed, errno as u32, 0, None);
+            sys::close(self.control);
             say_not_executed(path, errno);
             sys::exit(1);
         }

@@ -45,10 +45,13 @@ fn tmpfs_has_the_mode_of_what_it_covers() {
         fs::create_dir(folder.join("private")).unwrap();
         fs::set_permissions(folder.join("private"), fs::Permissions::from_mode(0o2710)).unwrap();
         let flags = format!(
-            "--network none --volume {}:/x --tmpfs /x/private --tmpfs /etc --tmpfs /bin/new --tmpfs /root:mode=1770",
+            "--network none --volume {}:/x --tmpfs /x/private --tmpfs /etc --tmpfs /bin/new --tmpfs /root:mode=1770 --tmpfs /dev/shm",
             folder.display()
         );
-        assert_eq!(docker.says(&flags, "stat -c %a /x/private /etc /bin/new /root"), "2710\n755\n1777\n1770");
+        assert_eq!(
+            docker.says(&flags, "stat -c %a /x/private /etc /bin/new /root /dev/shm"),
+            "2710\n755\n1777\n1770\n1777"
+        );
     });
 }
 

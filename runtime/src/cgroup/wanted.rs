@@ -90,7 +90,7 @@ impl Wanted {
             // Zero takes these back.
             burst: cpu.burst(),
             idle: cpu.idle(),
-            shares: shares(cpu.shares())?,
+            shares: positive(cpu.shares()),
             realtime_runtime: set(cpu.realtime_runtime()),
             realtime_period: positive(cpu.realtime_period()),
             cpus: text(cpu.cpus()),
@@ -160,16 +160,6 @@ impl Wanted {
 /// A name that becomes part of a file's name or line.
 fn plain(name: &str) -> bool {
     !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | ':'))
-}
-
-/// The kernel of v1 clamps others without a word (kernel/sched/sched.h, MIN_SHARES and MAX_SHARES).
-fn shares(given: Option<u64>) -> Result<Option<u64>> {
-    match given.filter(|shares| *shares != 0) {
-        Some(shares) if !(2..=262_144).contains(&shares) => {
-            Err(Error::invalid("linux.resources.cpu.shares", format!("is {shares}, must be from 2 to 262144")))
-        }
-        shares => Ok(shares),
-    }
 }
 
 fn hugepages(resources: &LinuxResources) -> Result<Vec<(String, i64)>> {

@@ -235,6 +235,11 @@ impl Wanted {
     /// What v1 does not have, by its field.
     pub fn v1_writes(&self) -> Result<Vec<Write>> {
         only("v2", &[("unified", !self.unified.is_empty())])?;
+        // The kernel clamps others without a word (kernel/sched/sched.h, MIN_SHARES and MAX_SHARES).
+        if let Some(shares) = self.shares.filter(|shares| !(2..=262_144).contains(shares)) {
+            let why = format!("is {shares}, must be from 2 to 262144");
+            return Err(Error::invalid("linux.resources.cpu.shares", why));
+        }
         let mut list = List::default();
         list.add("memory.limit_in_bytes", self.memory, "memory.limit");
         list.add("memory.memsw.limit_in_bytes", self.swap, "memory.swap");

@@ -3,10 +3,10 @@
 
 use std::ffi::OsString;
 
-use clap::{Arg, ArgAction, Command};
+use clap::{Arg, ArgAction, Command, Id};
 
 /// The words for true and false (Go's strconv.ParseBool).
-const WORDS: [(&str, bool); 11] = [
+const WORDS: [(&str, bool); 12] = [
     ("1", true),
     ("t", true),
     ("T", true),
@@ -18,38 +18,41 @@ const WORDS: [(&str, bool); 11] = [
     ("F", false),
     ("false", false),
     ("FALSE", false),
+    ("False", false),
 ];
 
-/// The same arguments as clap takes them. Words of a payload stay as they are.
+/// The same arguments as clap takes them. What may be words of a payload stays as it is.
 pub fn spelled_out(top: &Command, args: Vec<OsString>) -> Vec<OsString> {
-    let mut spelled = Vec::with_capacity(args.len());
     let mut args = args.into_iter();
-    spelled.extend(args.next());
-    let mut command = top;
-    while let Some(arg) = args.next() {
-        let Some(text) = arg.to_str().map(str::to_owned) else {
-            spelled.push(arg);
-            continue;
-        };
-        match flag(top, command, &text) {
+    let mut spelled: Vec<(Option<&Id>, OsString)> = args.next().map(|name| (None, name)).into_iter().collect();
+    let (mut command, mut words) = (top, 0);
+    while !payload_follows(command, words) {
+        let Some(arg) = args.next() else { break };
+        let text = arg.to_str().unwrap_or_default().to_owned();
+        match flag(command, &text) {
             Some(flag) => {
-                spelled.extend(flag.spelled());
-                if flag.takes_next() {
-                    spelled.extend(args.next());
-                }
+                let next = if flag.takes_next() { args.next() } else { None };
+                flag.spell(&mut spelled);
+                spelled.extend(next.map(|next| (None, next)));
+            }
+            None if text == "--" => {
+                spelled.push((None, arg));
+                break;
             }
             None => {
-                spelled.push(arg);
-                command = match command.find_subcommand(&text) {
-                    Some(found) => found,
-                    None if text == "--" || command.get_name() == "exec" => break,
-                    None => command,
-                };
+                words += u32::from(!text.starts_with('-'));
+                (command, words) = command.find_subcommand(&text).map_or((command, words), |found| (found, 0));
+                spelled.push((None, arg));
             }
         }
     }
-    spelled.extend(args);
-    spelled
+    spelled.into_iter().map(|(_, arg)| arg).chain(args).collect()
+}
+
+/// Whether after so many words that are no flags all others may be a payload's.
+fn payload_follows(command: &Command, words: u32) -> bool {
+    let payload = command.get_positionals().position(Arg::is_trailing_var_arg_set);
+    payload.is_some_and(|at| words as usize >= at)
 }
 
 /// A word that is a flag of a command.
@@ -59,29 +62,29 @@ struct Flag<'a> {
     value: Option<String>,
 }
 
-fn flag<'a>(top: &'a Command, command: &'a Command, text: &str) -> Option<Flag<'a>> {
+fn flag<'a>(command: &'a Command, text: &str) -> Option<Flag<'a>> {
     let (name, value) = text.split_once('=').map_or((text, None), |(name, value)| (name, Some(value)));
     let bare = name.strip_prefix("--").or_else(|| name.strip_prefix('-'))?;
-    let all = || command.get_arguments().chain(top.get_arguments());
-    let long = all().find(|arg| arg.get_long() == Some(bare) && bare.len() > 1);
-    let short = || all().find(|arg| arg.get_short().is_some_and(|short| name == format!("-{short}")));
-    let known = long.or_else(short)?;
+    let long = command.get_arguments().find(|arg| arg.get_long() == Some(bare) && bare.len() > 1);
+    let is_short = |arg: &&Arg| arg.get_short().is_some_and(|short| name == format!("-{short}"));
+    let known = long.or_else(|| command.get_arguments().find(is_short))?;
     let text = if long.is_some() { format!("--{bare}") } else { name.to_owned() };
     Some(Flag { known, text, value: value.map(str::to_owned) })
 }
 
-impl Flag<'_> {
+impl<'a> Flag<'a> {
     fn takes_next(&self) -> bool {
-        self.value.is_none() && self.known.get_action().takes_values()
+        self.value.is_none() && self.known.get_action().takes_values() && !self.known.is_require_equals_set()
     }
 
-    /// A switch that is off is as one that is not given.
-    fn spelled(&self) -> Option<OsString> {
+    /// The last value of a switch stands: off is as if it had never been given.
+    fn spell(self, spelled: &mut Vec<(Option<&'a Id>, OsString)>) {
+        let id = self.known.get_id();
         let word = self.value.as_ref().and_then(|value| WORDS.iter().find(|(word, _)| word == value));
-        match (self.known.get_action(), word, &self.value) {
-            (ArgAction::SetTrue, Some((_, on)), _) => on.then(|| self.text.clone().into()),
-            (_, _, Some(value)) => Some(format!("{}={value}", self.text).into()),
-            (_, _, None) => Some(self.text.clone().into()),
+        match (self.known.get_action(), word, self.value) {
+            (ArgAction::SetTrue, Some((_, false)), _) => spelled.retain(|(known, _)| *known != Some(id)),
+            (ArgAction::SetTrue, Some((_, true)), _) | (_, _, None) => spelled.push((Some(id), self.text.into())),
+            (_, _, Some(value)) => spelled.push((Some(id), format!("{}={value}", self.text).into())),
         }
     }
 }
@@ -102,6 +105,7 @@ mod tests {
             ("wsbox delete -force a", "wsbox delete --force a"),
             ("wsbox delete -f=true a", "wsbox delete -f a"),
             ("wsbox delete --force=0 a", "wsbox delete a"),
+            ("wsbox delete --force -f -f=False a", "wsbox delete a"),
             ("wsbox delete --force=maybe a", "wsbox delete --force=maybe a"),
             (
                 "wsbox -root /x -debug=F create -bundle=b -pid-file p a",
@@ -112,6 +116,9 @@ mod tests {
             ("wsbox update --memory -1 a", "wsbox update --memory -1 a"),
             ("wsbox exec -cwd / a ls -cwd --tty=true", "wsbox exec --cwd / a ls -cwd --tty=true"),
             ("wsbox exec -env -tty a -- -tty", "wsbox exec --env -tty a -- -tty"),
+            ("wsbox exec -td -tty=true -u0 -env A=1 a ls -env", "wsbox exec -td --tty -u0 --env A=1 a ls -env"),
+            ("wsbox ps -format json a -tty -quiet", "wsbox ps --format json a -tty -quiet"),
+            ("wsbox bundle create i o java -version -env", "wsbox bundle create i o java -version -env"),
             ("wsbox kill a -- -tty", "wsbox kill a -- -tty"),
         ] {
             assert_eq!(spelled(given), want);

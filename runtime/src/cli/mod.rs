@@ -287,9 +287,9 @@ pub(crate) fn warn(message: &str) {
 /// Parses the arguments, runs the command, prints one error; the exit code is the command's.
 pub fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().collect();
-    let command = named(&args);
-    let parser = parser(command);
+    let parser = parser(named(&args));
     let args = go_flags::spelled_out(&parser, args);
+    let command = named(&args);
     let matches = match parser.try_get_matches_from(&args) {
         Ok(matches) => matches,
         Err(error) => return wrong_usage(&args, &error),

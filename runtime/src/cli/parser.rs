@@ -11,7 +11,7 @@ use clap::{Args, Command};
 use super::{COMMANDS, Entry, Global, VERSION, log};
 
 fn subcommand(entry: &Entry) -> Command {
-    // Of a flag that is given twice the last stands, as with runc.
+    // Of a flag that is given twice the last stands, as with runc; not of those before the command, which raise the floor.
     let command =
         (entry.augment)(Command::new(entry.name)).about(entry.about).hide(entry.hidden).args_override_self(true);
     if entry.examples.is_empty() { command } else { command.after_help(format!("Examples:\n{}", entry.examples)) }
@@ -23,7 +23,6 @@ pub fn parser(only: Option<&Entry>) -> Command {
         .version(VERSION)
         .disable_version_flag(true)
         .about("Runs untrusted workspaces in hardened Linux containers")
-        .args_override_self(true)
         .subcommand_required(true)
         .arg_required_else_help(true);
     match only {

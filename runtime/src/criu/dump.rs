@@ -52,8 +52,9 @@ pub fn checkpoint(root: &Root, id: &str, wanted: &Dump) -> Result<Vec<String>> {
     let folder = root.open(id)?;
     let record = folder.record()?.ok_or_else(|| not_running(id, Status::Creating))?;
     let status = lifecycle::status(&record)?;
-    if !matches!(status, Status::Running | Status::Paused) {
-        return Err(not_running(id, status));
+    // Of one that waits for its start, paused or not, there is no payload to dump.
+    if record.status != Status::Running || status == Status::Stopped {
+        return Err(not_running(id, if status == Status::Stopped { status } else { record.status }));
     }
     let (config, filter) = root.config(id)?;
     let bundle = Bundle::from_config(record.bundle.clone(), config)?;

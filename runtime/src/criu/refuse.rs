@@ -24,6 +24,9 @@ pub fn check(spec: &Spec) -> Result<()> {
     namespaces(linux)?;
     seccomp(linux)?;
     mounts(spec)?;
+    if let Some((field, _)) = plan::devices_apart(spec, linux).first() {
+        return Err(refuse(field, "a device that is not in the tmpfs of /dev", "give it a place there"));
+    }
     host_side(linux)
 }
 

@@ -2,9 +2,11 @@
 //! The file that dockerd reads: where it is, and its text.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
+use nix::unistd::geteuid;
 
 use crate::error::{Context, Error, Result};
 
@@ -17,9 +19,19 @@ pub fn followed(config: &Path) -> Result<PathBuf> {
         let Ok(next) = fs::read_link(&path) else {
             return in_a_folder(config, path);
         };
+        must_be_ours(&path)?;
         path = path.parent().unwrap_or(Path::new("/")).join(next);
     }
     Err(Error::system(context(), Errno::ELOOP))
+}
+
+/// As the kernel's fs.protected_symlinks has it in a folder of everybody's (proc_sys_fs(5)): else its owner chooses what root writes.
+fn must_be_ours(link: &Path) -> Result<()> {
+    let owner = fs::symlink_metadata(link).context(|| link.display().to_string())?.uid();
+    if owner == 0 || owner == geteuid().as_raw() {
+        return Ok(());
+    }
+    Err(Error::invalid(link.display().to_string(), format!("is a link of user {owner}'s, not root's or the caller's")))
 }
 
 /// What a link leads to may be of a file system that is not mounted yet: only the folder of a plain file is made.
@@ -30,7 +42,7 @@ fn in_a_folder(config: &Path, path: PathBuf) -> Result<PathBuf> {
     }
     let why = format!("is a link to {}, whose folder is not there", path.display());
     Err(Error::invalid(config.display().to_string(), why)
-        .hint(format!("mount it, or mkdir -p {}; nothing was changed", folder.display())))
+        .hint(format!("mount it, or mkdir -p {}; nothing was changed", quoted(folder))))
 }
 
 /// The text, None where there is no file.

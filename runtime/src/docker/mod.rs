@@ -155,7 +155,7 @@ pub fn executable(binary: &Path) -> Result<()> {
     if metadata.is_file() && metadata.mode() & 0o111 != 0 {
         return Ok(());
     }
-    Err(Error::invalid(subject(), "can not be executed").hint(format!("chmod 0755 {}", subject())))
+    Err(Error::invalid(subject(), "can not be executed").hint(format!("chmod 0755 {}", quoted(binary))))
 }
 
 /// What daemon.json says of runtime `name`: None where there is no file or no such runtime.
@@ -163,6 +163,8 @@ pub fn executable(binary: &Path) -> Result<()> {
 /// # Errors
 /// If it can not be read, or is nothing that dockerd takes.
 pub fn registered(config: &Path, name: &str) -> Result<Option<Value>> {
-    let Some(text) = file::read(config)?.filter(|text| !text.trim().is_empty()) else { return Ok(None) };
+    let Some(text) = file::read(&file::followed(config)?)?.filter(|text| !text.trim().is_empty()) else {
+        return Ok(None);
+    };
     edit::runtime(&text, name).map_err(|why| Error::invalid(config.display().to_string(), why))
 }

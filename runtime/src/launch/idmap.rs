@@ -15,6 +15,9 @@ use crate::sys::mount::{MountAttr, attr, mount_setattr, open_tree};
 
 pub const ELSEWHERE: &str = "run it without a user namespace of its own (docker: --runtime wsbox)";
 
+/// A look at one of these may wait for ever, for a server that is gone.
+const REMOTE: [&str; 7] = ["nfs", "nfs4", "cifs", "smb3", "ceph", "9p", "fuse.sshfs"];
+
 /// What mount_setattr(2) said of the tree at `from`, with the mount that it said it of.
 pub fn refused(field: &str, errno: Errno, from: BorrowedFd<'_>, recursive: bool, user: &OwnedFd) -> Error {
     match culprit(from, recursive, user) {
@@ -51,15 +54,17 @@ fn culprit(from: BorrowedFd<'_>, recursive: bool, user: &OwnedFd) -> Option<(Mou
     }
     let source = nix::fcntl::readlink(format!("/proc/thread-self/fd/{}", from.as_raw_fd()).as_str()).ok()?;
     let below = |mount: &Mount| Path::new(&mount.place).starts_with(&source) && *mount.place != *source;
-    mounts.into_iter().filter(|mount| recursive && below(mount)).find_map(|mount| {
-        let errno = at(&mount.place, user).err()?;
+    mounts.into_iter().filter(|mount| recursive && below(mount) && !REMOTE.contains(&&*mount.kind)).find_map(|mount| {
+        let errno = at(&mount, user).err()?;
         Some((mount, errno, true))
     })
 }
 
-fn at(place: &str, user: &OwnedFd) -> nix::Result<()> {
-    let mount = openat(AT_FDCWD, place, OFlag::O_PATH | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW, Mode::empty())?;
-    alone(mount.as_fd(), user)
+fn at(mount: &Mount, user: &OwnedFd) -> nix::Result<()> {
+    let flags = OFlag::O_PATH | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
+    let found = openat(AT_FDCWD, mount.place.as_str(), flags, Mode::empty())?;
+    // Another may lie on it.
+    if mountinfo::id(found.as_fd()) == Some(mount.id) { alone(found.as_fd(), user) } else { Ok(()) }
 }
 
 fn alone(mount: BorrowedFd<'_>, user: &OwnedFd) -> nix::Result<()> {

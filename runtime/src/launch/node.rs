@@ -3,6 +3,7 @@
 
 use std::os::fd::OwnedFd;
 
+use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, openat};
 use nix::sys::stat::{Mode, SFlag, fstat, major, minor};
 
@@ -17,7 +18,16 @@ use crate::sys::mount::{MountAttr, attr, mount_setattr, open_tree};
 pub fn bind(node: &Node) -> Result<OwnedFd> {
     let context = || format!("{}: {}", node.field, node.path.display());
     let flags = OFlag::O_PATH | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
-    let fd = openat(AT_FDCWD, &node.path, flags, Mode::empty()).context(context)?;
+    let fd = match openat(AT_FDCWD, &node.path, flags, Mode::empty()) {
+        // It is to lie elsewhere in the container: udev names each by its number, too.
+        Err(Errno::ENOENT) => {
+            let (kind, (major, minor)) = (if node.block { "block" } else { "char" }, node.number);
+            openat(AT_FDCWD, format!("/dev/{kind}/{major}:{minor}").as_str(), flags & !OFlag::O_NOFOLLOW, Mode::empty())
+                .map_err(|_| Errno::ENOENT)
+        }
+        found => found,
+    }
+    .context(context)?;
     let stat = fstat(&fd).context(context)?;
     let kind = if node.block { SFlag::S_IFBLK } else { SFlag::S_IFCHR };
     if SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT != kind

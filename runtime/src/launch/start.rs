@@ -122,9 +122,10 @@ fn run_hooks(root: &Root, record: &Record) -> Result<()> {
     if !record.hooks {
         return Ok(());
     }
-    let bundle = bundle(root, record)?;
-    hooks::run(Moment::Started, bundle.spec.hooks().as_ref(), record, None).inspect_err(|_| {
-        let _ = state::lifecycle::end_processes(record);
+    let run = |bundle: Bundle| hooks::run(Moment::Started, bundle.spec.hooks().as_ref(), record, None);
+    bundle(root, record).and_then(run).map_err(|error| match state::lifecycle::end_processes(record) {
+        Ok(()) => error,
+        Err(lives) => error.hint(format!("and the payload could not be ended: {lives}")),
     })
 }
 

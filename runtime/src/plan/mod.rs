@@ -29,7 +29,7 @@ use crate::error::{Error, Result};
 use crate::seccomp::{Counted, Counting};
 use crate::{cgroup, seccomp};
 pub use attributes::Attributes;
-pub use devices::must_be_allowed as device_must_be_allowed;
+pub use devices::{apart as devices_apart, must_be_allowed as device_must_be_allowed};
 pub use mounts::{BindAttr, Idmap, id_mapped_mount, is_bind, source_path};
 pub use namespaces::{Early, UserNamespace, is_new, joined, user as user_namespace};
 pub use process::hard_limits;

@@ -218,8 +218,9 @@ impl Builder<'_> {
         self.make(field, slot, kind, source, &parsed.data, set);
         // An image with a link in place of /proc or /sys would have it mounted elsewhere (CVE-2019-19921, CVE-2023-27561).
         let flags = if matches!(kind, "proc" | "sysfs") { DEST_NO_SYMLINKS } else { 0 };
-        // As runc has it: a tmpfs without a mode of its own has that of what it covers.
-        let modeless = kind == "tmpfs" && !parsed.data.iter().any(|(_, key, _)| key == "mode");
+        // As runc has it: a tmpfs without a mode of its own has that of what it covers; what we have made in /dev is nothing to go by.
+        let modeless =
+            kind == "tmpfs" && !place.starts_with("/dev/") && !parsed.data.iter().any(|(_, key, _)| key == "mode");
         let dest = if modeless { Kind::DirModel(slot) } else { Kind::Dir };
         self.attach_as(field, "destination", (slot, dest), place, flags);
         self.spread(field, slot, parsed.propagation, parsed.propagation_all);

@@ -118,9 +118,7 @@ fn answers_itself(program: &[Insn], host: Arch) -> Result<()> {
 pub fn must_execute(filter: &Filter) -> Result<()> {
     let action =
         verdict(&filter.program, "execve", Arch::native().abi()).unwrap_or_default() & libc::SECCOMP_RET_ACTION_FULL;
-    let passes =
-        [libc::SECCOMP_RET_ALLOW, libc::SECCOMP_RET_LOG, libc::SECCOMP_RET_TRACE, libc::SECCOMP_RET_USER_NOTIF]
-            .contains(&action);
+    let passes = [libc::SECCOMP_RET_ALLOW, libc::SECCOMP_RET_LOG, libc::SECCOMP_RET_USER_NOTIF].contains(&action);
     if passes {
         return Ok(());
     }

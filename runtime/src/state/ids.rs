@@ -77,6 +77,7 @@ pub fn allocate(owner: &Path) -> Result<Range> {
     let _lock =
         Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, errno)| Error::system(format!("lock {DIR}"), errno))?;
     let pool = pool.map_or_else(default_pool, Ok)?;
+    keep_live(Path::new(DIR), &pool, live)?;
     take(&pool, owner)?.map_or_else(|| sweep_and_take(&pool, owner), Ok)
 }
 
@@ -102,6 +103,29 @@ struct Pool {
     shared: bool,
 }
 
+/// Once a boot, and once more where somebody has emptied /run: a container outlives its link. What processes have is nobody's to take.
+fn keep_live(dir: &Path, pool: &Pool, live: impl FnOnce() -> Result<Vec<(u32, u32)>>) -> Result<()> {
+    let looked = dir.join("looked");
+    if fs::symlink_metadata(&looked).is_ok() {
+        return Ok(());
+    }
+    let live = live()?;
+    for first in (0..pool.ranges).map(|at| pool.first + at * SIZE).filter(|first| is_live(*first, &live)) {
+        match symlink("lost", dir.join(first.to_string())) {
+            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+                return Err(error).context(|| format!("keep a range in {DIR}"));
+            }
+            _ => {}
+        }
+    }
+    symlink("done", &looked).context(|| looked.display().to_string())
+}
+
+/// Whether a user namespace has some of the range that begins there.
+fn is_live(first: u32, live: &[(u32, u32)]) -> bool {
+    live.iter().any(|(start, count)| *start < first.saturating_add(SIZE) && first < start.saturating_add(*count))
+}
+
 fn take(pool: &Pool, owner: &Path) -> Result<Option<Range>> {
     // Begin where nobody else is likely to: containers that start together do not try the same ranges in turn.
     let begin = std::process::id() % pool.ranges;
@@ -120,7 +144,7 @@ fn take(pool: &Pool, owner: &Path) -> Result<Option<Range>> {
 fn sweep(dir: &Path, live: &[(u32, u32)]) -> Result<()> {
     let range = |entry: &fs::DirEntry| entry.file_name().to_str()?.parse::<u32>().ok();
     for entry in fs::read_dir(dir).context(|| dir.display().to_string())?.flatten() {
-        let free = range(&entry).is_some_and(|first| !live.iter().any(|(start, _)| *start == first));
+        let free = range(&entry).is_some_and(|first| !is_live(first, live));
         if free && fs::read_link(entry.path()).is_ok_and(|folder| !folder.exists()) {
             let _ = fs::remove_file(entry.path());
         }
@@ -129,7 +153,6 @@ fn sweep(dir: &Path, live: &[(u32, u32)]) -> Result<()> {
 }
 
 fn sweep_and_take(pool: &Pool, owner: &Path) -> Result<Range> {
-    // A container outlives its folder where somebody has emptied /run.
     sweep(Path::new(DIR), &live()?)?;
     let exhausted = || {
         let why = format!("all {} ranges of host ids are taken by containers", pool.ranges);
@@ -257,6 +280,19 @@ mod tests {
         assert_eq!(find(text, "wsbox"), Some((165_536, 16_777_216)));
         assert_eq!(find(text, "huge"), None);
         assert_eq!(find(text, "wsbox2"), None);
+    }
+
+    #[test]
+    fn what_processes_have_is_kept_where_the_links_are_gone() {
+        let dir = std::env::temp_dir().join(format!("wsbox-live-{}", std::process::id()));
+        fs::create_dir(&dir).unwrap();
+        let pool = Pool { first: 100_000, ranges: 3, shared: false };
+        keep_live(&dir, &pool, || Ok(vec![(165_540, 1), (900_000, SIZE)])).unwrap();
+        keep_live(&dir, &pool, || panic!("once is enough")).unwrap();
+        let left: std::collections::BTreeSet<_> =
+            fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        fs::remove_dir_all(dir).unwrap();
+        assert_eq!(left.into_iter().collect::<Vec<_>>(), ["165536", "looked"]);
     }
 
     #[test]
