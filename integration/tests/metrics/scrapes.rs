@@ -66,7 +66,8 @@ fn a_name_stays_when_its_twin_goes() {
     let (id, bundle) = (unique("twin"), Bundle::hardened().args(&["sleep", "1000"]));
     run(&first, &id, &bundle);
     // The second engine's are below a cgroup of its own.
-    let other = Bundle::hardened().set("/linux/cgroupsPath", json!(format!("/{}", unique("second")))).args(&["sleep", "1000"]);
+    let other =
+        Bundle::hardened().set("/linux/cgroupsPath", json!(format!("/{}", unique("second")))).args(&["sleep", "1000"]);
     run(&second, &id, &other);
     let pids = |name: &str| value(&scraped(&address), &format!("container_pids{{container=\"{name}\"}}"));
     let long = format!("{id}@{}", roots[1]);

@@ -3,7 +3,7 @@
 
 use oci_spec::runtime::{Linux, LinuxNamespaceType};
 
-use super::mounts::{BindAttr, MS_PRIVATE};
+use super::binds::{BindAttr, MS_PRIVATE};
 use super::options::Parsed;
 use super::program::DEST_NO_SYMLINKS;
 use super::{Builder, Planned, Source, Step};

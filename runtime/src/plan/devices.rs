@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use ::caps::Capability;
 use oci_spec::runtime::{Linux, LinuxDevice, LinuxDeviceCgroup, LinuxDeviceType, Mount, Process, Spec};
 
-use super::mounts::is_bind;
+use super::binds::is_bind;
 use super::step::Step;
 use super::{Apart, Builder, Given, Node, Option_, Source, caps};
 use crate::cgroup;

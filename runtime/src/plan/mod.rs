@@ -3,6 +3,7 @@
 //! system call, nothing read; tested by value.
 
 mod attributes;
+mod binds;
 pub mod caps;
 mod cgroup_mounts;
 mod devices;
@@ -29,8 +30,8 @@ use crate::error::{Error, Result};
 use crate::seccomp::{Counted, Counting};
 use crate::{cgroup, seccomp};
 pub use attributes::Attributes;
+pub use binds::{BindAttr, Idmap, id_mapped_mount, is_bind, source_path};
 pub use devices::{apart as devices_apart, must_be_allowed as device_must_be_allowed};
-pub use mounts::{BindAttr, Idmap, id_mapped_mount, is_bind, source_path};
 pub use namespaces::{Early, UserNamespace, is_new, joined, user as user_namespace};
 pub use process::hard_limits;
 pub use secrets::{SecretSource, Secrets, first as first_secret};
