@@ -175,7 +175,9 @@ fn a_file_on_stdin_is_not_written_to() {
         let mut input = fs::File::open(&file).unwrap();
         input.read_exact(&mut [0; 4]).unwrap();
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        let mut shared = input.try_clone().unwrap();
         let output = engine.command(&args).stdin(input).output().unwrap();
+        assert_eq!(std::io::Seek::stream_position(&mut shared).unwrap(), 8, "what comes after reads on from there");
         assert_eq!(String::from_utf8_lossy(&output.stdout), "two\n", "{args:?}");
         assert!(String::from_utf8_lossy(&output.stderr).contains("Read-only file system"), "{output:?}");
         assert_eq!(fs::read_to_string(&file).unwrap(), "one\ntwo\n");

@@ -138,14 +138,15 @@ fn without_an_environment_they_have_the_callers() {
     assert!(fs::read_to_string(&out).unwrap().split('\0').any(|variable| variable == path));
 }
 
-/// Those in the container: the payload's, and its root is where they begin.
+/// Those of the image: the payload's. One of the host's in the container's namespaces has none: by an image's LD_PRELOAD it would be code
+/// with our rights (CVE-2025-23266).
 #[test]
-fn without_an_environment_they_have_the_payloads() {
-    let hook = json!({"path": "/bin/sh", "args": ["sh", "-c", "echo $PATH $MARK; ls etc/passwd"]});
-    let env = json!(["PATH=/bin:/usr/bin", "MARK=payload"]);
-    let hooks = json!({"createContainer": [hook]});
+fn without_an_environment_only_those_of_the_image_have_the_payloads() {
+    let hook = json!([{"path": "/bin/sh", "args": ["sh", "-c", "echo mark=$MARK"]}]);
+    let env = json!(["PATH=/bin:/usr/bin", "MARK=payload", "LD_PRELOAD=./evil.so"]);
+    let hooks = json!({"createContainer": hook, "startContainer": hook});
     let bundle = Bundle::hardened().set("/hooks", hooks).set("/process/env", env).args(&["true"]);
-    assert_eq!(Engine::new().run(&bundle, Door::Root).ok().stderr, "/bin:/usr/bin payload\netc/passwd\n");
+    assert_eq!(Engine::new().run(&bundle, Door::Root).ok().stderr, "mark=\nmark=payload\n");
 }
 
 #[test]

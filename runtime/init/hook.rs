@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Hooks that belong into the container's namespaces: a child of the init runs each, and the init waits for it.
 
-use crate::program::ROOT;
 use crate::sys::{self, *};
 use crate::{Init, Step, word};
 
@@ -38,10 +37,6 @@ impl Init {
         let [path, stdin, filter, count, flags] = words;
         sys::dup_onto(self.fd(stdin)?, 0)?;
         sys::dup_onto(2, 1)?;
-        // Before the pivot we are still where our caller is.
-        if let Ok(root) = self.fd(ROOT) {
-            sys::fchdir(root)?;
-        }
         sys::close_range(3, u32::MAX)?;
         if count > 0 {
             sys::seccomp(self.data(filter, count * 8)?, flags)?;

@@ -103,7 +103,7 @@ pub fn run(global: &Global, arguments: Arguments) -> Result<u8> {
             crate::Error::invalid("process.terminal", "needs --console-socket here: nobody would hold the terminal");
         return Err(error);
     }
-    stdin::keep_unwritten();
+    let _given = stdin::keep_unwritten();
     let process = launch::create(&root, &arguments.id, &bundle, &options)?;
     process.warnings.iter().for_each(|warning| log::warning(warning));
     arguments

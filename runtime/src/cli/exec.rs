@@ -163,7 +163,7 @@ fn with_caps(own: Option<&LinuxCapabilities>, added: &[String]) -> Result<LinuxC
 
 pub fn run(global: &Global, arguments: Arguments) -> Result<u8> {
     let signals = if arguments.detach { None } else { Some(foreground::Signals::block()?) };
-    stdin::keep_unwritten();
+    let _given = stdin::keep_unwritten();
     let process = launch::exec(&global.root(), &arguments.id, |own| {
         let process = arguments.process(own)?;
         if arguments.process.is_some() {

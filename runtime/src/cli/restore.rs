@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use super::checkpoint::Images;
 use super::interrupt::Interrupt;
-use super::{Global, create, foreground, log};
+use super::{Global, create, foreground, log, stdin};
 use crate::bundle::Bundle;
 use crate::criu::{self, Restore};
 use crate::error::{Error, Result};
@@ -68,6 +68,7 @@ pub fn run(global: &Global, arguments: Arguments) -> Result<u8> {
     validate::container_id(&arguments.id)?;
     let bundle = create::open_bundle(&arguments.bundle)?;
     let signals = if arguments.detach { None } else { Some(foreground::Signals::block()?) };
+    let _given = stdin::keep_unwritten();
     // criu may hang: then they end it, and after that they are the payload's.
     let interrupt = Interrupt::hold()?;
     let (root, id) = (global.root(), &arguments.id);

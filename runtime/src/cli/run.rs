@@ -109,7 +109,7 @@ pub fn run(global: &Global, arguments: Arguments) -> Result<u8> {
     }
     name_lacking_layers(&bundle, options.profile);
     let signals = if arguments.detach { None } else { Some(foreground::Signals::block()?) };
-    stdin::keep_unwritten();
+    let _given = stdin::keep_unwritten();
     let summary = Summary::begin(arguments.summary.as_deref())?;
     let mut process = launch::run(&root, &id, &bundle, &options)?;
     process.warnings.iter().for_each(|warning| log::warning(warning));

@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus};
+use std::process::{Child, Command, ExitStatus};
 
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use nix::sys::stat::stat;
@@ -63,18 +63,28 @@ pub fn checkpoint(root: &Root, id: &str, wanted: &Dump) -> Result<Vec<String>> {
     wanted.check()?;
     wanted.settings.check("checkpoint", None)?;
     refuse::check_host(cgroup::Host::detect()?)?;
-    let held = (!wanted.serves()).then(hold).transpose()?;
+    let held = hold()?;
     let dumped = wanted.dump_frozen(&record, &bundle.spec, filter.as_deref());
-    let held = held.map_or_else(hold, Ok)?;
-    let ended = dumped.and_then(|()| wanted.end(root, folder, &record));
-    held.thread_set_mask().context(|| "signals".into()).and(ended)
+    // An error is still to be told.
+    let warnings = dumped.and_then(|()| wanted.end(root, folder, &record))?;
+    held.thread_set_mask().context(|| "signals".into()).map(|()| warnings)
+}
+
+fn ends() -> SigSet {
+    SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT])
+}
+
+/// Waits for a criu that serves pages, for as long as somebody may want them: that can be ended.
+fn wait_for(mut criu: Child) -> Result<ExitStatus> {
+    ends().thread_unblock().context(|| "signals".into())?;
+    let ended = criu.wait().context(|| "wait for criu".into());
+    ends().thread_block().context(|| "signals".into()).and(ended)
 }
 
 /// Holds back what ends us, until the images are whole, nothing is frozen, and a container that criu has ended is deleted: a criu that is
 /// ended half-way leaves its parasite in the payload. Returns the mask that was.
 fn hold() -> Result<SigSet> {
-    let ends = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT]);
-    ends.thread_swap_mask(SigmaskHow::SIG_BLOCK).context(|| "signals".into())
+    ends().thread_swap_mask(SigmaskHow::SIG_BLOCK).context(|| "signals".into())
 }
 
 fn not_running(id: &str, status: Status) -> Error {
@@ -198,7 +208,7 @@ impl Dump {
         let status = self.status_fd.filter(|_| self.serves()).map(lazy::Status::new).transpose()?;
         // Before criu ends the container: without it the images are of no use.
         let room = description.begin(&folders.images)?;
-        self.write(command, said, folders, status, description, room)
+        self.write(command, said, folders, (status, cgroup), description, room)
     }
 
     /// Has criu write the images, and describes them.
@@ -207,7 +217,7 @@ impl Dump {
         mut command: Command,
         said: File,
         folders: Folders,
-        status: Option<lazy::Status>,
+        (status, cgroup): (Option<lazy::Status>, &Cgroup),
         mut description: Description,
         room: Room,
     ) -> Result<()> {
@@ -218,7 +228,9 @@ impl Dump {
         };
         let finish = || finish().map_err(|error| self.unfinished(&error));
         if self.serves() {
-            let ended = lazy::serve(&mut command, status, finish)?.wait().context(|| "wait for criu".into())?;
+            // The payload would go on without its memory being whole anywhere.
+            let give_up = || drop(if self.leave_running { Ok(()) } else { cgroup.kill_all() });
+            let ended = lazy::serve(&mut command, status, finish, give_up).and_then(wait_for)?;
             return self.ended("dump", ended, said, &work);
         }
         self.run(&mut command, "dump", said, &work)?;

@@ -2,7 +2,7 @@
 //! Lazy pages: criu's dump does not end before a restore has asked for all memory, so wsbox.json is written as soon as it can ask.
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::process::{Child, Command};
 
@@ -11,7 +11,7 @@ use nix::unistd::{Pid, pipe2};
 
 use super::stage::handed;
 use crate::error::{Context, Error, Result};
-use crate::sys::pidfd;
+use crate::sys::{pidfd, signals};
 
 /// The caller's descriptor, which is told when pages can be asked for.
 pub struct Status(File);
@@ -30,18 +30,29 @@ impl Status {
 
     /// As criu says it.
     fn tell(mut self) -> Result<()> {
-        self.0.write_all(b"\0").context(|| "--status-fd".into())
+        match self.0.write_all(b"\0") {
+            // Who does not listen any more asks for pages all the same.
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+            result => result.context(|| "--status-fd".into()),
+        }
     }
 }
 
-/// Starts criu, and once it serves pages does `finish` and tells `status`. An error of ours ends criu: nobody would know that it serves.
+/// Starts criu, and once it serves pages does `finish` and tells `status`. An error of ours ends criu, after `give_up`: nobody would know
+/// that it serves.
 ///
 /// # Errors
 /// If criu is not there; or what `finish` says.
-pub fn serve(command: &mut Command, status: Option<Status>, finish: impl FnOnce() -> Result<()>) -> Result<Child> {
+pub fn serve(
+    command: &mut Command,
+    status: Option<Status>,
+    finish: impl FnOnce() -> Result<()>,
+    give_up: impl FnOnce(),
+) -> Result<Child> {
     let (mut child, serves) = start(command)?;
     let told = if serves { finish().and_then(|()| tell(status)) } else { Ok(()) };
     if let Err(error) = told {
+        give_up();
         let _ = child.kill();
         let _ = child.wait();
         return Err(error);
@@ -58,6 +69,8 @@ fn start(command: &mut Command) -> Result<(Child, bool)> {
     let (read, write) = pipe2(OFlag::O_CLOEXEC).context(|| "pipe".into())?;
     let given: OwnedFd = handed(write.as_fd())?;
     command.arg("--status-fd").arg(given.as_raw_fd().to_string());
+    // While it serves, it can be ended.
+    signals::unblock(command);
     let child = command.spawn().context(|| command.get_program().display().to_string())?;
     drop((write, given));
     let serves = File::from(read).read_exact(&mut [0]).is_ok();
@@ -86,7 +99,7 @@ mod tests {
             done = true;
             Ok(())
         };
-        let mut child = serve(&mut command, Some(status), finish).unwrap();
+        let mut child = serve(&mut command, Some(status), finish, || panic!("all is well")).unwrap();
         assert_eq!(child.wait().unwrap().code(), Some(7));
         let mut told = Vec::new();
         File::from(read).read_to_end(&mut told).unwrap();
@@ -97,13 +110,14 @@ mod tests {
     #[test]
     fn a_criu_that_does_not_serve() {
         let never = || -> Result<()> { panic!("nothing is to be restored") };
-        assert_eq!(serve(&mut criu("exit 3"), None, never).unwrap().wait().unwrap().code(), Some(3));
+        assert_eq!(serve(&mut criu("exit 3"), None, never, || ()).unwrap().wait().unwrap().code(), Some(3));
     }
 
     #[test]
     fn an_error_ends_criu() {
         let mut command = criu("printf x >/proc/self/fd/$fd; exec sleep 1000");
-        let found = serve(&mut command, None, || Err(Error::invalid("wsbox.json", "no")));
-        assert!(found.is_err_and(|error| error.to_string().contains("wsbox.json: no")));
+        let mut given_up = false;
+        let found = serve(&mut command, None, || Err(Error::invalid("wsbox.json", "no")), || given_up = true);
+        assert!(given_up && found.is_err_and(|error| error.to_string().contains("wsbox.json: no")));
     }
 }

@@ -107,7 +107,6 @@ pub(super) fn attributes(pid: Pid, wanted: &plan::Attributes) -> Result<()> {
     Ok(())
 }
 
-/// A limit above what the init inherits takes the host's CAP_SYS_RESOURCE, which it has not in a user namespace.
 /// oom_score_adj (proc_pid_oom_score_adj(5)). Not in the words of EACCES: Docker would take them for the program's.
 pub(super) fn set_oom_score(pid: Pid, score: i32) -> Result<()> {
     match userns::write_proc(pid, "oom_score_adj", &score.to_string()) {
@@ -119,6 +118,7 @@ pub(super) fn set_oom_score(pid: Pid, score: i32) -> Result<()> {
     }
 }
 
+/// A limit above what the init inherits takes the host's CAP_SYS_RESOURCE, which it has not in a user namespace.
 pub(super) fn raise_limits(pid: Pid, limits: &[(String, u32, u64)]) -> Result<()> {
     for (field, resource, hard) in limits {
         let context = || format!("{field}: raise the hard limit to {}", limit(*hard));

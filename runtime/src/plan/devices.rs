@@ -142,14 +142,12 @@ pub(super) fn in_dev(spec: &Spec, linux: &Linux) -> Vec<Given> {
 
 /// Those outside of it, and in what is mounted below it. What is bound there of the host's /dev has what it has: nothing is made in it.
 pub fn apart(spec: &Spec, linux: &Linux) -> Vec<Given> {
-    let mut binds: Vec<(String, bool)> =
+    let mounts: Vec<(String, bool)> =
         spec.mounts().iter().flatten().map(|mount| (destination(mount), is_bind(mount))).collect();
-    // The longest first, of equal ones the last: what a place lies in.
-    binds.reverse();
-    binds.sort_by_key(|(to, _)| std::cmp::Reverse(to.len()));
+    // The last that a place lies in: it covers those before.
     let in_bind = |place: &str| {
-        place.starts_with("/dev/")
-            && binds.iter().find(|(to, _)| Path::new(place).starts_with(to)).is_some_and(|(_, bind)| *bind)
+        let covers = mounts.iter().rev().find(|(to, _)| Path::new(place).starts_with(to));
+        place.starts_with("/dev/") && covers.is_some_and(|(_, bind)| *bind)
     };
     let (_, mut apart) = sorted(spec, linux);
     apart.retain(|(_, device)| !in_bind(&place(device)));

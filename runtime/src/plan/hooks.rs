@@ -14,7 +14,7 @@ impl Builder<'_> {
     pub(super) fn create_container_hooks(&mut self, spec: &Spec) {
         let list = spec.hooks().as_ref().and_then(|hooks| hooks.create_container().as_deref()).unwrap_or_default();
         for (at, hook) in list.iter().enumerate() {
-            self.hook(format!("hooks.createContainer[{at}]"), hook, spec, "creating", None);
+            self.hook(format!("hooks.createContainer[{at}]"), hook, None, "creating", None);
         }
     }
 
@@ -25,21 +25,29 @@ impl Builder<'_> {
             let why = "can not run under a filter with SCMP_ACT_NOTIFY: its agent waits for the payload's listener";
             return Err(Error::invalid("hooks.startContainer", why));
         }
+        let payload = spec.process().as_ref().and_then(|process| process.env().as_ref());
         for (at, hook) in list.iter().enumerate() {
-            self.hook(format!("hooks.startContainer[{at}]"), hook, spec, "created", filter);
+            self.hook(format!("hooks.startContainer[{at}]"), hook, payload, "created", filter);
         }
         Ok(())
     }
 
-    /// Without an environment of its own it has the payload's, as runc's has.
-    fn hook(&mut self, field: String, hook: &Hook, spec: &Spec, status: &'static str, filter: Option<&Filter>) {
+    /// Without an environment of its own it has `env`: a program of the image the payload's, as with runc; one of the host none, or an
+    /// image's LD_PRELOAD would be code with our rights (CVE-2025-23266).
+    fn hook(
+        &mut self,
+        field: String,
+        hook: &Hook,
+        env: Option<&Vec<String>>,
+        status: &'static str,
+        filter: Option<&Filter>,
+    ) {
         let stdin = self.source(Source::HookState(status));
         let path = hook.path().to_string_lossy().into_owned();
-        let payload = spec.process().as_ref().and_then(|process| process.env().as_ref());
         let args = hook.args().clone().filter(|args| !args.is_empty());
         let step = HookRun {
             argv: args.unwrap_or_else(|| vec![path.clone()]),
-            envp: hook.env().as_ref().or(payload).cloned().unwrap_or_default(),
+            envp: hook.env().as_ref().or(env).cloned().unwrap_or_default(),
             path,
             stdin,
             timeout: hooks::timeout(hook),

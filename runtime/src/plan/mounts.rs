@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Mounts: each as a file system to make in the container or a tree for the parent to clone, and where it goes.
-
 use oci_spec::runtime::{Linux, LinuxNamespaceType, Mount, Process, Spec};
 
 use super::binds::{BindAttr, Idmap, MS_PRIVATE};

@@ -105,13 +105,13 @@ struct Pool {
 
 /// Once a boot, and once more where somebody has emptied /run: a container outlives its link. What processes have is nobody's to take.
 fn keep_live(dir: &Path, pool: &Pool, live: impl FnOnce() -> Result<Vec<(u32, u32)>>) -> Result<()> {
-    let looked = dir.join("looked");
+    let looked = dir.join(format!("looked-{}", pool.first));
     if fs::symlink_metadata(&looked).is_ok() {
         return Ok(());
     }
     let live = live()?;
     for first in (0..pool.ranges).map(|at| pool.first + at * SIZE).filter(|first| is_live(*first, &live)) {
-        match symlink("lost", dir.join(first.to_string())) {
+        match symlink(dir.join("lost"), dir.join(first.to_string())) {
             Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
                 return Err(error).context(|| format!("keep a range in {DIR}"));
             }
@@ -121,9 +121,12 @@ fn keep_live(dir: &Path, pool: &Pool, live: impl FnOnce() -> Result<Vec<(u32, u3
     symlink("done", &looked).context(|| looked.display().to_string())
 }
 
-/// Whether a user namespace has some of the range that begins there.
+/// Whether a user namespace has some of the range that begins there. Ours have no more than one range; a wider map is of somebody who was
+/// given the same ids.
 fn is_live(first: u32, live: &[(u32, u32)]) -> bool {
-    live.iter().any(|(start, count)| *start < first.saturating_add(SIZE) && first < start.saturating_add(*count))
+    live.iter().any(|(start, count)| {
+        *count <= SIZE && *start < first.saturating_add(SIZE) && first < start.saturating_add(*count)
+    })
 }
 
 fn take(pool: &Pool, owner: &Path) -> Result<Option<Range>> {
@@ -287,12 +290,12 @@ mod tests {
         let dir = std::env::temp_dir().join(format!("wsbox-live-{}", std::process::id()));
         fs::create_dir(&dir).unwrap();
         let pool = Pool { first: 100_000, ranges: 3, shared: false };
-        keep_live(&dir, &pool, || Ok(vec![(165_540, 1), (900_000, SIZE)])).unwrap();
+        keep_live(&dir, &pool, || Ok(vec![(165_540, 1), (900_000, SIZE), (0, 1 << 30)])).unwrap();
         keep_live(&dir, &pool, || panic!("once is enough")).unwrap();
         let left: std::collections::BTreeSet<_> =
             fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
         fs::remove_dir_all(dir).unwrap();
-        assert_eq!(left.into_iter().collect::<Vec<_>>(), ["165536", "looked"]);
+        assert_eq!(left.into_iter().collect::<Vec<_>>(), ["165536", "looked-100000"]);
     }
 
     #[test]
