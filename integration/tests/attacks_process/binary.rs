@@ -59,6 +59,8 @@ fn nobody_opens_the_binary_for_writing() {
         let id = running();
         // The payload is there a moment before the record says so.
         until("the record", || engine.state(&id)["status"] == "running");
+        // On one slow CPU the attacker may never run while a short one does: that it sees processes is shown by this one.
+        engine.wsbox(&["exec", &id, "sleep", "0.5"]).ok();
         for _ in 0..count {
             let exec = engine.wsbox(&["exec", &id, "true"]);
             // An attempt at busybox itself makes its execve ETXTBSY, also where the mount is read-only (execve(2)).
