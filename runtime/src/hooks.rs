@@ -68,9 +68,9 @@ pub fn run(moment: Moment, hooks: Option<&Hooks>, record: &Record, signals: Opti
 }
 
 /// The same where failures change nothing any more: one sentence for each.
-pub fn run_all(moment: Moment, hooks: Option<&Hooks>, record: &Record, signals: Option<BorrowedFd<'_>>) -> Vec<String> {
+pub fn run_all(moment: Moment, hooks: Option<&Hooks>, record: &Record) -> Vec<String> {
     let each = moment.of(hooks).into_iter();
-    each.filter_map(|(field, hook)| one(&field, hook, moment, record, signals).err())
+    each.filter_map(|(field, hook)| one(&field, hook, moment, record, None).err())
         .map(|error| error.to_string())
         .collect()
 }

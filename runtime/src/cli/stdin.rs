@@ -29,8 +29,8 @@ impl Drop for Given {
 fn on_a_read_only_mount() -> nix::Result<Option<Given>> {
     let stdin = std::io::stdin();
     let kind = SFlag::from_bits_truncate(fstat(&stdin)?.st_mode) & SFlag::S_IFMT;
-    let access = OFlag::from_bits_truncate(fcntl(&stdin, FcntlArg::F_GETFL)?) & OFlag::O_ACCMODE;
-    if kind != SFlag::S_IFREG || access != OFlag::O_RDONLY {
+    let access = || fcntl(&stdin, FcntlArg::F_GETFL).map(|flags| OFlag::from_bits_truncate(flags) & OFlag::O_ACCMODE);
+    if kind != SFlag::S_IFREG || access()? != OFlag::O_RDONLY {
         return Ok(None);
     }
     let tree = open_tree(&stdin, false)?;

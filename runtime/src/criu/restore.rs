@@ -342,7 +342,7 @@ impl Restoring<'_> {
         let removed = self.cgroup.kill_all().and_then(|()| self.cgroup.discard());
         // A hook that ran may have made what another takes back (runtime.md, "Lifecycle").
         if self.record.process.is_some() {
-            hooks::run_all(Hooks::Stopped, self.bundle.spec.hooks().as_ref(), &self.record, None);
+            hooks::run_all(Hooks::Stopped, self.bundle.spec.hooks().as_ref(), &self.record);
         }
         if removed.is_ok() {
             let _ = self.folder.remove(None);

@@ -29,7 +29,7 @@ impl Launch<'_> {
         let removed = self.cgroup.take().map_or(Ok(()), |cgroup| cgroup.kill_all().and_then(|()| cgroup.discard()));
         // A hook that ran may have made what another takes back (runtime.md, "Lifecycle").
         if let Some(record) = self.record.as_ref().filter(|record| record.process.is_some()) {
-            hooks::run_all(Moment::Stopped, self.bundle.spec.hooks().as_ref(), record, None);
+            hooks::run_all(Moment::Stopped, self.bundle.spec.hooks().as_ref(), record);
         }
         if removed.is_ok() {
             let ids = self.record.as_ref().and_then(|record| record.ids.clone());

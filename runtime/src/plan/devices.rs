@@ -142,6 +142,10 @@ pub(super) fn in_dev(spec: &Spec, linux: &Linux) -> Vec<Given> {
 
 /// Those outside of it, and in what is mounted below it. What is bound there of the host's /dev has what it has: nothing is made in it.
 pub fn apart(spec: &Spec, linux: &Linux) -> Vec<Given> {
+    let (_, mut apart) = sorted(spec, linux);
+    if apart.is_empty() {
+        return apart;
+    }
     let mounts: Vec<(String, bool)> =
         spec.mounts().iter().flatten().map(|mount| (destination(mount), is_bind(mount))).collect();
     // The last that a place lies in: it covers those before.
@@ -149,12 +153,14 @@ pub fn apart(spec: &Spec, linux: &Linux) -> Vec<Given> {
         let covers = mounts.iter().rev().find(|(to, _)| Path::new(place).starts_with(to));
         place.starts_with("/dev/") && covers.is_some_and(|(_, bind)| *bind)
     };
-    let (_, mut apart) = sorted(spec, linux);
     apart.retain(|(_, device)| !in_bind(&place(device)));
     apart
 }
 
 fn sorted(spec: &Spec, linux: &Linux) -> (Vec<Given>, Vec<Given>) {
+    if given(linux).next().is_none() {
+        return Default::default();
+    }
     let below: Vec<String> = spec.mounts().iter().flatten().map(destination).filter(|to| to != "/dev").collect();
     let covered = |place: &str| below.iter().any(|to| Path::new(place).starts_with(to) && place != to);
     given(linux)

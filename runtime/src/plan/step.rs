@@ -249,6 +249,14 @@ impl Encoder {
                 let size = u32::from(*rows) << 16 | u32::from(*columns);
                 Words { a: *devpts, b: u32::from(*bind), c: size, n: u64::from(*uid), ..none }
             }
+            step => self.encode_of_process(step),
+        }
+    }
+
+    /// The steps that make the init what the payload is to be.
+    fn encode_of_process(&mut self, step: &Step) -> Words {
+        let none = Words::default();
+        match step {
             Step::Rlimit { resource, soft, hard } => {
                 Words { a: *resource, n: *soft, s: *hard as u32, t: (*hard >> 32) as u32, ..none }
             }

@@ -181,7 +181,7 @@ pub fn delete_locked(root: &Root, folder: Folder, id: &str, force: bool) -> Resu
 fn stopped_hooks(root: &Root, record: &Record) -> Vec<String> {
     let bundle = root.config(&record.id).and_then(|(config, _)| Bundle::from_config(record.bundle.clone(), config));
     match bundle {
-        Ok(bundle) => hooks::run_all(Moment::Stopped, bundle.spec.hooks().as_ref(), record, None),
+        Ok(bundle) => hooks::run_all(Moment::Stopped, bundle.spec.hooks().as_ref(), record),
         Err(error) => vec![format!("hooks.poststop: {error}")],
     }
 }

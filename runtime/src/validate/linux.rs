@@ -189,11 +189,12 @@ fn owner(path: &str) -> Option<LinuxNamespaceType> {
 fn device(node: &LinuxDevice, field: &str) -> Result<()> {
     let path = node.path().to_str().ok_or_else(|| Error::invalid(format!("{field}.path"), "is no UTF-8"))?;
     no_nul(field, path)?;
-    if matches!(super::clean(path).as_str(), "/" | "/dev") {
+    let place = super::clean(path);
+    if matches!(place.as_str(), "/" | "/dev") {
         return Err(Error::invalid(format!("{field}.path"), format!("{path:?} is a directory")));
     }
     // As of a mount there (CVE-2019-16884).
-    if super::clean(path).starts_with("/proc/") {
+    if place.starts_with("/proc/") {
         return Err(Error::invalid(format!("{field}.path"), format!("{path}: nothing may be put into /proc")));
     }
     if node.typ() == LinuxDeviceType::A {
