@@ -7,10 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::{Bundle, TempDir, unique};
-
-/// No command of a test takes longer.
-const PATIENCE: Duration = Duration::from_secs(300);
+use crate::{Bundle, TempDir, stuck, unique};
 
 /// The binary under test: $WSBOX, or the quick build of this workspace.
 pub fn wsbox_path() -> String {
@@ -172,11 +169,11 @@ fn whole(mut file: File) -> String {
     read(&mut Some(file))
 }
 
-/// Waits for a child whose output is piped; kills it after a minute.
+/// Waits for a child whose output is piped; [`stuck`] tells what is done if it does not end.
 pub fn finish(mut child: Child) -> Outcome {
     let (mut stdout, mut stderr) = (child.stdout.take(), child.stderr.take());
     let errors = std::thread::spawn(move || read(&mut stderr));
-    let watch = watch(child.id());
+    let watch = stuck::watch(child.id());
     let output = read(&mut stdout);
     let status = child.wait().expect("our child");
     drop(watch);
@@ -190,17 +187,6 @@ fn read(from: &mut Option<impl Read>) -> String {
         let _ = from.read_to_end(&mut bytes);
     }
     String::from_utf8_lossy(&bytes).into_owned()
-}
-
-/// Kills `pid` when the time is over, unless the sender is dropped before.
-fn watch(pid: u32) -> std::sync::mpsc::Sender<()> {
-    let (sender, receiver) = std::sync::mpsc::channel();
-    std::thread::spawn(move || {
-        if receiver.recv_timeout(PATIENCE) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
-            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid as i32), nix::sys::signal::Signal::SIGKILL);
-        }
-    });
-    sender
 }
 
 /// Waits until `done`, at most ten seconds.

@@ -9,6 +9,7 @@ pub mod engine;
 pub mod leftover;
 pub mod race;
 pub mod sandbox;
+pub mod stuck;
 pub mod terminal;
 pub mod user;
 
@@ -22,7 +23,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 /// A name that nobody else on this machine has.
 pub fn unique(what: &str) -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
-    format!("wsbt-{what}-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+    format!("wsbt-{}{what}-{}-{}", stuck::tag(), std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
 /// A folder that is removed when it is dropped.
