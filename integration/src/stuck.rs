@@ -109,3 +109,20 @@ fn shell(script: &str) -> String {
     let output = Command::new("timeout").args(["20", "sh", "-c", script, "sh", &pid]).stdin(Stdio::null()).output();
     output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::locked_up;
+
+    #[test]
+    fn only_two_that_wait_for_each_other() {
+        let thread = |state: &str, function: &str| {
+            format!("goroutine 7 [{state}]:\nsync.(*Mutex).Lock(0x1)\n{function}(0xc0)\n")
+        };
+        let joins = thread("semacquire, 2 minutes", "github.com/docker/libnetwork.(*network).getSvcRecords");
+        let leaves = |state| thread(state, "github.com/docker/libnetwork.(*controller).processEndpointDelete");
+        assert!(locked_up(&format!("{joins}\n{}", leaves("semacquire"))));
+        assert!(!locked_up(&format!("{joins}\n{}", leaves("running"))));
+        assert!(!locked_up(&joins));
+    }
+}

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `wsbox list`
 
+use std::collections::BTreeMap;
+
 use super::{Global, log, output};
 use crate::error::Result;
 use crate::state::lifecycle::{self, State};
@@ -21,10 +23,13 @@ pub fn run(global: &Global, arguments: Arguments) -> Result<u8> {
     if arguments.quiet {
         return output::text(&ids.iter().map(|id| format!("{id}\n")).collect::<String>());
     }
-    let mut states = Vec::with_capacity(ids.len());
+    let (mut states, mut owners) = (Vec::with_capacity(ids.len()), BTreeMap::new());
     for id in ids {
-        match root.read(&id).and_then(|record| Ok(State { owner: owner(record.owner), ..lifecycle::state(&record)? })) {
-            Ok(state) => states.push(state),
+        match root.read(&id).and_then(|record| Ok((record.owner, lifecycle::state(&record)?))) {
+            Ok((uid, state)) => {
+                let owner = owners.entry(uid).or_insert_with(|| owner(uid)).clone();
+                states.push(State { owner, ..state });
+            }
             // Deleted while we looked.
             Err(error) if error.kind() == crate::error::Kind::NotFound => {}
             Err(error) => log::warning(&error.to_string()),
