@@ -18,6 +18,9 @@ pub const STRICT: &str = "wsbox-strict";
 /// The image that every case runs.
 pub const IMAGE: &str = "box";
 
+/// Its network is no part of the case.
+const LASTING: &str = "--live-restore --bridge none --iptables=false";
+
 /// The user that `userns-remap: default` takes, and nobody with ids.
 const USERS: &str = r"
 touch /etc/subuid /etc/subgid
@@ -76,22 +79,40 @@ cp {shipped}/daemon-userns-remap.json "$1/daemon.json"
         DAEMON.get_or_init(|| Self::start("installed", &format!("{USERS}{install}"), "--default-runtime wsbox"))
     }
 
+    /// One whose containers outlive it, for a test that ends it with [`Daemon::crash`].
+    pub fn lasting() -> Self {
+        Self::start("lasting", &settings(), LASTING)
+    }
+
     fn start(what: &str, before: &str, options: &str) -> Self {
-        let cgroups = r#"--cgroup-parent "/${1##*/}" --exec-opt native.cgroupdriver=cgroupfs"#;
-        let dockerd = dockerd(&format!("{cgroups} {options}"));
-        Self::up(Sandbox::start(what, &format!("{before}{dockerd} </dev/null >\"$1/log\" 2>&1 &\n")))
+        Self::up(Sandbox::start(what, &format!("{before}{}", in_background(options))))
     }
 
     fn up(sandbox: Sandbox) -> Self {
         let daemon = Self { sandbox };
+        daemon.until_it_answers();
+        daemon.import();
+        daemon
+    }
+
+    fn until_it_answers(&self) {
         let end = Instant::now() + Duration::from_secs(60);
-        while daemon.docker(&["version"]).code != 0 {
-            let log = std::fs::read_to_string(daemon.path().join("log")).unwrap_or_default();
+        while self.docker(&["version"]).code != 0 {
+            let log = std::fs::read_to_string(self.path().join("log")).unwrap_or_default();
             assert!(Instant::now() < end, "dockerd does not start:\n{log}");
             std::thread::sleep(Duration::from_millis(50));
         }
-        daemon.import();
-        daemon
+    }
+
+    /// Kills the [`Daemon::lasting`] one and its containerd, does `meanwhile`, and starts it again.
+    pub fn crash(&self, meanwhile: impl FnOnce()) {
+        let folder = self.path().display();
+        let kill =
+            r#"pid=$(cat "$1/pid"); kill -KILL "$pid"; while pgrep -x 'dockerd|containerd'; do sleep 0.05; done"#;
+        self.sandbox.sh(&format!("set -- {folder}; {kill}")).ok();
+        meanwhile();
+        self.sandbox.sh(&format!("set -- {folder}; {}", in_background(LASTING))).ok();
+        self.until_it_answers();
     }
 
     /// `docker import` of a busybox root.
@@ -144,6 +165,12 @@ END
 fn dockerd(options: &str) -> String {
     let places = r#"--init-path /usr/bin/tini-static --config-file "$1/daemon.json" --data-root "$1/lib" --exec-root "$1/exec" --pidfile "$1/pid" -H "unix://$1/socket""#;
     format!("dockerd {places} {options}")
+}
+
+/// The same as a job of a shell, with cgroups of its own.
+fn in_background(options: &str) -> String {
+    let cgroups = r#"--cgroup-parent "/${1##*/}" --exec-opt native.cgroupdriver=cgroupfs"#;
+    format!("{} </dev/null >>\"$1/log\" 2>&1 &\n", dockerd(&format!("{cgroups} {options}")))
 }
 
 /// What `wsbox inspect` says of a container.

@@ -15,6 +15,8 @@ mod installed;
 mod lifecycle;
 #[path = "docker/limits.rs"]
 mod limits;
+#[path = "docker/live_restore.rs"]
+mod live_restore;
 #[path = "docker/mounts.rs"]
 mod mounts;
 #[path = "docker/namespaces.rs"]
