@@ -104,7 +104,7 @@ fn refuse_monitored(record: &Record) -> Result<()> {
 impl Dump {
     /// With lazy pages criu waits for who restores them, if anybody does: that can be ended.
     fn serves(&self) -> bool {
-        self.settings.flags.contains(&"--lazy-pages")
+        !self.pre_dump && self.settings.flags.contains(&"--lazy-pages")
     }
 
     /// Deletes what criu has ended.
@@ -342,6 +342,19 @@ fn external_network(command: &mut Command, pid: Pid) -> Result<()> {
 mod tests {
     use super::*;
     use crate::sys::pidfd;
+
+    #[test]
+    fn only_a_dump_serves_its_pages_itself() {
+        let server = |pre_dump, flags| {
+            let settings = Settings { flags, ..Settings::default() };
+            let dump = Dump { settings, pre_dump, page_server: Some(("::1".into(), "7".into())), ..Dump::default() };
+            let mut command = Command::new("criu");
+            dump.memory(&mut command);
+            command.get_args().any(|argument| argument == "--page-server")
+        };
+        assert!(server(false, vec![]) && server(true, vec!["--lazy-pages"]));
+        assert!(!server(false, vec!["--lazy-pages"]));
+    }
 
     #[test]
     fn the_first_process_is_the_recorded_one() {
