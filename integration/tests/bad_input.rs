@@ -53,6 +53,14 @@ fn unknown_fields_are_named_and_the_container_runs() {
     assert!(outcome.stderr.contains("warning: linux.resources.memmory"), "{outcome:?}");
 }
 
+/// Those of a newer kernel, say: not granted, and no reason to fail.
+#[test]
+fn capabilities_that_nobody_knows_are_named_and_the_container_runs() {
+    let outcome = attempt(&bundle().set("/process/capabilities/bounding", json!(["CAP_NEW"]))).ok();
+    assert_eq!(outcome.stdout, "RAN\n");
+    assert!(outcome.stderr.contains("process.capabilities.bounding: \"CAP_NEW\""), "{outcome:?}");
+}
+
 #[test]
 fn ids_are_names_not_paths() {
     let (engine, bundle) = (Engine::new(), bundle());
@@ -100,6 +108,11 @@ fn fields_that_can_not_be() {
         json!([{"containerID": 0, "hostID": 100_000, "size": 10}, {"containerID": 5, "hostID": 200_000, "size": 1}]);
     let two = bundle().set("/linux/gidMappings", overlapping.clone()).set("/linux/uidMappings", overlapping);
     attempt(&two).fails(1, &["linux.uidMappings[1]", "overlaps"]);
+    let without_root = json!([{"containerID": 1, "hostID": 100_000, "size": 10}]);
+    let both = bundle().set("/linux/gidMappings", without_root.clone()).set("/linux/uidMappings", without_root);
+    attempt(&both).fails(1, &["linux.uidMappings", "container id 0"]);
+    refused("/process/user/uid", json!(70_000), &["process.user.uid", "no id 70000, only 0 to 65535"]);
+    refused("/process/user/additionalGids", json!([1, 70_000]), &["process.user.additionalGids[1]", "70000"]);
     refused("/linux/seccomp/defaultErrnoRet", json!(65536), &["linux.seccomp.defaultErrnoRet", "65536"]);
     refused("/linux/seccomp/syscalls/0/errnoRet", json!(0x7ffa_0000), &["linux.seccomp.syscalls[0].errnoRet"]);
     let notify =
@@ -255,6 +268,49 @@ fn a_broken_record_is_named_and_can_be_deleted() {
     fs::write(&file, good).unwrap();
     engine.wsbox(&["delete", "--force", &id]).ok();
     leftover::assert_nothing_left(engine.root(), &id);
+}
+
+#[test]
+fn a_record_that_is_no_file_keeps_nobody_waiting() {
+    for make in ["mkfifo", "mkdir"] {
+        let engine = Engine::new();
+        let (_bundle, id) = engine.sleeping(Bundle::hardened());
+        let (_other, beside) = engine.sleeping(Bundle::hardened());
+        let file = engine.root().join(&id).join("state.json");
+        fs::remove_file(&file).unwrap();
+        assert!(Command::new(make).arg(&file).status().unwrap().success());
+        engine.wsbox(&["state", &id]).fails(1, &["state.json", "delete --force"]);
+        let listed = engine.wsbox(&["list"]).ok();
+        assert!(listed.stdout.contains(&beside) && listed.stderr.contains("state.json"), "{listed:?}");
+        engine.wsbox(&["delete", "--force", &id]).ok();
+        leftover::assert_nothing_left(engine.root(), &id);
+    }
+}
+
+/// They may be those of a namesake below another root.
+#[test]
+fn processes_without_a_record_are_told_and_left_alone() {
+    let engine = Engine::new();
+    let (_bundle, id) = engine.sleeping(Bundle::hardened());
+    let (folder, pid) = (engine.root().join(&id), engine.state(&id)["pid"].as_i64().unwrap());
+    let (record, config) =
+        (fs::read(folder.join("state.json")).unwrap(), fs::read(folder.join("config.json")).unwrap());
+    fs::remove_file(folder.join("state.json")).unwrap();
+    engine.wsbox(&["delete", &id]).fails(1, &[&id, "no record", "/wsbox/"]);
+    let told = engine.wsbox(&["delete", "--force", &id]).ok();
+    assert!(told.stderr.contains("no record") && !folder.exists(), "{told:?}");
+    assert!(fs::exists(format!("/proc/{pid}")).unwrap());
+    // As it was, so that it can be ended.
+    fs::create_dir(&folder).unwrap();
+    fs::write(folder.join("state.json"), record).unwrap();
+    fs::write(folder.join("config.json"), config).unwrap();
+    engine.wsbox(&["delete", "--force", &id]).ok();
+    leftover::assert_nothing_left(engine.root(), &id);
+}
+
+#[test]
+fn a_name_with_a_line_end_is_one_line() {
+    refused("/root/path", json!("no\nwsbox: such"), &["root.path", "no\\nwsbox"]);
 }
 
 /// Also one of another version, as after an upgrade: its processes must not go on behind the back of `delete`.

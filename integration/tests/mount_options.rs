@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Binds of symbolic links, and over them: src-nofollow and dest-nofollow.
+//! What overrules what; binds of symbolic links, and over them: src-nofollow and dest-nofollow.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -47,4 +47,23 @@ fn links_are_followed_unless_told_otherwise() {
 fn they_are_for_binds() {
     let mount = json!({"destination": "/x", "type": "tmpfs", "source": "tmpfs", "options": ["dest-nofollow"]});
     Engine::new().run(&Bundle::hardened().mount(mount), Door::Userns).fails(1, &["mounts[8].options", "for a bind"]);
+}
+
+/// In whatever order: who asks for all to be read-only does not mean all but the top.
+#[test]
+fn recursive_options_overrule_the_others() {
+    let folder = TempDir::new("options");
+    for (door, options) in [
+        (Door::Root, ["rbind", "rw", "rro"]),
+        (Door::Root, ["rbind", "rro", "rw"]),
+        (Door::Userns, ["bind", "rw", "rro"]),
+    ] {
+        let mount = json!({"destination": "/x", "type": "bind", "source": folder.path(), "options": options});
+        let bundle = Bundle::hardened().user_namespace(door == Door::Userns).mount(mount);
+        let outcome = Engine::new().run(&bundle.script("touch /x/file 2>&1; true"), door).ok();
+        assert!(outcome.stdout.contains("Read-only file system"), "{options:?}: {outcome:?}");
+    }
+    let mount = json!({"destination": "/x", "type": "tmpfs", "source": "tmpfs", "options": ["rw", "rro"]});
+    let outcome = Engine::new().run(&Bundle::hardened().mount(mount).script("touch /x/file 2>&1; true"), Door::Userns);
+    assert!(outcome.ok().stdout.contains("Read-only file system"));
 }

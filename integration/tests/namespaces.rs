@@ -9,11 +9,14 @@ use wsbox_integration::{Bundle, Door, Engine, leftover, unique};
 
 /// A container with explicit maps, whose namespaces the others join, and the path of one of them.
 fn host(engine: &Engine) -> (Bundle, String, impl Fn(&str) -> String) {
-    let maps = json!([{"containerID": 0, "hostID": 300_000, "size": 65536}]);
-    let bundle = Bundle::hardened().set("/linux/uidMappings", maps.clone()).set("/linux/gidMappings", maps);
-    let (bundle, id) = engine.sleeping(owned(bundle));
+    let (bundle, id) = engine.sleeping(mapped(Bundle::hardened()));
     let pid = engine.state(&id)["pid"].clone();
     (bundle, id, move |kind| format!("/proc/{pid}/ns/{kind}"))
+}
+
+fn mapped(bundle: Bundle) -> Bundle {
+    let maps = json!([{"containerID": 0, "hostID": 300_000, "size": 65536}]);
+    owned(bundle).set("/linux/uidMappings", maps.clone()).set("/linux/gidMappings", maps)
 }
 
 /// Files are taken as they are: so the ids of the namespace may reach and own the root.
@@ -28,12 +31,16 @@ fn owned(bundle: Bundle) -> Bundle {
 }
 
 fn joining(bundle: Bundle, joined: &[(&str, String)]) -> Bundle {
+    with_namespaces(owned(bundle), joined)
+}
+
+fn with_namespaces(bundle: Bundle, joined: &[(&str, String)]) -> Bundle {
     let new = ["mount", "pid", "ipc", "uts", "network", "user"];
     let new = new.into_iter().filter(|kind| joined.iter().all(|(joined, _)| joined != kind));
     let new = new.map(|kind| json!({"type": kind})).collect::<Vec<_>>();
     let joined = joined.iter().map(|(kind, path)| json!({"type": kind, "path": path}));
     let all: Vec<Value> = new.into_iter().chain(joined).collect();
-    owned(bundle).set("/linux/namespaces", json!(all))
+    bundle.set("/linux/namespaces", json!(all))
 }
 
 fn joiners(path: &impl Fn(&str) -> String) -> Vec<(&'static str, String)> {
@@ -49,6 +56,47 @@ fn user_and_pid_namespaces() {
     assert_eq!(engine.run(&bundle, Door::Root).ok().stdout, " 0 300000 65536\n0\nsleep 1000 other\n0\n");
     let library = joining(Bundle::hardened(), &joiners(&path)).script("kill -0 1 && exit 42");
     assert_eq!(engine.run(&library, Door::Library).code, 42);
+}
+
+fn without_mounts(bundle: Bundle, places: &[&str]) -> Bundle {
+    let mut bundle = bundle;
+    bundle.config["mounts"]
+        .as_array_mut()
+        .unwrap()
+        .retain(|mount| !places.iter().any(|place| mount["destination"] == *place));
+    bundle
+}
+
+/// As podman has it for `--network container:X --uidmap …`: they are joined while wsbox still has the right to.
+#[test]
+fn others_in_a_user_namespace_of_its_own() {
+    let engine = Engine::new();
+    let (_host, _, path) = host(&engine);
+    let all = [("network", "net"), ("uts", "uts"), ("ipc", "ipc")];
+    let joined = all.map(|(kind, name)| (kind, path(name)));
+    let bundle =
+        without_mounts(with_namespaces(Bundle::hardened(), &joined), &["/sys", "/sys/fs/cgroup", "/dev/mqueue"])
+            .remove("/hostname");
+    let (_bundle, id) = engine.sleeping(bundle);
+    for (_, name) in all.iter().chain(&[("user", "user")]) {
+        let seen = engine.wsbox(&["exec", &id, "readlink", &format!("/proc/self/ns/{name}")]).ok().stdout;
+        let first = fs::read_link(path(name)).unwrap().display().to_string();
+        assert_eq!(seen.trim() == first, *name != "user", "{name}");
+    }
+    engine.wsbox(&["exec", &id, "hostname", "other"]).fails(1, &["not permitted"]);
+}
+
+/// As podman has it for `--pid host --uidmap …`.
+#[test]
+fn settings_by_the_hosts_proc() {
+    let mut bundle = without_mounts(mapped(Bundle::hardened()), &["/proc"]);
+    let proc = json!({"destination": "/proc", "type": "bind", "source": "/proc", "options": ["rbind", "rw", "nosuid", "noexec", "nodev"]});
+    bundle.config["mounts"].as_array_mut().unwrap().insert(0, proc);
+    bundle.config["linux"]["namespaces"].as_array_mut().unwrap().retain(|namespace| namespace["type"] != "pid");
+    let bundle = bundle.set("/linux/sysctl", json!({"net.ipv4.ping_group_range": "7 9", "kernel.msgmax": "4321"}));
+    let script =
+        "tr '\\t' ' ' </proc/sys/net/ipv4/ping_group_range; cat /proc/sys/kernel/msgmax; [ $$ = 1 ] || echo host";
+    assert_eq!(Engine::new().run(&bundle.script(script), Door::Userns).ok().stdout, "7 9\n4321\nhost\n");
 }
 
 #[test]
@@ -80,7 +128,8 @@ fn what_can_not_be_joined_is_told_by_its_field() {
         |bundle: Bundle| bundle.set("/linux/uidMappings", other.clone()).set("/linux/gidMappings", other.clone());
     for (bundle, words) in [
         (joining(Bundle::hardened(), &[("pid", path("pid"))]), ["linux.namespaces[5].path", "another user namespace"]),
-        (joining(Bundle::hardened(), &[("ipc", path("ipc"))]), ["linux.namespaces[5].path", "not permitted"]),
+        (joining(Bundle::hardened(), &[("network", path("net"))]), ["linux.namespaces[5].path", "whose sysfs can not"]),
+        (joining(Bundle::hardened(), &[("ipc", path("uts"))]), ["linux.namespaces[5].path", "of that kind"]),
         (rooted(&[("pid", path("ipc"))]), ["linux.namespaces[4].path", "of that kind"]),
         (joining(Bundle::hardened(), &[("user", own("user"))]), ["linux.namespaces[5].path", "wsbox's own"]),
         (joining(Bundle::hardened(), &[("user", "/nowhere".into())]), ["linux.namespaces[5].path", "no such file"]),

@@ -240,6 +240,25 @@ fn a_profile_is_kept() {
     );
     engine.wsbox(&["update", "--pids-limit", "30", &id]).ok();
     assert_eq!(has(&id, "pids.max"), "30");
+    // No swap, up or down.
+    for limit in [100 * MIB, 300 * MIB] {
+        engine.wsbox(&["update", "--memory", &limit.to_string(), &id]).ok();
+        let limits = ["memory.limit_in_bytes", "memory.memsw.limit_in_bytes"].map(|name| has(&id, name));
+        assert_eq!(limits, [limit.to_string(), limit.to_string()]);
+    }
+}
+
+/// What v1 itself says of a cgroup without one.
+#[test]
+fn a_memory_limit_that_is_none() {
+    let (engine, id) = (Engine::new(), unique("none"));
+    let bundle = Bundle::plain().args(&["sleep", "1000"]);
+    let bundle = bundle.set("/linux/resources/memory", json!({"limit": i64::MAX, "swap": i64::MAX}));
+    bundle.write();
+    engine.wsbox(&["run", "--detach", "--bundle", &bundle.path().display().to_string(), &id]).ok();
+    assert_eq!(has(&id, "memory.limit_in_bytes"), (i64::MAX - 4095).to_string());
+    engine.wsbox(&["update", "--memory", "64m", "--memory-swap", "64m", &id]).ok();
+    assert_eq!(has(&id, "memory.limit_in_bytes"), (64 * MIB).to_string());
 }
 
 /// Whoever is born while the container goes into a cgroup of another kind goes there too.

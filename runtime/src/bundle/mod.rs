@@ -89,7 +89,7 @@ impl Bundle {
 }
 
 /// The content of a file that is one: a FIFO would keep us waiting.
-fn read_regular(path: &Path) -> std::io::Result<Vec<u8>> {
+pub(crate) fn read_regular(path: impl AsRef<Path>) -> std::io::Result<Vec<u8>> {
     let mut file = std::fs::File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
     if !file.metadata()?.is_file() {
         return Err(std::io::Error::from_raw_os_error(libc::EINVAL));

@@ -4,24 +4,20 @@
 use std::borrow::Cow;
 use std::path::Path;
 
-use oci_spec::runtime::{LinuxResources, LinuxSeccomp, Process, Spec};
+use oci_spec::runtime::{Capability, LinuxResources, LinuxSeccomp, Process, Spec};
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::error::{Error, Kind, Result};
 
-/// Parses a config; `file` is only for messages. The second value names unknown or misspelt fields: the spec says to
-/// ignore them, but a misspelt limit is no limit.
+/// Parses a config; `file` is only for messages. The second value says what is ignored: unknown or misspelt fields (the spec says so,
+/// but a misspelt limit is no limit), and capabilities that nobody knows.
 ///
 /// # Errors
 /// If it is no JSON, or a field has the wrong type or value.
 pub fn parse(config: &[u8], file: &Path) -> Result<(Spec, Vec<String>)> {
-    let (spec, unknown) = from_slice::<Spec>(config, file)?;
-    Ok((spec, unknown.iter().map(|path| nobody_knows(path)).collect()))
-}
-
-fn nobody_knows(path: &str) -> String {
-    format!("{path}: nobody knows this field, it is ignored (misspelt?)")
+    from_slice(config, file)
 }
 
 /// Parses the file of `update --resources`; the second value is as in [`parse`].
@@ -29,16 +25,15 @@ fn nobody_knows(path: &str) -> String {
 /// # Errors
 /// As [`parse`].
 pub fn parse_resources(bytes: &[u8], file: &Path) -> Result<(LinuxResources, Vec<String>)> {
-    let (resources, unknown) = from_slice(bytes, file)?;
-    Ok((resources, unknown.iter().map(|path| nobody_knows(path)).collect()))
+    from_slice(bytes, file)
 }
 
-/// Parses the file of `exec --process`.
+/// Parses the file of `exec --process`; the second value is as in [`parse`].
 ///
 /// # Errors
 /// As [`parse`].
-pub fn parse_process(bytes: &[u8], file: &Path) -> Result<Process> {
-    from_slice(bytes, file).map(|(process, _)| process)
+pub fn parse_process(bytes: &[u8], file: &Path) -> Result<(Process, Vec<String>)> {
+    from_slice(bytes, file)
 }
 
 /// Parses a seccomp profile in the format of `linux.seccomp`.
@@ -71,18 +66,68 @@ fn respelt(bytes: &[u8]) -> Cow<'_, [u8]> {
 
 fn from_slice<T: DeserializeOwned>(bytes: &[u8], file: &Path) -> Result<(T, Vec<String>)> {
     let bytes = &*respelt(bytes);
-    let mut unknown = Vec::new();
-    let mut json = serde_json::Deserializer::from_slice(bytes);
-    let value = serde_ignored::deserialize(&mut json, |path| unknown.push(plain(&path.to_string())));
-    match value.and_then(|value| json.end().map(|()| value)) {
-        Ok(value) => Ok((value, unknown)),
-        Err(_) => Err(explain::<T>(bytes, file)),
+    if let Some(found) = whole(bytes) {
+        return Ok(found);
     }
+    let known = without_unknown_capabilities(bytes).and_then(|(bytes, unknown)| Some((whole(&bytes)?, unknown)));
+    let ((value, mut warnings), unknown) = known.ok_or_else(|| explain::<T>(bytes, file))?;
+    warnings.extend(unknown);
+    Ok((value, warnings))
+}
+
+/// All of it, and what is ignored; nothing if there is anything wrong.
+fn whole<T: DeserializeOwned>(bytes: &[u8]) -> Option<(T, Vec<String>)> {
+    let mut warnings = Vec::new();
+    let mut json = serde_json::Deserializer::from_slice(bytes);
+    let ignore = |path: &str| format!("{}: nobody knows this field, it is ignored (misspelt?)", plain(path));
+    let value = serde_ignored::deserialize(&mut json, |path| warnings.push(ignore(&path.to_string()))).ok()?;
+    json.end().ok().map(|()| (value, warnings))
+}
+
+/// The same without them, and a warning of each: those of a newer kernel are not granted, but are no reason to fail (config.md,
+/// "Linux Process": SHOULD NOT fail).
+fn without_unknown_capabilities(bytes: &[u8]) -> Option<(Vec<u8>, Vec<String>)> {
+    let mut config = serde_json::from_slice::<Value>(bytes).ok()?;
+    let mut warnings = Vec::new();
+    for pointer in ["/process/capabilities", "/capabilities"] {
+        for (set, names) in config.pointer_mut(pointer).and_then(Value::as_object_mut).into_iter().flatten() {
+            let field = format!("{}.{set}", pointer[1..].replace('/', "."));
+            names.as_array_mut()?.retain(|name| {
+                let known = !name.is_string() || Capability::deserialize(name).is_ok();
+                if !known {
+                    warnings.push(format!("{field}: {name} is no capability that wsbox knows, it is not granted"));
+                }
+                known
+            });
+        }
+    }
+    Some((serde_json::to_vec(&config).ok()?, warnings))
 }
 
 /// serde_ignored writes `?` for each Option on the way.
 fn plain(path: &str) -> String {
     path.split('.').filter(|part| *part != "?").collect::<Vec<_>>().join(".")
+}
+
+/// What Rust calls it, and JSON does.
+const TYPES: [(&str, &str); 12] = [
+    ("expected struct ", "expected an object, "),
+    ("expected a sequence", "expected a list"),
+    ("expected a map", "expected an object"),
+    ("expected path string", "expected a path"),
+    ("invalid type: sequence", "invalid type: a list"),
+    ("invalid type: map", "invalid type: an object"),
+    ("expected u8", "expected a whole number from 0 to 255"),
+    ("expected u16", "expected a whole number from 0 to 65535"),
+    ("expected u32", "expected a whole number from 0 to 4294967295"),
+    ("expected u64", "expected a whole number that is not negative"),
+    ("expected i32", "expected a whole number of 32 bits"),
+    ("expected i64", "expected a whole number"),
+];
+
+fn in_json(words: &str) -> String {
+    let found = TYPES.iter().find(|(rust, _)| words.contains(rust));
+    found.map_or_else(|| words.to_owned(), |(rust, json)| words.replacen(rust, json, 1))
 }
 
 /// Parses once more, slowly, for the path of what is wrong.
@@ -98,7 +143,9 @@ fn explain<T: DeserializeOwned>(bytes: &[u8], file: &Path) -> Error {
             let why = format!("is to be a list of NAME=VALUE texts in {file}");
             Error::invalid(error.path().to_string(), why)
         }
-        Err(error) => Error::invalid(error.path().to_string(), format!("{} in {file}", error.inner())),
+        Err(error) => {
+            Error::invalid(error.path().to_string(), format!("{} in {file}", in_json(&error.inner().to_string())))
+        }
         Ok(_) => match json.end() {
             Err(error) => Error::invalid(file.to_string(), error.to_string()),
             Ok(()) => Error::new(Kind::Invalid, file.to_string(), "can not be parsed"),
@@ -125,7 +172,7 @@ mod tests {
             (process(r#""env":[3]"#), "process.env[0]: is to be a list"),
             (process(r#""args":["sh",3]"#), "process.args[1]:"),
             (process(r#""rlimits":[{"type":"RLIMIT_X","soft":1,"hard":1}]"#), "process.rlimits[0].type:"),
-            (process(r#""capabilities":{"bounding":["CAP_NEW_THING"]}"#), "process.capabilities.bounding"),
+            (process(r#""capabilities":{"bounding":[7]}"#), "process.capabilities.bounding"),
             (process(r#""noNewPrivileges":"yes""#), "process.noNewPrivileges:"),
             (r#"{"ociVersion":"1","mounts":[{"destination":"/a"},{"type":"proc"}]}"#.into(), "mounts[1]:"),
             (r#"{"ociVersion":"1","linux":{"namespaces":[{"type":"pit"}]}}"#.into(), "linux.namespaces[0].type:"),
@@ -151,9 +198,31 @@ mod tests {
     fn flags_of_schedulers_are_the_specs() {
         let json = r#"{"cwd": "/", "user": {"uid": 0, "gid": 0}, "args": ["SCHED_FLAG_DL_OVERRUN"],
             "scheduler": {"policy": "SCHED_DEADLINE", "flags": ["SCHED_FLAG_RESET_ON_FORK", "SCHED_FLAG_DL_OVERRUN"]}}"#;
-        let process = parse_process(json.as_bytes(), Path::new("p")).unwrap();
+        let (process, _) = parse_process(json.as_bytes(), Path::new("p")).unwrap();
         assert_eq!(process.scheduler().as_ref().unwrap().flags().as_ref().unwrap().len(), 2);
         assert_eq!(process.args().as_ref().unwrap()[0], "SCHED_FLAG_DL_OVERRUN");
+    }
+
+    #[test]
+    fn types_are_those_of_json() {
+        let said = error(r#"{"ociVersion":"1","process":{"cwd":"/","user":{"uid":"root","gid":0}}}"#);
+        assert!(said.contains("expected a whole number from 0 to 4294967295 at line 1"), "{said}");
+        let said = error(r#"{"ociVersion":"1","root":7}"#);
+        assert!(said.contains("expected an object, Root"), "{said}");
+    }
+
+    #[test]
+    fn capabilities_that_nobody_knows_are_not_granted() {
+        let json = r#"{"cwd": "/", "user": {"uid": 0, "gid": 0},
+            "capabilities": {"bounding": ["CAP_KILL", "CAP_NEW"], "effective": ["CAP_NEW"]}}"#;
+        let (process, warnings) = parse_process(json.as_bytes(), Path::new("p")).unwrap();
+        let sets = process.capabilities().as_ref().unwrap();
+        assert_eq!(sets.bounding().as_ref().unwrap().len(), 1);
+        assert!(sets.effective().as_ref().unwrap().is_empty());
+        let wanted = r#"capabilities.bounding: "CAP_NEW" is no capability"#;
+        assert!(warnings.len() == 2 && warnings[0].starts_with(wanted), "{warnings:?}");
+        // What else is wrong is told.
+        assert!(parse_process(json.replace("\"/\"", "7").as_bytes(), Path::new("p")).is_err());
     }
 
     #[test]

@@ -360,7 +360,9 @@ fn v1_dir(path: &str, write: &Write) -> PathBuf {
 
 /// A limit that was written and does not hold is an error.
 fn must_be_in_force(found: &Limits, wanted: &Wanted) -> Result<()> {
-    let finite = |limit: Option<i64>| limit.and_then(|limit| u64::try_from(limit).ok()).filter(|limit| *limit > 0);
+    // From this on v1 and v2 have none.
+    let finite =
+        |limit: Option<i64>| limit.filter(|limit| (1..i64::MAX & !0xfff).contains(limit)).map(|limit| limit as u64);
     let quota = found.cpu.map(|(quota, _)| quota);
     let limits = [
         ("memory.limit", finite(wanted.memory).map(|bytes| bytes & !0xfff), found.memory_max),

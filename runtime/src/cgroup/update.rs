@@ -243,12 +243,18 @@ impl Cgroup {
         }
     }
 
-    /// Of all writes those to files that the change names; v2's limit of swap alone follows that of memory.
+    /// Of all writes those to files that the change names; that of swap follows that of memory: on v2 it is swap alone, and on v1 a
+    /// profile may tie it to memory.
     fn touched(&self, change: &Wanted, all: &Wanted) -> Result<Vec<Write>> {
         let writes = |wanted: &Wanted| if self.on_v1() { wanted.v1_writes() } else { wanted.v2_writes() };
         let changed = writes(change)?;
         let named = |file: &str| changed.iter().any(|write| write.file == file);
-        let touched = |write: &Write| named(&write.file) || (write.file == "memory.swap.max" && named("memory.max"));
+        let follows = |file: &str| match file {
+            "memory.swap.max" => named("memory.max"),
+            "memory.memsw.limit_in_bytes" => named("memory.limit_in_bytes"),
+            _ => false,
+        };
+        let touched = |write: &Write| named(&write.file) || follows(&write.file);
         Ok(writes(all)?.into_iter().filter(touched).collect())
     }
 

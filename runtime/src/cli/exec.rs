@@ -7,7 +7,7 @@ use std::str::FromStr;
 use oci_spec::runtime::{Capability, LinuxCapabilities, LinuxCapabilitiesBuilder, Process, User};
 
 use super::create::Tell;
-use super::{Global, foreground, stdin};
+use super::{Global, foreground, log, stdin};
 use crate::bundle;
 use crate::error::{Context, Error, Result};
 use crate::launch;
@@ -77,7 +77,9 @@ impl Arguments {
         let mut process = match &self.process {
             Some(file) => {
                 let bytes = std::fs::read(file).context(|| format!("--process {}", file.display()))?;
-                bundle::parse_process(&bytes, file)?
+                let (process, warnings) = bundle::parse_process(&bytes, file)?;
+                warnings.iter().for_each(|warning| log::warning(warning));
+                process
             }
             None => self.derived(own)?,
         };

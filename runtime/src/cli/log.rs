@@ -73,7 +73,7 @@ pub fn printable(text: &str, kept: &[char]) -> String {
 
 /// To an engine stderr is the payload's, and only errors go there, as with runc: where there is a log, and in `create`.
 fn write(level: &str, message: &str) {
-    let (mut stderr, message) = (std::io::stderr(), &printable(message, &['\n', '\t']));
+    let (mut stderr, message) = (std::io::stderr(), &printable(message, &['\t']));
     let _ = match level {
         "error" => writeln!(stderr, "wsbox: {message}"),
         _ if (LOG.get().is_some() || QUIET.load(Ordering::Relaxed)) && !stderr.is_terminal() => Ok(()),

@@ -29,7 +29,7 @@ impl Launch<'_> {
 
     pub(super) fn clone_init(&mut self, init: &OwnedFd) -> Result<()> {
         let (channel, control) = Channel::pair()?;
-        let early = self.plan.early.iter().map(|early| sources::namespace(&early.path, &early.field, false));
+        let early = self.plan.early.iter().map(|early| sources::namespace(&early.path, &early.field, early.not_ours));
         let early = early.collect::<Result<Vec<_>>>()?;
         let join = self.plan.early.iter().zip(&early);
         let join: Vec<_> = join.map(|(early, fd)| Join { namespace: fd.as_fd(), kind: early.kind }).collect();

@@ -79,9 +79,11 @@ impl Builder<'_> {
         }
         let ids = spec.process().as_ref().map_or((0, 0), |process| (process.user().uid(), process.user().gid()));
         let attr = bind_attr(mount, &parsed, field, user, ids)?;
+        let writable = (attr.set | attr.set_all) & attr::RDONLY == 0;
         let (nofollow, proc) = (parsed.source_nofollow, place == "/proc");
         let field_of_source = format!("{field}.source");
         let slot = self.source(Source::Bind { path: source.clone(), field: field_of_source, attr, nofollow, proc });
+        self.bound_proc = (proc && writable).then_some(slot).or(self.bound_proc);
         let flags = if parsed.dest_nofollow { DEST_NOFOLLOW } else { 0 } | if proc { DEST_NO_SYMLINKS } else { 0 };
         self.attach(field, slot, place, flags);
         Ok(())

@@ -54,9 +54,9 @@ impl Builder<'_> {
         Ok(())
     }
 
-    /// Without a cgroup namespace, the file system would show the host's: so only the container's directory of it, read-only.
+    /// Without a cgroup namespace, the file system would show the host's: so only the container's directory of it.
     fn own_cgroup(&mut self, field: &str, hierarchy: Option<String>, set: u64, place: &str) {
-        let attr = BindAttr { set: set | attr::RDONLY, propagation: MS_PRIVATE, ..BindAttr::default() };
+        let attr = BindAttr { set, propagation: MS_PRIVATE, ..BindAttr::default() };
         let slot = self.source(Source::Cgroup(hierarchy, attr));
         self.attach_dir(field, slot, place, DEST_NO_SYMLINKS);
     }

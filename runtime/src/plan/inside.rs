@@ -73,7 +73,7 @@ impl Builder<'_> {
         }
     }
 
-    /// Written through the descriptor of the proc that we mounted: no path of the image leads there (CVE-2025-52881).
+    /// Written through the descriptor of the proc that we mounted, or bound: no path of the image leads there (CVE-2025-52881).
     fn kernel_settings(&mut self, linux: &Linux, user: &UserNamespace) -> Result<()> {
         let mut settings: Vec<(String, String, String)> = Vec::new();
         for (key, value) in linux.sysctl().iter().flatten() {
@@ -94,11 +94,14 @@ impl Builder<'_> {
         if *user == UserNamespace::Allocate {
             settings.push(("linux.namespaces".into(), "sys/user/max_user_namespaces".into(), "0".into()));
         }
-        if (!settings.is_empty() || is_new(linux, LinuxNamespaceType::Time)) && !self.has_proc {
-            self.make("", self.scratch.proc, "proc", None, &[], 0);
+        // The host's own shows the settings of who writes, but not its processes by their numbers in here.
+        let bound = self.bound_proc.filter(|_| !is_new(linux, LinuxNamespaceType::Time));
+        let proc = bound.unwrap_or(self.scratch.proc);
+        if (!settings.is_empty() || is_new(linux, LinuxNamespaceType::Time)) && !self.has_proc && bound.is_none() {
+            self.make("", proc, "proc", None, &[], 0);
         }
         for (field, path, value) in settings {
-            self.push(field, Step::Write { dir: self.scratch.proc, path, value });
+            self.push(field, Step::Write { dir: proc, path, value });
         }
         self.clocks(linux, self.scratch.proc)
     }

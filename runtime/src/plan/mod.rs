@@ -32,7 +32,7 @@ use crate::{cgroup, seccomp};
 pub use attributes::Attributes;
 pub use binds::{BindAttr, Idmap, id_mapped_mount, is_bind, source_path};
 pub use devices::{apart as devices_apart, must_be_allowed as device_must_be_allowed};
-pub use namespaces::{Early, UserNamespace, is_new, joined, user as user_namespace};
+pub use namespaces::{Early, UserNamespace, has, is_new, joined, user as user_namespace};
 pub use process::hard_limits;
 pub use secrets::{SecretSource, Secrets, first as first_secret};
 pub use step::{HookRun, Planned, Program, Slot, Step};
@@ -234,6 +234,8 @@ struct Builder<'a> {
     has_devpts: bool,
     has_dev: bool,
     has_proc: bool,
+    /// The host's proc, where it is bound to /proc
+    bound_proc: Option<Slot>,
     late: Vec<Planned>,
     warnings: Vec<String>,
     /// Whether the filter asks a monitor
@@ -259,6 +261,7 @@ impl<'a> Builder<'a> {
             has_devpts: false,
             has_dev: false,
             has_proc: false,
+            bound_proc: None,
             late,
             warnings,
             counted: Counted::No,
@@ -294,6 +297,7 @@ pub fn container(spec: &Spec, id: &str, host: &Host, options: &Options) -> Resul
     let linux = spec.linux().as_ref().ok_or_else(|| Error::invalid("linux", "is missing"))?;
     let wanted = spec.process().as_ref().ok_or_else(|| Error::invalid("process", "is missing"))?;
     let user = namespaces::user(linux);
+    namespaces::check_ids(wanted.user(), &user)?;
     let filter = match &options.compiled {
         Some(filter) => Some(filter.clone()),
         None => {
@@ -364,6 +368,7 @@ pub fn exec(exec: &Exec<'_>, host: &Host, options: &Options) -> Result<(Program,
     if host.in_user_namespace {
         devices::must_not_remount(linux, exec.process)?;
     }
+    namespaces::check_ids(exec.process.user(), &namespaces::user(linux))?;
     let mut builder = Builder::new(host, 2)?;
     builder.source(Source::Container);
     builder.join(linux);

@@ -9,7 +9,7 @@ use super::program::{DEST_IN_PROC, DEST_NO_SYMLINKS};
 use super::step::Kind;
 use super::{Builder, CopyUp, Dev, Slot, Source, Step, UserNamespace};
 use crate::error::{Error, Result};
-use crate::plan::namespaces::is_new;
+use crate::plan::namespaces::has;
 use crate::sys::mount::attr;
 use crate::validate::clean;
 
@@ -56,11 +56,9 @@ fn makes_nodes(process: &Process) -> bool {
 /// Whether the container can write to a folder of the host as its owner (a bind, or the root itself): then the filter denies
 /// set-id modes, or a user of the host could execute what it left there.
 pub fn makes_set_id_files(spec: &Spec, user: &UserNamespace) -> bool {
-    // By what is really set: a later option overrules an earlier one.
     let writable = |mount: &Mount| match Parsed::new(mount, "") {
         Ok(parsed) if parsed.bind || mount.typ().as_deref() == Some("bind") => {
-            let read_only = (parsed.set | parsed.set_all) & !(parsed.clear | parsed.clear_all) & attr::RDONLY != 0;
-            !read_only
+            (parsed.set | parsed.set_all) & attr::RDONLY == 0
         }
         _ => false,
     };
@@ -131,8 +129,8 @@ impl Builder<'_> {
                 Ok(())
             }
             "tmpfs" if place == "/dev" => self.dev(parsed, field, spec, linux),
-            // Only the owner of a network namespace may mount its sysfs; its read-only copy shows the same.
-            "sysfs" if *user != UserNamespace::Host && !is_new(linux, LinuxNamespaceType::Network) => {
+            // Only the owner of a network namespace may mount its sysfs; of the host's, a read-only copy of the mount shows the same.
+            "sysfs" if *user != UserNamespace::Host && !has(linux, LinuxNamespaceType::Network) => {
                 let attr = BindAttr {
                     recursive: true,
                     set_all: parsed.set | attr::RDONLY,

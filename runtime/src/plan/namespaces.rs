@@ -3,10 +3,11 @@
 
 use std::path::PathBuf;
 
-use oci_spec::runtime::{Linux, LinuxNamespaceType, Spec};
+use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespaceType, Spec, User};
 
-use super::{Builder, IdMaps, Options, Slot, Source, Step};
+use super::{Builder, IdMaps, Options, Slot, Source, Step, id_mapping};
 use crate::error::{Error, Result};
+use crate::state::ids;
 
 /// linux/prctl.h
 const PR_SET_DUMPABLE: u32 = 4;
@@ -34,6 +35,8 @@ pub struct Early {
     pub path: PathBuf,
     /// Its CLONE_NEW* flag
     pub kind: i32,
+    /// It must not be wsbox' own
+    pub not_ours: bool,
 }
 
 /// A user namespace without maps is an order to allocate them: runc and crun refuse such a config, so nobody means less.
@@ -50,6 +53,34 @@ pub fn user(linux: &Linux) -> UserNamespace {
     }
 }
 
+/// The payload's ids are ones that the container has: of others setuid(2) says no more than that they are invalid.
+pub fn check_ids(payload: &User, user: &UserNamespace) -> Result<()> {
+    let allocated = [id_mapping(0, 0, ids::SIZE)];
+    let (uids, gids) = match user {
+        UserNamespace::Allocate => (&allocated[..], &allocated[..]),
+        UserNamespace::Mapped(maps) => (&maps.uid[..], &maps.gid[..]),
+        UserNamespace::Host | UserNamespace::Joined(_) => return Ok(()),
+    };
+    let own = [("uid".to_owned(), uids, payload.uid()), ("gid".to_owned(), gids, payload.gid())];
+    let groups = payload.additional_gids().iter().flatten().enumerate();
+    let groups = groups.map(|(at, gid)| (format!("additionalGids[{at}]"), gids, *gid));
+    let has = |map: &[LinuxIdMapping], id: u32| {
+        map.iter().any(|entry| id.checked_sub(entry.container_id()).is_some_and(|at| at < entry.size()))
+    };
+    match own.into_iter().chain(groups).find(|(_, map, id)| !has(map, *id)) {
+        Some((field, map, id)) => Err(Error::invalid(format!("process.user.{field}"), lacks(id, map))),
+        None => Ok(()),
+    }
+}
+
+fn lacks(id: u32, map: &[LinuxIdMapping]) -> String {
+    let range = |entry: &LinuxIdMapping| {
+        (entry.container_id(), entry.container_id().saturating_add(entry.size().saturating_sub(1)))
+    };
+    let ranges: Vec<_> = map.iter().map(range).map(|(first, last)| format!("{first} to {last}")).collect();
+    format!("the container's user namespace has no id {id}, only {}", ranges.join(", "))
+}
+
 fn no_clocks(why: &str) -> Error {
     Error::invalid("linux.timeOffsets", why)
 }
@@ -59,6 +90,11 @@ fn find(linux: &Linux, kind: LinuxNamespaceType) -> Option<(usize, Option<&std::
     let namespaces = linux.namespaces().as_deref().unwrap_or_default();
     let at = namespaces.iter().position(|namespace| namespace.typ() == kind)?;
     Some((at, namespaces[at].path().as_deref().filter(|path| !path.as_os_str().is_empty())))
+}
+
+/// Whether the config asks for a namespace of `kind`, new or joined.
+pub fn has(linux: &Linux, kind: LinuxNamespaceType) -> bool {
+    find(linux, kind).is_some()
 }
 
 /// Whether the container gets a new namespace of `kind`.
@@ -72,14 +108,25 @@ pub fn joined(linux: &Linux, kind: LinuxNamespaceType) -> Option<(usize, &std::p
     path.map(|path| (at, path))
 }
 
-/// The PID namespace first: once in the user namespace there may be no right to it.
+/// What is joined before the new namespaces are made. The user namespace comes last: once in it there may be no right to the others.
+/// In a new one there is none to what was there before, so that all is joined by then.
 pub fn early(linux: &Linux) -> Vec<Early> {
-    let kinds = [(LinuxNamespaceType::Pid, libc::CLONE_NEWPID), (LinuxNamespaceType::User, libc::CLONE_NEWUSER)];
-    let one = |(kind, flag)| {
-        let (at, path) = find(linux, kind)?;
-        Some(Early { field: format!("linux.namespaces[{at}].path"), path: path?.into(), kind: flag })
+    let changes_net = changes_net(linux);
+    let one = |(kind, flag): (LinuxNamespaceType, i32)| {
+        let (at, path) = find(linux, kind).filter(|_| is_early(linux, kind))?;
+        let not_ours = changes_net && kind == LinuxNamespaceType::Network;
+        Some(Early { field: format!("linux.namespaces[{at}].path"), path: path?.into(), kind: flag, not_ours })
     };
-    kinds.into_iter().filter_map(one).collect()
+    // The user namespace is the first there.
+    KINDS.into_iter().rev().filter_map(one).collect()
+}
+
+fn is_early(linux: &Linux, kind: LinuxNamespaceType) -> bool {
+    matches!(kind, LinuxNamespaceType::User | LinuxNamespaceType::Pid) || is_new(linux, LinuxNamespaceType::User)
+}
+
+fn changes_net(linux: &Linux) -> bool {
+    linux.sysctl().iter().flatten().any(|(key, _)| crate::validate::sysctl_path(key).starts_with("net/"))
 }
 
 /// linux/sched.h; libc has it for some targets only.
@@ -123,7 +170,7 @@ impl Builder<'_> {
                 // Entered once its clocks are set (time_namespaces(7)).
                 Some((_, None)) if kind == LinuxNamespaceType::Time => {}
                 Some((_, None)) if kind != LinuxNamespaceType::Cgroup => flags |= flag as u64,
-                Some((_, Some(_))) if matches!(kind, LinuxNamespaceType::User | LinuxNamespaceType::Pid) => {}
+                Some((_, Some(_))) if is_early(linux, kind) => {}
                 Some((at, Some(path))) => joined.push((format!("linux.namespaces[{at}].path"), path, flag as u32)),
                 _ => {}
             }
@@ -133,8 +180,7 @@ impl Builder<'_> {
             // It was left until now, for the parent to write the maps; others may be in a namespace that is joined.
             self.push("", Step::Prctl { option: PR_SET_DUMPABLE, value: 0 });
         }
-        let changes_net =
-            linux.sysctl().iter().flatten().any(|(key, _)| crate::validate::sysctl_path(key).starts_with("net/"));
+        let changes_net = changes_net(linux);
         for (field, path, flags) in joined {
             let not_ours = changes_net && flags == libc::CLONE_NEWNET as u32;
             let slot = self.source(Source::Namespace { path: path.into(), field: field.clone(), not_ours });

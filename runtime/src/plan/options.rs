@@ -77,7 +77,16 @@ impl Parsed {
         for (at, option) in mount.options().iter().flatten().enumerate() {
             parsed.add(option, &format!("{field}.options[{at}]"))?;
         }
+        parsed.settle();
         Ok(parsed)
+    }
+
+    /// What is recursive overrules the others, wherever it stands: runc and crun set it last, and a `rro` must not be lost.
+    fn settle(&mut self) {
+        let all = self.set_all | self.clear_all;
+        let overruled = all | if all & attr::ATIME_MASK == 0 { 0 } else { attr::ATIME_MASK };
+        self.set &= !overruled;
+        self.clear &= !overruled;
     }
 
     /// The same for a file system of its own: it has nothing below it, so its recursive options are as the others.
@@ -89,14 +98,14 @@ impl Parsed {
         if self.idmap || maps.into_iter().flatten().any(|maps| !maps.is_empty()) {
             return Err(Error::invalid(field, "is no bind: only a bind can be id-mapped"));
         }
-        self.set |= self.set_all & !self.clear;
+        self.set |= self.set_all;
         (self.set_all, self.clear_all) = (0, 0);
         Ok(self)
     }
 
     /// Whether no device node can be opened through a bind with these options.
     pub fn no_devices(&self) -> bool {
-        let top = self.set | self.set_all & !self.clear;
+        let top = self.set | self.set_all;
         top & attr::NODEV != 0 && (!self.recursive || self.set_all & attr::NODEV != 0)
     }
 
@@ -199,6 +208,12 @@ mod tests {
         assert!(parsed.bind && parsed.recursive && parsed.propagation_all);
         assert_eq!((parsed.set_all, parsed.propagation), (attr::RDONLY | attr::NOSUID, libc::MS_PRIVATE));
         assert!(!parse(&["relatime"]).propagation_all);
+        for options in [["rro", "rw"], ["rw", "rro"]] {
+            let parsed = parse(&options);
+            assert_eq!((parsed.set, parsed.clear, parsed.set_all), (0, 0, attr::RDONLY), "{options:?}");
+        }
+        let parsed = parse(&["ro", "noatime", "rrw", "rrelatime"]);
+        assert_eq!((parsed.set, parsed.clear, parsed.set_all), (0, 0, 0));
     }
 
     #[test]

@@ -158,13 +158,14 @@ pub fn delete(root: &Root, id: &str, force: bool) -> Result<Vec<String>> {
 /// As [`delete`].
 pub fn delete_locked(root: &Root, folder: Folder, id: &str, force: bool) -> Result<Vec<String>> {
     let record = match folder.record() {
+        Ok(Some(record)) => record,
+        Ok(None) => return delete_unrecorded(folder, id, force),
         Err(_) if force => {
             destroy_cgroup(&folder.salvage_cgroup(id)?)?;
-            None
+            return folder.remove(None).map(|()| Vec::new());
         }
-        result => result?,
+        Err(error) => return Err(error),
     };
-    let Some(record) = record else { return folder.remove(None).map(|()| Vec::new()) };
     let (status, pidfd) = observe(&record)?;
     if !force && matches!(status, Status::Running | Status::Paused) {
         let why = format!("cannot delete container {id} that is not stopped: {}", word(status));
@@ -175,6 +176,28 @@ pub fn delete_locked(root: &Root, folder: Folder, id: &str, force: bool) -> Resu
     super::held::release(&record.annotations, folder.path());
     let warnings = if record.hooks { stopped_hooks(root, &record) } else { Vec::new() };
     folder.remove(record.ids.as_ref()).map(|()| warnings)
+}
+
+/// A create that was killed before it wrote a record has made nothing else. If there are processes where the container's would be,
+/// the record was lost, or they are those of its namesake below another root: they are left alone, and told.
+fn delete_unrecorded(folder: Folder, id: &str, force: bool) -> Result<Vec<String>> {
+    let saved = folder.salvage_cgroup(id).ok();
+    let busy = saved.filter(|saved| {
+        let procs = Cgroup::find(saved).ok().flatten().and_then(|cgroup| cgroup.procs().ok());
+        procs.is_some_and(|procs| !procs.is_empty())
+    });
+    let warning = busy.map(|saved| {
+        format!(
+            "container {id} has no record, but there are processes in cgroup {}: they are left alone",
+            saved.place().0
+        )
+    });
+    match warning {
+        Some(why) if !force => {
+            Err(Error::new(Kind::State, "", why).hint("end them if they are its own, or use --force"))
+        }
+        warning => folder.remove(None).map(|()| warning.into_iter().collect()),
+    }
 }
 
 /// Runs the hooks of a container that is gone but for its folder, where its config is.

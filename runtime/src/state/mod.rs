@@ -24,6 +24,7 @@ use nix::fcntl::{Flock, FlockArg};
 
 pub use record::{Process, Record, Seccomp, Status, VERSION, now};
 
+use crate::bundle::read_regular;
 use crate::error::{Context, Error, Kind, Result};
 use crate::{cgroup, monitor, notify, validate};
 
@@ -118,7 +119,7 @@ impl Root {
 
     /// Whether container `id` is another runtime's, such as runc's: its record is whole, but has no version, which all of ours have.
     pub fn is_foreign(&self, id: &str) -> bool {
-        let record = fs::read(self.path.join(id).join(RECORD)).unwrap_or_default();
+        let record = read_regular(self.path.join(id).join(RECORD)).unwrap_or_default();
         serde_json::from_slice::<serde_json::Value>(&record)
             .is_ok_and(|record| record.is_object() && record.get("version").is_none())
     }
@@ -141,8 +142,8 @@ impl Root {
     /// The config that container `id` was created with, and the filter compiled from it.
     pub fn config(&self, id: &str) -> Result<(Vec<u8>, Option<Vec<u8>>)> {
         let path = self.folder(id)?;
-        let config = fs::read(path.join(CONFIG)).context(|| path.join(CONFIG).display().to_string())?;
-        match fs::read(path.join(FILTER)) {
+        let config = read_regular(path.join(CONFIG)).context(|| path.join(CONFIG).display().to_string())?;
+        match read_regular(path.join(FILTER)) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok((config, None)),
             result => Ok((config, Some(result.context(|| path.join(FILTER).display().to_string())?))),
         }
@@ -179,15 +180,18 @@ pub(crate) fn lock_until(mut file: File, how: FlockArg, end: Instant) -> nix::Re
     }
 }
 
+const REMOVES: &str = "`wsbox delete --force` removes the container";
+
 fn read_record(folder: &Path) -> Result<Option<Record>> {
     let file = folder.join(RECORD);
-    let bytes = match fs::read(&file) {
+    let bytes = match read_regular(&file) {
         Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR)) => return Ok(None),
-        result => result.context(|| file.display().to_string())?,
+        result => {
+            let read = result.context(|| file.display().to_string());
+            read.map_err(|error| if file.is_file() { error } else { error.hint(REMOVES) })?
+        }
     };
-    let bad = |why: String| {
-        Error::invalid(file.display().to_string(), why).hint("`wsbox delete --force` removes the container")
-    };
+    let bad = |why: String| Error::invalid(file.display().to_string(), why).hint(REMOVES);
     let record: Record = serde_json::from_slice(&bytes).map_err(|error| bad(error.to_string()))?;
     if record.version != VERSION {
         return Err(bad(format!("is of version {}, this wsbox knows {VERSION}", record.version)));
@@ -242,7 +246,7 @@ impl Folder {
     /// Where the cgroup is of a container whose record can not be read as a whole: as far as the record says, else where it is
     /// by default.
     pub fn salvage_cgroup(&self, id: &str) -> Result<cgroup::Saved> {
-        let bytes = fs::read(self.path.join(RECORD)).unwrap_or_default();
+        let bytes = read_regular(self.path.join(RECORD)).unwrap_or_default();
         let record = serde_json::from_slice::<serde_json::Value>(&bytes).unwrap_or_default();
         match serde_json::from_value(record["cgroup"].clone()) {
             Ok(saved) => Ok(saved),
@@ -292,6 +296,9 @@ impl Folder {
         // The record goes last but one: until then the container can be deleted again.
         for name in [START_SOCKET, CONFIG, FILTER, "state.tmp", "config.tmp", RECORD] {
             match fs::remove_file(self.path.join(name)) {
+                Err(error) if error.kind() == std::io::ErrorKind::IsADirectory => {
+                    fs::remove_dir_all(self.path.join(name)).context(|| self.path.join(name).display().to_string())?;
+                }
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                     return Err(error).context(|| self.path.join(name).display().to_string());
                 }

@@ -7,6 +7,7 @@ use oci_spec::runtime::{
 
 use super::no_nul;
 use crate::error::{Error, Result};
+use crate::plan::{has, is_new};
 
 /// Checks linux.* and the fields that need one of its namespaces.
 pub fn check(spec: &Spec) -> Result<()> {
@@ -26,17 +27,6 @@ pub fn check(spec: &Spec) -> Result<()> {
     paths(linux.masked_paths(), "linux.maskedPaths")?;
     paths(linux.readonly_paths(), "linux.readonlyPaths")?;
     propagation(linux)
-}
-
-/// Whether the config asks for a namespace of this type, new or joined.
-fn has(linux: &Linux, kind: LinuxNamespaceType) -> bool {
-    linux.namespaces().iter().flatten().any(|namespace| namespace.typ() == kind)
-}
-
-/// Whether the config asks for a new one.
-fn is_new(linux: &Linux, kind: LinuxNamespaceType) -> bool {
-    let new = |path: &Option<std::path::PathBuf>| path.as_ref().is_none_or(|path| path.as_os_str().is_empty());
-    linux.namespaces().iter().flatten().any(|namespace| namespace.typ() == kind && new(namespace.path()))
 }
 
 fn namespaces(linux: &Linux) -> Result<()> {
@@ -60,7 +50,8 @@ fn namespaces(linux: &Linux) -> Result<()> {
 }
 
 /// The file systems that show a namespace: who does not own it may not mount them.
-const SHOWN: [(LinuxNamespaceType, &str); 2] = [(LinuxNamespaceType::Pid, "proc"), (LinuxNamespaceType::Ipc, "mqueue")];
+const SHOWN: [(LinuxNamespaceType, &str); 3] =
+    [(LinuxNamespaceType::Pid, "proc"), (LinuxNamespaceType::Ipc, "mqueue"), (LinuxNamespaceType::Network, "sysfs")];
 
 /// In a new user namespace nothing that is joined is one's own (namespaces(7)).
 fn joined_by_others(spec: &Spec, linux: &Linux) -> Result<()> {
@@ -93,8 +84,13 @@ fn mappings(linux: &Linux) -> Result<()> {
     if uid.is_empty() != gid.is_empty() {
         return Err(Error::invalid("linux.gidMappings", "must be given together with linux.uidMappings"));
     }
-    id_map(uid, "linux.uidMappings")?;
-    id_map(gid, "linux.gidMappings")
+    for (map, field) in [(uid, "linux.uidMappings"), (gid, "linux.gidMappings")] {
+        id_map(map, field)?;
+        if !map.is_empty() && map.iter().all(|entry| entry.container_id() != 0) {
+            return Err(Error::invalid(field, "has no container id 0, which sets the container up and owns its /dev"));
+        }
+    }
+    Ok(())
 }
 
 /// user_namespaces(7): no range may be empty, overflow, or overlap another on either side; at most 340 lines.
