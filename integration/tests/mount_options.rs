@@ -67,3 +67,17 @@ fn recursive_options_overrule_the_others() {
     let outcome = Engine::new().run(&Bundle::hardened().mount(mount).script("touch /x/file 2>&1; true"), Door::Userns);
     assert!(outcome.ok().stdout.contains("Read-only file system"));
 }
+
+/// Its own cgroup, where it sees the host's namespace of them, as with runc: who manages cgroups asks for that.
+#[test]
+fn cgroups_are_written_to_where_the_config_says_so() {
+    for (option, code) in [("ro", 1), ("rw", 0)] {
+        let mount = json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["nosuid", option]});
+        let mut bundle =
+            Bundle::plain().remove("/linux/resources").script("mkdir /sys/fs/cgroup/x && rmdir /sys/fs/cgroup/x");
+        bundle.config["mounts"].as_array_mut().unwrap().retain(|mount| mount["destination"] != "/sys/fs/cgroup");
+        bundle.config["linux"]["namespaces"].as_array_mut().unwrap().retain(|namespace| namespace["type"] != "cgroup");
+        let outcome = Engine::new().run(&bundle.mount(mount), Door::Root);
+        assert_eq!(outcome.code, code, "{option}: {outcome:?}");
+    }
+}

@@ -123,6 +123,19 @@ fn a_terminal() {
     });
 }
 
+/// What is the host's, or another's, is joined before the user namespace is made; the settings are written by the proc that is bound then.
+#[test]
+fn namespaces_of_others_with_ids_of_its_own() {
+    with_each(|runtime| {
+        let ids = "--uidmap 0:400000:2000 --gidmap 0:400000:2000";
+        let host = run(runtime, &format!("--network none --pid host {ids}"), "[ $$ = 1 ] || id -u").ok();
+        assert_eq!(host.stdout, "0\n");
+        let other = Container::start(runtime, "--network none --hostname other", "exec sleep 1000");
+        let joined = run(runtime, &format!("--uts container:{} --network none {ids}", other.1), "hostname; id -u").ok();
+        assert_eq!(joined.stdout, "other\n0\n");
+    });
+}
+
 #[test]
 fn exec() {
     with_each(|runtime| {

@@ -101,7 +101,11 @@ impl std::error::Error for Error {}
 /// The words for an error number: in lower case, because the Docker CLI looks for "no such file or directory" and
 /// "permission denied" as Go spells them, and takes its exit code from them.
 pub fn describe(errno: Errno) -> String {
-    errno.desc().to_lowercase()
+    match errno {
+        // Of numbers that a file takes; the table's words are about mathematics.
+        Errno::ERANGE => "numerical result out of range".into(),
+        errno => errno.desc().to_lowercase(),
+    }
 }
 
 /// Adds the failed step to a bare error number.
