@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A command that does not end is killed. What it waits for is told at once, and those that hang after it are not waited for as long.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
@@ -29,7 +30,7 @@ ours="/tmp/wsbt-[a-z-]*-$1-[0-9]*/"
 pids=$(pgrep -f "^[a-z/]*(dockerd|containerd) .*$ours")
 [ -z "$pids" ] || kill -USR1 $pids
 sleep 3
-for log in /tmp/wsbt-*-"$1"-*/exec/goroutine-stacks-*.log; do [ ! -e "$log" ] || cat "$log"; done
+for log in /tmp/wsbt-*-"$1"-*/exec/goroutine-stacks-*.log; do [ ! -e "$log" ] || cat "$log" && rm -f "$log"; done
 for pid in $pids; do [ ! -e "/tmp/containerd.$pid.stacks.log" ] || cat "/tmp/containerd.$pid.stacks.log"; done
 "#;
 
@@ -73,7 +74,7 @@ pub fn tag() -> &'static str {
 fn begin_again_if_dockerd_locked_up() {
     static ONE: Mutex<()> = Mutex::new(());
     let _one = ONE.lock();
-    if !tag().is_empty() || !locked_up(&shell(THREADS)) {
+    if !tag().is_empty() || !locked_up(&shell(THREADS), &shell(THREADS)) {
         return;
     }
     let _ = writeln!(std::io::stderr(), "dockerd has locked itself up (moby issue 46661): all tests begin again");
@@ -83,13 +84,16 @@ fn begin_again_if_dockerd_locked_up() {
     let _ = writeln!(std::io::stderr(), "they can not: {error}");
 }
 
-/// Whether threads of Go, as SIGUSR1 shows them, wait for each other there.
-fn locked_up(threads: &str) -> bool {
-    let waits = |function: &str| {
-        let waiting = |thread: &&str| thread.starts_with("goroutine ") && thread.contains("[semacquire");
-        threads.split("\n\n").filter(waiting).any(|thread| thread.contains(function))
-    };
-    waits(").getSvcRecords(") && waits(").processEndpointDelete(")
+/// Whether threads of Go, as SIGUSR1 shows them twice, wait for each other there.
+fn locked_up(before: &str, now: &str) -> bool {
+    let one_waits = |function| waiting(before, function).intersection(&waiting(now, function)).next().is_some();
+    one_waits(").getSvcRecords(") && one_waits(").processEndpointDelete(")
+}
+
+/// The numbers of the threads that wait for a lock in this function.
+fn waiting<'a>(threads: &'a str, function: &str) -> BTreeSet<&'a str> {
+    let threads = threads.split("\n\n").filter(|thread| thread.contains(function));
+    threads.filter_map(|thread| thread.trim_start().split_once(" [semacquire")).map(|(number, _)| number).collect()
 }
 
 /// Tells why `pid` does not end: on the stderr of the whole program, as the harness keeps a test's own until all are done.
@@ -121,8 +125,12 @@ mod tests {
         };
         let joins = thread("semacquire, 2 minutes", "github.com/docker/libnetwork.(*network).getSvcRecords");
         let leaves = |state| thread(state, "github.com/docker/libnetwork.(*controller).processEndpointDelete");
-        assert!(locked_up(&format!("{joins}\n{}", leaves("semacquire"))));
-        assert!(!locked_up(&format!("{joins}\n{}", leaves("running"))));
-        assert!(!locked_up(&joins));
+        let both = format!("{joins}\n{}", leaves("semacquire"));
+        assert!(locked_up(&both, &both));
+        for other in
+            [format!("{joins}\n{}", leaves("running")), joins.clone(), both.replace("goroutine 7", "goroutine 8")]
+        {
+            assert!(!locked_up(&both, &other), "{other}");
+        }
     }
 }

@@ -52,10 +52,10 @@ fn a_writable_root_takes_no_set_id_file() {
     }
 }
 
-/// Decision 8, for binds: the last of contradicting options holds, for the mount and for the filter alike.
+/// Decision 8, for binds: of contradicting options the same holds for the mount and for the filter.
 #[test]
 fn a_writable_bind_takes_no_set_id_file() {
-    let options: [&[&str]; 4] = [&["rbind"], &["rbind", "rw"], &["rbind", "ro", "rw"], &["bind", "rro", "ro", "rw"]];
+    let options: [&[&str]; 4] = [&["rbind"], &["rbind", "rw"], &["rbind", "ro", "rw"], &["bind", "ro", "rrw"]];
     for options in options {
         let folder = TempDir::new("work");
         let mount = json!({"destination": "/work", "type": "bind", "source": folder.path(), "options": options});

@@ -290,13 +290,13 @@ fn a_record_that_is_no_file_keeps_nobody_waiting() {
 /// They may be those of a namesake below another root.
 #[test]
 fn processes_without_a_record_are_told_and_left_alone() {
-    let engine = Engine::new();
-    let (_bundle, id) = engine.sleeping(Bundle::hardened());
+    let (engine, name) = (Engine::new(), unique("group"));
+    let (_bundle, id) = engine.sleeping(Bundle::hardened().set("/linux/cgroupsPath", json!(format!("/wsbox/{name}"))));
     let (folder, pid) = (engine.root().join(&id), engine.state(&id)["pid"].as_i64().unwrap());
     let (record, config) =
         (fs::read(folder.join("state.json")).unwrap(), fs::read(folder.join("config.json")).unwrap());
     fs::remove_file(folder.join("state.json")).unwrap();
-    engine.wsbox(&["delete", &id]).fails(1, &[&id, "no record", "/wsbox/"]);
+    engine.wsbox(&["delete", &id]).fails(1, &[&id, "no record", &name]);
     let told = engine.wsbox(&["delete", "--force", &id]).ok();
     assert!(told.stderr.contains("no record") && !folder.exists(), "{told:?}");
     assert!(fs::exists(format!("/proc/{pid}")).unwrap());

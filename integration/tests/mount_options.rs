@@ -73,8 +73,9 @@ fn recursive_options_overrule_the_others() {
 fn cgroups_are_written_to_where_the_config_says_so() {
     for (option, code) in [("ro", 1), ("rw", 0)] {
         let mount = json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["nosuid", option]});
-        let mut bundle =
-            Bundle::plain().remove("/linux/resources").script("mkdir /sys/fs/cgroup/x && rmdir /sys/fs/cgroup/x");
+        // On v1 the hierarchies are below it.
+        let script = "cd /sys/fs/cgroup; [ ! -d memory ] || cd memory; mkdir x && rmdir x";
+        let mut bundle = Bundle::plain().set("/linux/resources/memory", json!({"limit": 64 << 20})).script(script);
         bundle.config["mounts"].as_array_mut().unwrap().retain(|mount| mount["destination"] != "/sys/fs/cgroup");
         bundle.config["linux"]["namespaces"].as_array_mut().unwrap().retain(|namespace| namespace["type"] != "cgroup");
         let outcome = Engine::new().run(&bundle.mount(mount), Door::Root);

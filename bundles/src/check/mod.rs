@@ -35,8 +35,8 @@ pub struct Subject<'a> {
     pub dir: &'a Path,
     /// Its config.json.
     pub config: &'a Value,
-    /// JSON paths of fields that the runtime does not know.
-    pub unknown: &'a [String],
+    /// What the runtime does not know: the JSON path, and what it says of that.
+    pub unknown: &'a [(String, String)],
 }
 
 /// All that is found, the worst first.

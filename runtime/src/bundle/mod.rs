@@ -4,6 +4,7 @@
 pub mod own;
 mod parse;
 pub mod passwd;
+mod unique;
 
 use std::io::Read;
 use std::os::fd::OwnedFd;

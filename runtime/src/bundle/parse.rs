@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::unique::Unique;
 use crate::error::{Error, Kind, Result};
 
 /// Parses a config; `file` is only for messages. The second value says what is ignored: unknown or misspelt fields (the spec says so,
@@ -69,8 +70,8 @@ fn from_slice<T: DeserializeOwned>(bytes: &[u8], file: &Path) -> Result<(T, Vec<
     if let Some(found) = whole(bytes) {
         return Ok(found);
     }
-    let known = without_unknown_capabilities(bytes).and_then(|(bytes, unknown)| Some((whole(&bytes)?, unknown)));
-    let ((value, mut warnings), unknown) = known.ok_or_else(|| explain::<T>(bytes, file))?;
+    let Some((without, unknown)) = without_unknown_capabilities(bytes) else { return Err(explain::<T>(bytes, file)) };
+    let (value, mut warnings) = whole(&without).ok_or_else(|| explain::<T>(&without, file))?;
     warnings.extend(unknown);
     Ok((value, warnings))
 }
@@ -87,12 +88,14 @@ fn whole<T: DeserializeOwned>(bytes: &[u8]) -> Option<(T, Vec<String>)> {
 /// The same without them, and a warning of each: those of a newer kernel are not granted, but are no reason to fail (config.md,
 /// "Linux Process": SHOULD NOT fail).
 fn without_unknown_capabilities(bytes: &[u8]) -> Option<(Vec<u8>, Vec<String>)> {
+    serde_json::from_slice::<Unique>(bytes).ok()?;
     let mut config = serde_json::from_slice::<Value>(bytes).ok()?;
     let mut warnings = Vec::new();
     for pointer in ["/process/capabilities", "/capabilities"] {
         for (set, names) in config.pointer_mut(pointer).and_then(Value::as_object_mut).into_iter().flatten() {
             let field = format!("{}.{set}", pointer[1..].replace('/', "."));
-            names.as_array_mut()?.retain(|name| {
+            let Some(names) = names.as_array_mut() else { continue };
+            names.retain(|name| {
                 let known = !name.is_string() || Capability::deserialize(name).is_ok();
                 if !known {
                     warnings.push(format!("{field}: {name} is no capability that wsbox knows, it is not granted"));
@@ -101,7 +104,8 @@ fn without_unknown_capabilities(bytes: &[u8]) -> Option<(Vec<u8>, Vec<String>)> 
             });
         }
     }
-    Some((serde_json::to_vec(&config).ok()?, warnings))
+    let without = serde_json::to_vec(&config).ok()?;
+    (!warnings.is_empty()).then_some((without, warnings))
 }
 
 /// serde_ignored writes `?` for each Option on the way.
@@ -222,7 +226,11 @@ mod tests {
         let wanted = r#"capabilities.bounding: "CAP_NEW" is no capability"#;
         assert!(warnings.len() == 2 && warnings[0].starts_with(wanted), "{warnings:?}");
         // What else is wrong is told.
-        assert!(parse_process(json.replace("\"/\"", "7").as_bytes(), Path::new("p")).is_err());
+        let told = |json: String| parse_process(json.as_bytes(), Path::new("p")).unwrap_err().to_string();
+        assert!(told(json.replace("\"/\"", "7")).starts_with("cwd: "));
+        let twice = json.replace("\"cwd\"", "\"cwd\": \"/x\", \"cwd\"");
+        assert!(told(twice.replace("CAP_NEW", "CAP_CHOWN")).contains("duplicate field `cwd`"));
+        assert!(parse_process(twice.as_bytes(), Path::new("p")).is_err());
     }
 
     #[test]

@@ -100,12 +100,12 @@ impl Plan {
 }
 
 impl Saved {
-    /// Where the cgroup of container `id` is if its config does not say, in every hierarchy that it may be in.
+    /// Where the cgroup of container `id` is, by its config's cgroupsPath if it has one, in every hierarchy that it may be in.
     ///
     /// # Errors
-    /// If the id is no name of a cgroup.
-    pub fn usual(host: Host, id: &str) -> Result<Self> {
-        let everywhere = Plan { everywhere: true, ..Plan::new(None, id, None, delegation::users()?.as_deref())? };
+    /// If the path or the id is none of a cgroup.
+    pub fn usual(host: Host, path: Option<&std::path::Path>, id: &str) -> Result<Self> {
+        let everywhere = Plan { everywhere: true, ..Plan::new(path, id, None, delegation::users()?.as_deref())? };
         Ok(everywhere.saved(host))
     }
 

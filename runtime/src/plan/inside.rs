@@ -94,8 +94,9 @@ impl Builder<'_> {
         if *user == UserNamespace::Allocate {
             settings.push(("linux.namespaces".into(), "sys/user/max_user_namespaces".into(), "0".into()));
         }
-        // The host's own shows the settings of who writes, but not its processes by their numbers in here.
-        let bound = self.bound_proc.filter(|_| !is_new(linux, LinuxNamespaceType::Time));
+        // Who has a user namespace of its own, but not the PID namespace, may mount none: the host's shows the settings of who writes.
+        let may_not = *user != UserNamespace::Host && !is_new(linux, LinuxNamespaceType::Pid);
+        let bound = self.bound_proc.filter(|_| may_not);
         let proc = bound.unwrap_or(self.scratch.proc);
         if (!settings.is_empty() || is_new(linux, LinuxNamespaceType::Time)) && !self.has_proc && bound.is_none() {
             self.make("", proc, "proc", None, &[], 0);
@@ -103,7 +104,7 @@ impl Builder<'_> {
         for (field, path, value) in settings {
             self.push(field, Step::Write { dir: proc, path, value });
         }
-        self.clocks(linux, self.scratch.proc)
+        self.clocks(linux, proc)
     }
 }
 

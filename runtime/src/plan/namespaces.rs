@@ -122,7 +122,12 @@ pub fn early(linux: &Linux) -> Vec<Early> {
 }
 
 fn is_early(linux: &Linux, kind: LinuxNamespaceType) -> bool {
-    matches!(kind, LinuxNamespaceType::User | LinuxNamespaceType::Pid) || is_new(linux, LinuxNamespaceType::User)
+    match kind {
+        LinuxNamespaceType::User | LinuxNamespaceType::Pid => true,
+        // Nobody is born into a cgroup that is not below the root of the cgroup namespace (nsdelegate of cgroups(7)).
+        LinuxNamespaceType::Cgroup => false,
+        _ => is_new(linux, LinuxNamespaceType::User),
+    }
 }
 
 fn changes_net(linux: &Linux) -> bool {

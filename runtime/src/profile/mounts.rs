@@ -40,6 +40,9 @@ fn destination(mount: &Mount) -> String {
     clean(&mount.destination().to_string_lossy())
 }
 
+/// Recursive options, which overrule the others.
+const LOOSE: [&str; 3] = ["rrw", "rsuid", "rdev"];
+
 /// A later option overrules an earlier one, so what is asked is added at the end.
 fn one(mount: &mut Mount) {
     // It has no size, whatever is asked.
@@ -57,6 +60,9 @@ fn one(mount: &mut Mount) {
     };
     let tmpfs = mount.typ().as_deref() == Some("tmpfs") && !is_bind(mount);
     let options = mount.options_mut().get_or_insert_default();
+    if !more.is_empty() {
+        options.retain(|given| !LOOSE.contains(&given.as_str()));
+    }
     for option in more {
         options.retain(|given| given != option);
         options.push((*option).to_owned());

@@ -243,14 +243,19 @@ impl Folder {
         read_record(&self.path)
     }
 
-    /// Where the cgroup is of a container whose record can not be read as a whole: as far as the record says, else where it is
-    /// by default.
+    /// Where the cgroup is of a container whose record can not be read as a whole: as far as the record says, else where its config
+    /// does, or where it is by default.
     pub fn salvage_cgroup(&self, id: &str) -> Result<cgroup::Saved> {
         let bytes = read_regular(self.path.join(RECORD)).unwrap_or_default();
         let record = serde_json::from_slice::<serde_json::Value>(&bytes).unwrap_or_default();
         match serde_json::from_value(record["cgroup"].clone()) {
             Ok(saved) => Ok(saved),
-            Err(_) => cgroup::Saved::usual(cgroup::Host::detect()?, id),
+            Err(_) => {
+                let config = read_regular(self.path.join(CONFIG)).unwrap_or_default();
+                let config = serde_json::from_slice::<serde_json::Value>(&config).unwrap_or_default();
+                let path = config["linux"]["cgroupsPath"].as_str().map(Path::new);
+                cgroup::Saved::usual(cgroup::Host::detect()?, path, id)
+            }
         }
     }
 
@@ -297,7 +302,7 @@ impl Folder {
         for name in [START_SOCKET, CONFIG, FILTER, "state.tmp", "config.tmp", RECORD] {
             match fs::remove_file(self.path.join(name)) {
                 Err(error) if error.kind() == std::io::ErrorKind::IsADirectory => {
-                    fs::remove_dir_all(self.path.join(name)).context(|| self.path.join(name).display().to_string())?;
+                    fs::remove_dir(self.path.join(name)).context(|| self.path.join(name).display().to_string())?;
                 }
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                     return Err(error).context(|| self.path.join(name).display().to_string());

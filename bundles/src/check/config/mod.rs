@@ -26,8 +26,8 @@ pub fn check(subject: &Subject<'_>, found: &mut Findings) {
     hooks(config, found);
     image::check(config, found);
     secrets::check(config, found);
-    for field in subject.unknown {
-        found.field(&rules::UNKNOWN_FIELD, field, "it is ignored (misspelt?)");
+    for (field, why) in subject.unknown {
+        found.field(&rules::UNKNOWN_FIELD, field, why);
     }
 }
 

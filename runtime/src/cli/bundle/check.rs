@@ -109,8 +109,8 @@ fn bundle(arguments: &Arguments, dir: &Path, progress: &Progress) -> Result<Repo
     // As the runtime understands it, whichever of JSON's ways it is written in.
     let config = serde_json::to_value(&bundle.spec).map_err(not_json)?;
     // Each begins with the field.
-    let field = |warning: &String| warning.split_once(": ").map_or(warning.clone(), |(field, _)| field.to_owned());
-    let unknown: Vec<_> = bundle.warnings.iter().map(field).collect();
+    let unknown = bundle.warnings.iter().filter_map(|warning| warning.split_once(": "));
+    let unknown: Vec<_> = unknown.map(|(field, why)| (field.to_owned(), why.to_owned())).collect();
     let subject = Subject { dir: &bundle.path, config: &config, unknown: &unknown };
     let mut findings = check::check(&subject, progress)?;
     let others = scanner::run(&arguments.with, &check::folders(&subject)?)?;
