@@ -232,3 +232,39 @@ fn no_file_capability_is_made_on_the_host() {
         }
     }
 }
+
+/// Root of the container would be the host's.
+#[test]
+fn a_profile_takes_no_user_namespace_of_the_hosts_root() {
+    let mut holder = Command::new("unshare").args(["--user", "sleep", "1000"]).spawn().expect("unshare");
+    let file = |name: &str| format!("/proc/{}/{name}", holder.id());
+    let ours = fs::read_link("/proc/self/ns/user").expect("a namespace");
+    wsbox_integration::engine::until("it", || fs::read_link(file("ns/user")).is_ok_and(|its| its != ours));
+    ["uid_map", "gid_map"].into_iter().for_each(|map| fs::write(file(map), "0 0 65536").expect("root may"));
+    let path = file("ns/user");
+    let (engine, mut bundle) = (Engine::new(), Bundle::hardened().script("echo RAN"));
+    let namespaces = bundle.config["linux"]["namespaces"].as_array_mut().expect("namespaces");
+    namespaces.retain(|namespace| namespace["type"] != "user");
+    namespaces.push(json!({"type": "user", "path": path}));
+    bundle.write();
+    let path = bundle.path().display().to_string();
+    let outcome = engine.wsbox(&["--profile", "production", "run", "--bundle", &path, &unique("c")]);
+    let _ = holder.kill().and_then(|()| holder.wait());
+    let outcome = outcome.fails(1, &["linux.namespaces", "maps id 0 of the host", "under a profile"]);
+    assert!(!outcome.stdout.contains("RAN"));
+}
+
+/// Those that no user namespace guards are the kernel's to mount.
+#[test]
+fn a_profile_takes_no_file_system_of_the_hosts() {
+    for kind in ["devtmpfs", "ext4", "debugfs", "securityfs"] {
+        let mount = json!({"destination": "/x", "type": kind, "source": "/dev/vda", "options": ["rw"]});
+        let (engine, bundle) =
+            (Engine::new(), Bundle::hardened().user_namespace(false).mount(mount).script("echo RAN"));
+        bundle.write();
+        let path = bundle.path().display().to_string();
+        let outcome = engine.wsbox(&["--profile", "development", "run", "--bundle", &path, &unique("c")]);
+        let outcome = outcome.fails(1, &["mounts[8].type", kind, "profile development refuses"]);
+        assert!(!outcome.stdout.contains("RAN"));
+    }
+}

@@ -308,6 +308,28 @@ fn processes_without_a_record_are_told_and_left_alone() {
     leftover::assert_nothing_left(engine.root(), &id);
 }
 
+/// The form of the systemd manager says nothing without it.
+#[test]
+fn a_cgroup_that_nobody_knows_any_more_is_told() {
+    let engine = Engine::new();
+    let (_bundle, id) = engine.sleeping(Bundle::hardened());
+    let folder = engine.root().join(&id);
+    let record = fs::read(folder.join("state.json")).unwrap();
+    let mut config: Value = serde_json::from_slice(&fs::read(folder.join("config.json")).unwrap()).unwrap();
+    config["linux"]["cgroupsPath"] = json!("a.slice:wsbox:b");
+    let config = serde_json::to_vec(&config).unwrap();
+    fs::write(folder.join("config.json"), &config).unwrap();
+    fs::write(folder.join("state.json"), "{").unwrap();
+    let told = engine.wsbox(&["delete", "--force", &id]).ok();
+    assert!(told.stderr.contains("systemd manager") && !folder.exists(), "{told:?}");
+    fs::create_dir(&folder).unwrap();
+    fs::write(folder.join("config.json"), config).unwrap();
+    engine.wsbox(&["delete", &id]).fails(1, &[&id, "systemd manager"]);
+    fs::write(folder.join("state.json"), record).unwrap();
+    engine.wsbox(&["delete", "--force", &id]).ok();
+    leftover::assert_nothing_left(engine.root(), &id);
+}
+
 #[test]
 fn a_name_with_a_line_end_is_one_line() {
     refused("/root/path", json!("no\nwsbox: such"), &["root.path", "no\\nwsbox"]);

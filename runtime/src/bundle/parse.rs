@@ -54,7 +54,7 @@ fn respelt(bytes: &[u8]) -> Cow<'_, [u8]> {
     if !std::str::from_utf8(bytes).is_ok_and(|text| text.contains("SCHED_FLAG_")) {
         return Cow::Borrowed(bytes);
     }
-    let Ok(mut config) = serde_json::from_slice::<Value>(bytes) else { return Cow::Borrowed(bytes) };
+    let Some(mut config) = unique(bytes) else { return Cow::Borrowed(bytes) };
     for pointer in ["/process/scheduler/flags", "/scheduler/flags"] {
         for flag in config.pointer_mut(pointer).and_then(Value::as_array_mut).into_iter().flatten() {
             if let Some((_, name)) = SCHEDULER_FLAGS.iter().find(|(name, _)| *flag == **name) {
@@ -85,11 +85,16 @@ fn whole<T: DeserializeOwned>(bytes: &[u8]) -> Option<(T, Vec<String>)> {
     json.end().ok().map(|()| (value, warnings))
 }
 
+/// JSON in which no field is twice.
+fn unique(bytes: &[u8]) -> Option<Value> {
+    serde_json::from_slice::<Unique>(bytes).ok()?;
+    serde_json::from_slice(bytes).ok()
+}
+
 /// The same without them, and a warning of each: those of a newer kernel are not granted, but are no reason to fail (config.md,
 /// "Linux Process": SHOULD NOT fail).
 fn without_unknown_capabilities(bytes: &[u8]) -> Option<(Vec<u8>, Vec<String>)> {
-    serde_json::from_slice::<Unique>(bytes).ok()?;
-    let mut config = serde_json::from_slice::<Value>(bytes).ok()?;
+    let mut config = unique(bytes)?;
     let mut warnings = Vec::new();
     for pointer in ["/process/capabilities", "/capabilities"] {
         for (set, names) in config.pointer_mut(pointer).and_then(Value::as_object_mut).into_iter().flatten() {

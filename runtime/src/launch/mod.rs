@@ -260,6 +260,10 @@ impl Launch<'_> {
             return Err(Error::invalid("linux.uidMappings", "are not those of the user namespace that is joined")
                 .hint("leave uidMappings and gidMappings out"));
         }
+        // Without root, the user is root in wsbox' own.
+        if self.plan.device_rules.is_none() {
+            profile::joined_maps(&self.bundle.spec, &maps)?;
+        }
         Ok(Some(maps))
     }
 

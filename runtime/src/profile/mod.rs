@@ -16,6 +16,7 @@ use oci_spec::runtime::{LinuxResources, LinuxSeccomp, Process, Spec};
 
 use crate::bundle::Bundle;
 use crate::error::{Error, Result};
+pub use refuse::joined_maps;
 pub use tighten::tighten;
 
 /// A container's annotation with the name of the profile that it was made under: `exec` keeps to it.

@@ -55,30 +55,50 @@ fn one(mount: &mut Mount) {
         // wsbox makes the nodes of /dev itself.
         Some("tmpfs") if dev => &["nosuid"],
         Some("tmpfs") => &["nosuid", "nodev"],
-        Some("sysfs" | "cgroup" | "cgroup2") => &["ro"],
-        _ => &[],
+        Some("sysfs" | "cgroup" | "cgroup2") => &["nosuid", "nodev", "ro"],
+        // Its nodes are the terminals.
+        Some("devpts") => &["nosuid"],
+        _ => &["nosuid", "nodev"],
     };
     let tmpfs = mount.typ().as_deref() == Some("tmpfs") && !is_bind(mount);
     let options = mount.options_mut().get_or_insert_default();
-    if !more.is_empty() {
-        options.retain(|given| !LOOSE.contains(&given.as_str()));
-    }
+    options.retain(|given| !LOOSE.contains(&given.as_str()));
     for option in more {
         options.retain(|given| given != option);
         options.push((*option).to_owned());
     }
-    if tmpfs && !options.iter().any(|option| sized(option)) {
+    if tmpfs && !limited(options) {
         options.push(SIZE.to_owned());
     }
 }
 
-/// tmpfs(5): size=0 and nr_blocks=0, in any unit, are no limit.
-fn sized(option: &str) -> bool {
-    let value = option.strip_prefix("size=").or_else(|| option.strip_prefix("nr_blocks="));
-    value.is_some_and(|value| match value.strip_prefix("0x") {
-        Some(hex) => hex.contains(|c: char| c.is_ascii_hexdigit() && c != '0'),
-        None => value.contains(|c: char| ('1'..='9').contains(&c)),
-    })
+/// Whether the last size says so: 0 is no limit, and the kernel rounds up to pages in 64 bits (tmpfs(5), mm/shmem.c).
+fn limited(options: &[String]) -> bool {
+    let size = |option: &str| option.strip_prefix("size=").or_else(|| option.strip_prefix("nr_blocks=")).map(number);
+    options.iter().filter_map(|option| size(option)).next_back().flatten().is_some_and(|size| size > 0)
+}
+
+/// As memparse of the kernel's lib/cmdline.c reads it, if that fits, or a percentage.
+fn number(text: &str) -> Option<i64> {
+    let (radix, text) = match (text.strip_prefix("0x").or(text.strip_prefix("0X")), text.strip_prefix('0')) {
+        (Some(hex), _) => (16, hex),
+        (None, Some(octal)) if !octal.is_empty() => (8, octal),
+        _ => (10, text),
+    };
+    let (digits, unit) = text.split_at(text.find(|letter: char| !letter.is_digit(radix)).unwrap_or(text.len()));
+    let number = i64::from_str_radix(digits, radix).ok()?;
+    let unit = match unit.to_ascii_lowercase().as_str() {
+        "" => 0,
+        "k" => 10,
+        "m" => 20,
+        "g" => 30,
+        "t" => 40,
+        "p" => 50,
+        "e" => 60,
+        "%" => return (number <= 100).then_some(number),
+        _ => return None,
+    };
+    number.checked_mul(1 << unit)
 }
 
 pub(super) fn is_bind(mount: &Mount) -> bool {

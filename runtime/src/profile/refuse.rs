@@ -6,12 +6,13 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use oci_spec::runtime::{
-    Linux, LinuxDevice, LinuxDeviceCgroup, LinuxDeviceType, LinuxNamespaceType, LinuxSchedulerPolicy, Mount, Process,
-    Spec,
+    Linux, LinuxDevice, LinuxDeviceCgroup, LinuxDeviceType, LinuxIdMapping, LinuxNamespaceType, LinuxSchedulerPolicy,
+    Mount, Process, Spec,
 };
 
 use super::{Profile, mounts};
 use crate::error::{Error, Result};
+use crate::plan::IdMaps;
 
 /// (major, minor) of what every container has: null, zero, full, random, urandom, tty, console, ptmx; and tun, which containerd
 /// lists without a node.
@@ -28,6 +29,23 @@ const HOSTS: [(LinuxNamespaceType, &str, &str); 4] = [
 /// Files of `unified` that would overrule the limits.
 const OVERRULING: [&str; 5] = ["pids.max", "memory.max", "memory.swap.max", "memory.oom.group", "cpu.max"];
 
+/// File systems that show what is the container's own.
+const CONTAINED: [&str; 9] = ["proc", "sysfs", "tmpfs", "ramfs", "devpts", "mqueue", "cgroup", "cgroup2", "overlay"];
+
+/// Root inside must be nobody outside: of a user namespace that is joined, as its maps turn out.
+///
+/// # Errors
+/// If root of the host is in it.
+pub fn joined_maps(container: &Spec, maps: &IdMaps) -> Result<()> {
+    let host_root = |map: &[LinuxIdMapping]| map.iter().any(|entry| entry.host_id() == 0);
+    if super::made_under_one(container) && (host_root(&maps.uid) || host_root(&maps.gid)) {
+        let why =
+            "the user namespace that is joined maps id 0 of the host into the container: under a profile it is refused";
+        return Err(Error::invalid("linux.namespaces", why));
+    }
+    Ok(())
+}
+
 fn refused(field: impl Into<String>, what: &str, profile: Profile) -> Error {
     Error::invalid(field, format!("{what}: profile {profile} refuses it"))
 }
@@ -42,7 +60,10 @@ pub(super) fn check(spec: &Spec, profile: Profile) -> Result<()> {
     rules.iter().enumerate().try_for_each(|(at, rule)| device_rule(rule, at, profile))?;
     let nodes = linux.devices().iter().flatten().enumerate();
     nodes.into_iter().try_for_each(|(at, node)| device(node, at, profile))?;
-    spec.mounts().iter().flatten().enumerate().try_for_each(|(at, mount)| device_bind(mount, at, profile))?;
+    let mounts = spec.mounts().iter().flatten().enumerate();
+    mounts
+        .into_iter()
+        .try_for_each(|(at, mount)| host_file_system(mount, at, profile).and(device_bind(mount, at, profile)))?;
     if linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty()) {
         return Err(refused("linux.netDevices", "gives it interfaces of the host", profile));
     }
@@ -86,6 +107,17 @@ fn device(node: &LinuxDevice, at: usize, profile: Profile) -> Result<()> {
     let path = node.path().display().to_string();
     Err(refused(format!("linux.devices[{at}]"), &format!("adds the device {path}"), profile)
         .hint(format!("leave out --device {path}")))
+}
+
+/// Without a user namespace the kernel mounts any: disks, the nodes of all devices, what debugs it.
+fn host_file_system(mount: &Mount, at: usize, profile: Profile) -> Result<()> {
+    match mount.typ().as_deref().filter(|kind| !mounts::is_bind(mount) && !CONTAINED.contains(kind)) {
+        Some(kind) => {
+            Err(refused(format!("mounts[{at}].type"), &format!("{kind} is a file system of the host's"), profile)
+                .hint("mount it on the host, and bind what is needed of it"))
+        }
+        None => Ok(()),
+    }
 }
 
 fn device_bind(mount: &Mount, at: usize, profile: Profile) -> Result<()> {

@@ -161,8 +161,8 @@ pub fn delete_locked(root: &Root, folder: Folder, id: &str, force: bool) -> Resu
         Ok(Some(record)) => record,
         Ok(None) => return delete_unrecorded(folder, id, force),
         Err(_) if force => {
-            destroy_cgroup(&folder.salvage_cgroup(id)?)?;
-            return folder.remove(None).map(|()| Vec::new());
+            let warning = destroy_salvaged(&folder, id)?;
+            return folder.remove(None).map(|()| warning.into_iter().collect());
         }
         Err(error) => return Err(error),
     };
@@ -178,20 +178,32 @@ pub fn delete_locked(root: &Root, folder: Folder, id: &str, force: bool) -> Resu
     folder.remove(record.ids.as_ref()).map(|()| warnings)
 }
 
-/// A create that was killed before it wrote a record has made nothing else. If there are processes where the container's would be,
-/// the record was lost, or they are those of its namesake below another root: they are left alone, and told.
+/// Kills what is left of a container whose record can not be read, as far as it is known where.
+fn destroy_salvaged(folder: &Folder, id: &str) -> Result<Option<String>> {
+    match folder.salvage_cgroup(id) {
+        Ok(saved) => destroy_cgroup(&saved).map(|()| None),
+        Err(error) => Ok(Some(not_found(id, &error))),
+    }
+}
+
+fn not_found(id: &str, error: &Error) -> String {
+    format!("container {id} has no record that says where its cgroup is ({error}): processes there are left alone")
+}
+
+/// A create that was killed before it wrote a record has made nothing else, not even the copy of the config. If there are processes where
+/// the container's would be, the record was lost, or they are those of its namesake below another root: they are left alone, and told.
 fn delete_unrecorded(folder: Folder, id: &str, force: bool) -> Result<Vec<String>> {
-    let saved = folder.salvage_cgroup(id).ok();
-    let busy = saved.filter(|saved| {
-        let procs = Cgroup::find(saved).ok().flatten().and_then(|cgroup| cgroup.procs().ok());
-        procs.is_some_and(|procs| !procs.is_empty())
-    });
-    let warning = busy.map(|saved| {
-        format!(
-            "container {id} has no record, but there are processes in cgroup {}: they are left alone",
-            saved.place().0
-        )
-    });
+    let busy = |saved: cgroup::Saved| {
+        let procs = Cgroup::find(&saved)?.map_or(Ok(Vec::new()), |cgroup| cgroup.procs())?;
+        let place = saved.place().0;
+        let why =
+            format!("container {id} has no record, but there are processes in cgroup {place}: they are left alone");
+        Ok((!procs.is_empty()).then_some(why))
+    };
+    let warning = match folder.salvage_cgroup(id).and_then(busy) {
+        Ok(warning) => warning,
+        Err(error) => folder.has_config().then(|| not_found(id, &error)),
+    };
     match warning {
         Some(why) if !force => {
             Err(Error::new(Kind::State, "", why).hint("end them if they are its own, or use --force"))

@@ -267,6 +267,11 @@ impl Folder {
             .context(|| self.path.join(RECORD).display().to_string())
     }
 
+    /// Whether `create` came as far as to keep the config.
+    pub fn has_config(&self) -> bool {
+        self.path.join(CONFIG).exists()
+    }
+
     /// Keeps the config and the compiled filter for `exec`.
     pub fn keep(&self, config: &[u8], filter: Option<&[u8]>) -> Result<()> {
         self.save(CONFIG, config)?;
