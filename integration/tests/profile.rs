@@ -282,7 +282,8 @@ fn an_overlay_as_root_is_made_anew_for_reading() {
     bundle.write();
     let strict = engine.wsbox(&["--profile", "production", "run", "--bundle", &at(""), &unique("p")]);
     let namespaces = ["pid", "ipc", "uts", "mount", "network", "user"].map(|kind| json!({"type": kind}));
-    bundle.set("/linux/namespaces", json!(namespaces)).write();
+    let bundle = bundle.set("/linux/namespaces", json!(namespaces));
+    bundle.write();
     let writable = engine.wsbox(&["run", "--bundle", &at(""), &unique("p")]);
     nix::mount::umount(&merged).unwrap();
     assert_eq!(strict.stdout, "of the upper\n5:6\n0:0\n", "{strict:?}");

@@ -128,6 +128,8 @@ fn a_read_only_root_is_so_below_the_host_s_mounts() {
         let outcome = Engine::new().run(&bundle, door);
         assert_safe("a mount below the root", door, &outcome);
         assert_eq!(fs::read_dir(&data.0).unwrap().count(), 0);
+        // Before the bundle that it lies in.
+        drop(data);
     }
 }
 
