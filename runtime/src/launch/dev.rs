@@ -12,7 +12,7 @@ use oci_spec::runtime::{LinuxDeviceType, LinuxIdMapping};
 
 use crate::error::{Context, Error, Result};
 use crate::plan::step::c_string;
-use crate::plan::{Apart, Dev, Given, IdMaps, Option_};
+use crate::plan::{Apart, Dev, Given, IdMaps, Option_, host_id};
 use crate::sys::mount::{MountAttr, attr, fsconfig, fsmount, fsopen, mount_setattr};
 
 /// The nodes that every container has (config-linux.md, "Default Devices"): name, major, minor.
@@ -166,11 +166,7 @@ impl Owner<'_> {
         if self.maps.is_none() && (uid, gid) == (0, 0) {
             return Ok(());
         }
-        let map = |maps: &[LinuxIdMapping], id: u32| {
-            let entry =
-                maps.iter().find(|entry| id >= entry.container_id() && id - entry.container_id() < entry.size());
-            entry.map(|entry| entry.host_id() + (id - entry.container_id())).ok_or(Errno::EOVERFLOW)
-        };
+        let map = |maps: &[LinuxIdMapping], id: u32| host_id(maps, id).ok_or(Errno::EOVERFLOW);
         let (uid, gid) = match self.maps {
             Some(maps) => (map(&maps.uid, uid)?, map(&maps.gid, gid)?),
             None => (uid, gid),

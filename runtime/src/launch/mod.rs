@@ -252,14 +252,10 @@ impl Launch<'_> {
         }
     }
 
-    /// The maps that a joined user namespace has; those in the config must be the same.
+    /// The maps that a joined user namespace has, if one is.
     fn joined_maps(&self) -> Result<Option<IdMaps>> {
         let UserNamespace::Joined(wanted) = &self.plan.user else { return Ok(None) };
-        let maps = userns::read_maps(self.child()?.spawned.pid)?;
-        if *wanted != IdMaps::default() && *wanted != maps {
-            return Err(Error::invalid("linux.uidMappings", "are not those of the user namespace that is joined")
-                .hint("leave uidMappings and gidMappings out"));
-        }
+        let maps = userns::joined_maps(self.child()?.spawned.pid, wanted)?;
         // Without root, the user is root in wsbox' own.
         if self.plan.device_rules.is_none() {
             profile::joined_maps(&self.bundle.spec, &maps)?;

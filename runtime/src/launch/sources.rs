@@ -184,9 +184,8 @@ fn owner_maps(stat: &FileStat, maps: &IdMaps, uid: u32, gid: u32, field: &str) -
 
 /// What the container's `id` is on the host.
 pub(super) fn host_id(map: &[LinuxIdMapping], id: u32, field: &str) -> Result<u32> {
-    let entry = map.iter().find(|entry| (entry.container_id()..entry.container_id() + entry.size()).contains(&id));
-    let entry = entry.ok_or_else(|| Error::invalid(field, format!("id {id} of the container has no host id")))?;
-    Ok(entry.host_id() + (id - entry.container_id()))
+    crate::plan::host_id(map, id)
+        .ok_or_else(|| Error::invalid(field, format!("id {id} of the container has no host id")))
 }
 
 #[expect(clippy::disallowed_methods, reason = "a fixed file of the host's /proc")]

@@ -33,11 +33,24 @@ fn write_map(pid: Pid, file: &str, map: &[LinuxIdMapping], field: &str) -> Resul
     write_proc(pid, file, &lines).map_err(|errno| Error::system(format!("{field}: write {file}"), errno))
 }
 
+/// The maps of the user namespace that `pid` has joined; those of the config, if it has any, must be the same.
+///
+/// # Errors
+/// As [`read_maps`]; or they are others.
+pub fn joined_maps(pid: Pid, wanted: &IdMaps) -> Result<IdMaps> {
+    let maps = read_maps(pid)?;
+    if *wanted != IdMaps::default() && *wanted != maps {
+        return Err(Error::invalid("linux.uidMappings", "are not those of the user namespace that is joined")
+            .hint("leave uidMappings and gidMappings out"));
+    }
+    Ok(maps)
+}
+
 /// The maps of the user namespace of `pid`, as we see them.
 ///
 /// # Errors
 /// If it has none: in it nobody is anybody.
-pub fn read_maps(pid: Pid) -> Result<IdMaps> {
+fn read_maps(pid: Pid) -> Result<IdMaps> {
     let maps = IdMaps { uid: read_map(pid, "uid_map")?, gid: read_map(pid, "gid_map")? };
     if maps.uid.is_empty() || maps.gid.is_empty() {
         return Err(Error::invalid("linux.namespaces", "the user namespace that is joined has no maps"));

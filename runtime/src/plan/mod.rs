@@ -9,6 +9,7 @@ mod cgroup_mounts;
 mod devices;
 pub mod harden;
 mod hooks;
+mod id_maps;
 mod inside;
 mod layers;
 mod mounts;
@@ -24,7 +25,7 @@ pub mod program;
 
 use std::path::PathBuf;
 
-use oci_spec::runtime::{LinuxDevice, LinuxIdMapping, LinuxIdMappingBuilder, LinuxSeccomp, Process, Spec};
+use oci_spec::runtime::{LinuxDevice, LinuxSeccomp, Process, Spec};
 
 use crate::error::{Error, Result};
 use crate::seccomp::{Counted, Counting};
@@ -32,6 +33,7 @@ use crate::{cgroup, seccomp};
 pub use attributes::Attributes;
 pub use binds::{BindAttr, Idmap, id_mapped_mount, is_bind, source_path};
 pub use devices::{apart as devices_apart, must_be_allowed as device_must_be_allowed};
+pub use id_maps::{IdMaps, host_id, id_mapping};
 pub use namespaces::{Early, UserNamespace, has, is_new, joined, user as user_namespace};
 pub use process::hard_limits;
 pub use secrets::{SecretSource, Secrets, first as first_secret};
@@ -297,7 +299,7 @@ pub fn container(spec: &Spec, id: &str, host: &Host, options: &Options) -> Resul
     let linux = spec.linux().as_ref().ok_or_else(|| Error::invalid("linux", "is missing"))?;
     let wanted = spec.process().as_ref().ok_or_else(|| Error::invalid("process", "is missing"))?;
     let user = namespaces::user(linux);
-    namespaces::check_ids(wanted.user(), &user)?;
+    id_maps::check_ids(wanted.user(), &user)?;
     let filter = match &options.compiled {
         Some(filter) => Some(filter.clone()),
         None => {
@@ -368,7 +370,7 @@ pub fn exec(exec: &Exec<'_>, host: &Host, options: &Options) -> Result<(Program,
     if host.in_user_namespace {
         devices::must_not_remount(linux, exec.process)?;
     }
-    namespaces::check_ids(exec.process.user(), &namespaces::user(linux))?;
+    id_maps::check_ids(exec.process.user(), &namespaces::user(linux))?;
     let mut builder = Builder::new(host, 2)?;
     builder.source(Source::Container);
     builder.join(linux);
@@ -376,20 +378,6 @@ pub fn exec(exec: &Exec<'_>, host: &Host, options: &Options) -> Result<(Program,
     builder.counted = options.counting.of(exec.filter)?;
     builder.process(exec.process, options, exec.filter, &process::Door::Exec(linux))?;
     Ok((builder.program, builder.sources))
-}
-
-/// The maps of a user namespace, for the parent to write.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct IdMaps {
-    /// uid_map
-    pub uid: Vec<LinuxIdMapping>,
-    /// gid_map
-    pub gid: Vec<LinuxIdMapping>,
-}
-
-/// One entry: container ids from `inside`, host ids from `outside`.
-pub fn id_mapping(inside: u32, outside: u32, size: u32) -> LinuxIdMapping {
-    LinuxIdMappingBuilder::default().container_id(inside).host_id(outside).size(size).build().unwrap_or_default()
 }
 
 #[cfg(test)]

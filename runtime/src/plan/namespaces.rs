@@ -3,11 +3,10 @@
 
 use std::path::PathBuf;
 
-use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespaceType, Spec, User};
+use oci_spec::runtime::{Linux, LinuxNamespaceType, Spec};
 
-use super::{Builder, IdMaps, Options, Slot, Source, Step, id_mapping};
+use super::{Builder, IdMaps, Options, Slot, Source, Step};
 use crate::error::{Error, Result};
-use crate::state::ids;
 
 /// linux/prctl.h
 const PR_SET_DUMPABLE: u32 = 4;
@@ -53,34 +52,6 @@ pub fn user(linux: &Linux) -> UserNamespace {
     }
 }
 
-/// The payload's ids are ones that the container has: of others setuid(2) says no more than that they are invalid.
-pub fn check_ids(payload: &User, user: &UserNamespace) -> Result<()> {
-    let allocated = [id_mapping(0, 0, ids::SIZE)];
-    let (uids, gids) = match user {
-        UserNamespace::Allocate => (&allocated[..], &allocated[..]),
-        UserNamespace::Mapped(maps) => (&maps.uid[..], &maps.gid[..]),
-        UserNamespace::Host | UserNamespace::Joined(_) => return Ok(()),
-    };
-    let own = [("uid".to_owned(), uids, payload.uid()), ("gid".to_owned(), gids, payload.gid())];
-    let groups = payload.additional_gids().iter().flatten().enumerate();
-    let groups = groups.map(|(at, gid)| (format!("additionalGids[{at}]"), gids, *gid));
-    let has = |map: &[LinuxIdMapping], id: u32| {
-        map.iter().any(|entry| id.checked_sub(entry.container_id()).is_some_and(|at| at < entry.size()))
-    };
-    match own.into_iter().chain(groups).find(|(_, map, id)| !has(map, *id)) {
-        Some((field, map, id)) => Err(Error::invalid(format!("process.user.{field}"), lacks(id, map))),
-        None => Ok(()),
-    }
-}
-
-fn lacks(id: u32, map: &[LinuxIdMapping]) -> String {
-    let range = |entry: &LinuxIdMapping| {
-        (entry.container_id(), entry.container_id().saturating_add(entry.size().saturating_sub(1)))
-    };
-    let ranges: Vec<_> = map.iter().map(range).map(|(first, last)| format!("{first} to {last}")).collect();
-    format!("the container's user namespace has no id {id}, only {}", ranges.join(", "))
-}
-
 fn no_clocks(why: &str) -> Error {
     Error::invalid("linux.timeOffsets", why)
 }
@@ -111,10 +82,9 @@ pub fn joined(linux: &Linux, kind: LinuxNamespaceType) -> Option<(usize, &std::p
 /// What is joined before the new namespaces are made. The user namespace comes last: once in it there may be no right to the others.
 /// In a new one there is none to what was there before, so that all is joined by then.
 pub fn early(linux: &Linux) -> Vec<Early> {
-    let changes_net = changes_net(linux);
     let one = |(kind, flag): (LinuxNamespaceType, i32)| {
         let (at, path) = find(linux, kind).filter(|_| is_early(linux, kind))?;
-        let not_ours = changes_net && kind == LinuxNamespaceType::Network;
+        let not_ours = kind == LinuxNamespaceType::Network && changes_net(linux);
         Some(Early { field: format!("linux.namespaces[{at}].path"), path: path?.into(), kind: flag, not_ours })
     };
     // The user namespace is the first there.
@@ -185,9 +155,8 @@ impl Builder<'_> {
             // It was left until now, for the parent to write the maps; others may be in a namespace that is joined.
             self.push("", Step::Prctl { option: PR_SET_DUMPABLE, value: 0 });
         }
-        let changes_net = changes_net(linux);
         for (field, path, flags) in joined {
-            let not_ours = changes_net && flags == libc::CLONE_NEWNET as u32;
+            let not_ours = flags == libc::CLONE_NEWNET as u32 && changes_net(linux);
             let slot = self.source(Source::Namespace { path: path.into(), field: field.clone(), not_ours });
             self.push(field, Step::SetNs { slot, flags });
         }
